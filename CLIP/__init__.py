@@ -1,0 +1,92 @@
+"""CLIP: `load_clip` builds a model by name and reads its weights; `tokenize` makes ids of texts."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from CLIP import weights as _weights
+from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TextConfig, VisionConfig
+from CLIP.tokenizer import tokenize
+from errors import InputError
+
+__all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "build", "load_clip", "model_names", "tokenize"]
+
+CONFIGS = Path(__file__).with_name("model_configs")
+
+
+def model_names() -> list[str]:
+    """The names that `load_clip` knows."""
+    return sorted(path.stem for path in CONFIGS.glob("*.json"))
+
+
+def build(model_name: str | Path, activation: str = "gelu") -> CLIP:
+    """An untrained model by name, or by the path of a config JSON.
+
+    Raises InputError for an unknown name or a file that is not such a config.
+    """
+    path = CONFIGS / f"{model_name}.json"
+    if not path.is_file():
+        path = Path(model_name)
+    if path.suffix != ".json" or not path.is_file():
+        raise InputError(f"unknown model {model_name}; known: {', '.join(model_names())}, or the path of a config JSON")
+    if activation not in ACTIVATIONS:
+        raise InputError(f"unknown activation {activation}; known: {', '.join(ACTIVATIONS)}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        vision, text = VisionConfig(**config["vision_cfg"]), TextConfig(**config["text_cfg"])
+        embed_dim = int(config["embed_dim"])
+    except (ValueError, KeyError, TypeError) as fault:
+        raise InputError(f"{path} is not a model config like those in {CONFIGS}: {fault}") from fault
+    return CLIP(embed_dim=embed_dim, vision=vision, text=text, activation=activation)
+
+
+def load_clip(
+    model_name: str | Path,
+    weights: str | Path | None = None,
+    image_size: int = 240,
+    activation: str | None = None,
+    *,
+    trust: bool = False,
+) -> CLIP:
+    """A frozen float32 model in eval mode, on the CPU.
+
+    model_name: a name of `model_names()` or the path of a config JSON.
+    weights: a file of any format that `CLIP.weights.read` knows; None leaves the random start (seed first).
+    image_size: side in pixels of the images to come; positions are resized from the checkpoint's grid.
+    activation: "gelu" or "quickgelu"; None takes the one the weights were trained with.
+    trust: open an OpenAI archive although its sha256 is not an official one.
+    Raises InputError for an unknown model, and for weights that are missing, damaged or another model's.
+    """
+    state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust)
+    model = build(model_name, activation or ("quickgelu" if kind == "openai" else "gelu"))
+    if image_size < model.vision_config.patch_size:
+        raise InputError(f"image size {image_size} is smaller than one patch ({model.vision_config.patch_size} px)")
+    model.image_size = image_size
+    if state is None:
+        _start(model)
+    else:
+        _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
+        model.load_state_dict(state)
+    return model.float().eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _start(model: CLIP) -> None:
+    """CLIP's random start: deviations that keep activations near one through the depth."""
+    for tower in (model.visual.transformer, model.transformer):
+        width = tower.resblocks[0].attn.out_proj.in_features
+        narrow = width**-0.5
+        for block in tower.resblocks:
+            torch.nn.init.normal_(block.attn.in_proj_weight, std=narrow)
+            torch.nn.init.normal_(block.attn.out_proj.weight, std=narrow * (2 * len(tower.resblocks)) ** -0.5)
+            torch.nn.init.normal_(block.mlp.c_fc.weight, std=(2 * width) ** -0.5)
+            torch.nn.init.normal_(block.mlp.c_proj.weight, std=narrow * (2 * len(tower.resblocks)) ** -0.5)
+            for bias in (block.attn.out_proj.bias, block.mlp.c_fc.bias, block.mlp.c_proj.bias):
+                bias.zero_()
+    visual = model.visual
+    for tensor in (visual.class_embedding, visual.positional_embedding, visual.proj):
+        torch.nn.init.normal_(tensor, std=model.vision_config.width**-0.5)
+    torch.nn.init.normal_(model.token_embedding.weight, std=0.02)
+    torch.nn.init.normal_(model.positional_embedding, std=0.01)
+    torch.nn.init.normal_(model.text_projection, std=model.text_config.width**-0.5)

@@ -1,0 +1,219 @@
+"""A toothed metal nut on a dark ground, seen from above, and what can be wrong with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from dataset.demo_draw import (
+    blend,
+    blur,
+    chance,
+    fill,
+    grain,
+    inside_point,
+    noise,
+    pick,
+    shape_alpha,
+    stroke,
+    uniform,
+    wander,
+)
+
+SHAPE = (256, 256)
+TEETH = 6
+HOLE, COLLAR, ROOT = 0.34, 0.58, 0.79  # radii of the bore, the collar and the tooth roots, of the tip's radius
+
+
+@dataclass(frozen=True)
+class Nut:
+    """A nut and all that its picture is made of, so that it can be drawn again with other teeth or another face.
+
+    offsets, heights: (TEETH,), a tooth's turn in radians and its length, 1 when whole. turned, brushed: the face as
+    machined on either side; ground: what it lies on; part: bool (H, W), the metal.
+    """
+
+    centre: tuple[float, float]
+    radius: float
+    turn: float
+    light: float
+    tint: np.ndarray
+    offsets: np.ndarray
+    heights: np.ndarray
+    turned: np.ndarray
+    brushed: np.ndarray
+    ground: np.ndarray
+    image: np.ndarray | None = None
+
+    @property
+    def part(self) -> np.ndarray:
+        return _silhouette(self) > 0.5
+
+
+def clean(rng: np.random.Generator) -> Nut:
+    """A spotless nut in any turn, under light from any side."""
+    centre = (uniform(rng, 120, 136), uniform(rng, 120, 136))
+    radius, light = uniform(rng, 92, 104), uniform(rng, 0, 2 * np.pi)
+    shade = uniform(rng, 0.03, 0.22)
+    ground = shade * (1 + 0.2 * noise(rng, SHAPE, 50) + 0.15 * grain(rng, SHAPE, 0.8))
+    nut = Nut(
+        centre=centre,
+        radius=radius,
+        turn=uniform(rng, 0, 2 * np.pi),
+        light=light,
+        tint=(np.array([1.0, 0.985, 0.96]) + rng.uniform(-0.03, 0.03, 3)).astype(np.float32),
+        offsets=rng.normal(0, 0.01, TEETH),
+        heights=rng.normal(1, 0.02, TEETH),
+        turned=_turned(rng, centre, light),
+        brushed=_brushed(rng),
+        ground=ground.astype(np.float32),
+    )
+    return _with(nut, image=_render(nut, nut.turned))
+
+
+def _with(nut: Nut, **changes: object) -> Nut:
+    return Nut(**{**vars(nut), **changes})
+
+
+def _polar(centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """(radius in pixels, angle in radians), float32 (H, W), about a centre (x, y)."""
+    x = np.arange(SHAPE[1], dtype=np.float32)[None] - centre[0]
+    y = np.arange(SHAPE[0], dtype=np.float32)[:, None] - centre[1]
+    return np.hypot(x, y), np.arctan2(y, x)
+
+
+def _turned(rng: np.random.Generator, centre: tuple[float, float], light: float) -> np.ndarray:
+    """A face cut on a lathe: fine rings, and the two-winged gleam that rings give."""
+    radius, angle = _polar(centre)
+    rings = blur(rng.standard_normal((1, 1024)).astype(np.float32), 1.5)[0]
+    strength = uniform(rng, 0.03, 0.09)
+    groove = rings[np.clip(radius * 5, 0, 1023).astype(np.int32)] * (1 + 0.5 * noise(rng, SHAPE, 60))
+    gleam = np.abs(np.cos(angle - light)) ** uniform(rng, 2, 6) * uniform(rng, 0.05, 0.22)
+    level = uniform(rng, 0.42, 0.6)
+    return (level + 2 * strength * groove + gleam + 0.025 * noise(rng, SHAPE, 30, 2)).astype(np.float32)
+
+
+def _brushed(rng: np.random.Generator) -> np.ndarray:
+    """The other side's face: straight coarse brush marks, duller."""
+    lines = cv2.GaussianBlur(grain(rng, (384, 384)), (0, 0), sigmaX=14, sigmaY=0.7)
+    lines /= lines.std()
+    matrix = cv2.getRotationMatrix2D((192, 192), uniform(rng, 0, 180), 1.0)
+    matrix[:, 2] -= 64
+    marks = cv2.warpAffine(lines, matrix, SHAPE[::-1], borderMode=cv2.BORDER_REFLECT)
+    return (uniform(rng, 0.3, 0.6) + 0.07 * marks).astype(np.float32)
+
+
+def _silhouette(nut: Nut) -> np.ndarray:
+    """Alpha of the metal, float32 (H, W): the toothed outline less the bore."""
+    theta = np.linspace(0, 2 * np.pi, 540, endpoint=False)
+    spacing = 2 * np.pi / TEETH
+    tooth = np.round(theta / spacing).astype(int) % TEETH
+    away = theta - np.round(theta / spacing) * spacing - nut.offsets[tooth]
+    lobe = 0.5 * (1 + np.tanh((0.27 - np.abs(away)) * 14))
+    reach = nut.radius * (ROOT + (1 - ROOT) * nut.heights[tooth] * lobe)
+    points = np.stack([reach * np.cos(theta + nut.turn), reach * np.sin(theta + nut.turn)], axis=1)
+    bore = nut.radius * HOLE * np.stack([np.cos(theta), np.sin(theta)], axis=1)
+    return fill(SHAPE, points + nut.centre) - fill(SHAPE, bore + nut.centre)
+
+
+def _render(nut: Nut, face: np.ndarray, collar: float = 1.0) -> np.ndarray:
+    """The nut's picture, (H, W, 3): `face` lit, with bevelled edges and a collar of relative height `collar`."""
+    metal = _silhouette(nut)
+    depth = cv2.distanceTransform((metal > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    radius, _ = _polar(nut.centre)
+    step = 1 / (1 + np.exp((radius - nut.radius * COLLAR) / 1.3))
+    height = blur(np.minimum(depth, 6.0), 1.0) + 3.5 * collar * step
+    slope_x, slope_y = cv2.Sobel(height, -1, 1, 0, scale=0.125), cv2.Sobel(height, -1, 0, 1, scale=0.125)
+    lit = -(slope_x * np.cos(nut.light) + slope_y * np.sin(nut.light))
+    steep = np.hypot(slope_x, slope_y)
+    value = face * (1 - 0.25 * np.clip(steep, 0, 1)) + 0.33 * lit + 0.5 * np.clip(lit, 0, 1) ** 4
+    shift = 5 * np.array([np.cos(nut.light), np.sin(nut.light)])
+    moved = cv2.warpAffine(metal, np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]]), SHAPE[::-1])
+    shadow = nut.ground * (1 - 0.6 * blur(moved, 4))
+    return np.clip(blend(np.repeat(shadow[..., None], 3, 2), value[..., None] * nut.tint, metal), 0, 1)
+
+
+def _on_metal(rng: np.random.Generator, nut: Nut, margin: float) -> tuple[float, float]:
+    return inside_point(rng, nut.part, margin)[0]
+
+
+def _scratch(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """One to three score marks side by side: a dark groove with a bright lip."""
+    metal, image = _silhouette(nut)[..., None], nut.image
+    start, heading = _on_metal(rng, nut, 12), uniform(rng, 0, 2 * np.pi)
+    strength = uniform(rng, 0.5, 1)
+    for line in range(rng.integers(1, 4)):
+        offset = (start[0] + 5 * line * np.sin(heading), start[1] - 5 * line * np.cos(heading))
+        path = wander(rng, offset, heading + uniform(rng, -0.08, 0.08), uniform(rng, 30, 75), 0.04)
+        image = blend(image, 0.95, metal[..., 0] * stroke(SHAPE, path + 1.2, 2, 0.5) * strength)
+        image = blend(image, 0.12, metal[..., 0] * stroke(SHAPE, path, 2, 0.4) * strength)
+    return image
+
+
+def _missing_tooth(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """One tooth, at times two, broken off."""
+    heights = nut.heights.copy()
+    first = rng.integers(TEETH)
+    heights[first] = uniform(rng, -0.05, 0.4)
+    if chance(rng, 0.25):
+        heights[(first + 1) % TEETH] = uniform(rng, 0, 0.4)
+    return _render(_with(nut, heights=heights), nut.turned)
+
+
+def _bent_tooth(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """One tooth pushed aside, folded up into the light or out of it."""
+    offsets, heights = nut.offsets.copy(), nut.heights.copy()
+    index = rng.integers(TEETH)
+    offsets[index] += pick(rng, "+-") == "+" and uniform(rng, 0.1, 0.2) or -uniform(rng, 0.1, 0.2)
+    heights[index] *= uniform(rng, 0.75, 1.1)
+    angle = nut.turn + index * 2 * np.pi / TEETH + offsets[index]
+    reach = nut.radius * 0.93
+    tip = (nut.centre[0] + reach * np.cos(angle), nut.centre[1] + reach * np.sin(angle))
+    bend = shape_alpha(rng, SHAPE, tip, (nut.radius * 0.22, nut.radius * 0.17), 0.05, 3.0)
+    face = nut.turned * (1 + bend * (uniform(rng, 0.3, 0.6) if chance(rng, 0.5) else -uniform(rng, 0.35, 0.6)))
+    return _render(_with(nut, offsets=offsets, heights=heights), face)
+
+
+def _rust(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """A blotch of rust, or the straw and blue of overheated steel."""
+    radius = uniform(rng, 11, 30)
+    centre = _on_metal(rng, nut, 10)
+    patch = shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.5, 1)), 0.2, 2.5)
+    blotch = np.clip(0.75 + 0.5 * noise(rng, SHAPE, 9, 3), 0, 1) * patch * _silhouette(nut)
+    colour = ((0.50, 0.25, 0.10), (0.35, 0.17, 0.08), (0.62, 0.48, 0.22), (0.30, 0.34, 0.55))[rng.integers(4)]
+    rough = 1 + 0.15 * grain(rng, SHAPE, 1.0)
+    return blend(nut.image, rough[..., None] * np.asarray(colour), blotch * uniform(rng, 0.5, 0.9))
+
+
+def _dent(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """One to three knocks: hollows, dark towards the light and bright away from it."""
+    image, metal = nut.image, _silhouette(nut)
+    centre = _on_metal(rng, nut, 15)
+    for _ in range(rng.integers(1, 4)):
+        radius = uniform(rng, 7, 15)
+        at = (centre[0] + uniform(rng, -12, 12), centre[1] + uniform(rng, -12, 12))
+        hollow = shape_alpha(rng, SHAPE, at, (radius, radius * uniform(rng, 0.6, 1)), 0.12, radius * 0.22)
+        slope = cv2.Sobel(hollow, -1, 1, 0, scale=0.125) * np.cos(nut.light)
+        slope += cv2.Sobel(hollow, -1, 0, 1, scale=0.125) * np.sin(nut.light)
+        relief = radius * uniform(rng, 0.4, 0.8) * slope - 0.12 * hollow
+        image = np.clip(image + (relief * metal)[..., None], 0, 1)
+    return image
+
+
+def _flipped(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """The middle of the nut shows its other side: brushed, not turned, and without the collar."""
+    radius, _ = _polar(nut.centre)
+    inner = 1 / (1 + np.exp((radius - nut.radius * (COLLAR + 0.03)) / 1.0))
+    other = nut.brushed * inner + nut.turned * (1 - inner)
+    return _render(nut, other.astype(np.float32), collar=uniform(rng, -0.4, 0.1))
+
+
+DEFECTS: dict[str, Callable[[np.random.Generator, Nut], np.ndarray]] = {
+    "scratch": _scratch,
+    "missing tooth": _missing_tooth,
+    "bent tooth": _bent_tooth,
+    "rust": _rust,
+    "dent": _dent,
+    "flipped region": _flipped,
+}

@@ -1,0 +1,109 @@
+"""M-Decoder: the frozen trunk with two adapters at every tap; an image goes in, tokens of every level come out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from CLIP import CLIP
+from errors import InputError
+from madff import BRANCHES, build_adapter
+
+KEEP, GIVE = 0.8, 0.1  # what the trunk keeps of itself at a tap, and takes of each adapter's residual
+HEADS = ("seg_adapters", "det_adapters")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What the decoder knows of B images; token lists have one entry a tap, class token first."""
+
+    pooled: Tensor  # (B, D), the joint space
+    seg_tokens: list[Tensor]  # (B, L, h) each, for localisation
+    det_tokens: list[Tensor]  # (B, L, h) each, for detection
+
+
+class MDecoder(nn.Module):
+    """Images (B, 3, H, W) -> `Decoded`. Only the adapters have gradients; the trunk is `clip.visual`, frozen.
+
+    taps: blocks after which adapters sit, counted from 1, rising.
+    adapter: "madff", "mvfa", "projector", or "none" (bare trunk tokens (B, L, C), nothing to train).
+    branches, axis: MADFF's, see `madff.MADFF`.
+    Raises InputError for a tap that the trunk does not have.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        taps: Sequence[int] = (6, 12, 18, 24),
+        adapter: str = "madff",
+        *,
+        branches: Sequence[str] = BRANCHES,
+        axis: str = "sequence",
+    ) -> None:
+        super().__init__()
+        depth, width = clip.vision_config.layers, clip.vision_config.width
+        if not taps or list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] > depth:
+            raise InputError(f"--features_list {' '.join(map(str, taps))} must rise within 1 to {depth}, the trunk's depth")
+        self.taps, self.kind = tuple(taps), adapter
+        self.visual = clip.visual.requires_grad_(False)
+        for name in HEADS:
+            adapters = [] if adapter == "none" else [
+                build_adapter(adapter, width, clip.embed_dim, branches=branches, axis=axis) for _ in self.taps
+            ]
+            setattr(self, name, nn.ModuleList(adapters))
+
+    def forward(self, images: Tensor) -> Decoded:
+        x = self.visual.embed(images)  # (B, L, C)
+        seg_tokens, det_tokens = [], []
+        for depth, block in enumerate(self.visual.transformer.resblocks, start=1):
+            x = block(x)
+            if depth in self.taps:
+                seg, det, x = self.adapt(self.taps.index(depth), x)
+                seg_tokens.append(seg)
+                det_tokens.append(det)
+        return Decoded(self.visual.pool(x), seg_tokens, det_tokens)
+
+    def adapt(self, tap: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """One tap: trunk tokens (B, L, C) -> seg tokens, det tokens (B, L, h) and what the next block reads."""
+        if self.kind == "none":
+            return x, x, x
+        seg, seg_residual = self.seg_adapters[tap](x)
+        det, det_residual = self.det_adapters[tap](x)
+        if seg_residual is None:
+            return seg, det, x
+        return seg, det, KEEP * x + GIVE * seg_residual + GIVE * det_residual
+
+    def adapter_state(self) -> dict[str, dict[str, Tensor]]:
+        """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""
+        return {
+            name: {key: tensor.detach().cpu().clone() for key, tensor in getattr(self, name).state_dict().items()}
+            for name in HEADS
+        }
+
+    def load_adapters(self, state: Mapping[str, Tensor | Mapping[str, Tensor]]) -> None:
+        """Read adapters published by MVFA-AD or written by us: nested as `adapter_state`, or flat with dotted names.
+
+        Raises InputError when a weight is missing, unknown or of another shape.
+        """
+        flat = {}
+        for name, value in state.items():
+            flat |= {f"{name}.{key}": tensor for key, tensor in value.items()} if isinstance(value, Mapping) else {name: value}
+        own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(HEADS)}
+        faults = [f"no {name}" for name in own.keys() - flat.keys()]
+        faults += [f"unknown {name}" for name in flat.keys() - own.keys()]
+        faults += [
+            f"{name} is {tuple(flat[name].shape)}, not {tuple(own[name].shape)}"
+            for name in own.keys() & flat.keys()
+            if own[name].shape != flat[name].shape
+        ]
+        if faults:
+            raise InputError(
+                f"these adapters do not fit --adapter {self.kind} at {len(self.taps)} taps: "
+                f"{sorted(faults)[0]} ({len(faults)} faults in all)"
+            )
+        self.load_state_dict(flat, strict=False)
+
+
+def default_taps(layers: int) -> tuple[int, ...]:
+    """A quarter, half, three quarters and all of the trunk's depth: 6, 12, 18, 24 for ViT-L."""
+    return tuple(max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4))

@@ -1,0 +1,157 @@
+"""MADFF, the multi-attention driven feature fusion adapter, and the two adapters it is compared with.
+
+Every module takes tokens x (B, L, C), class token included, and returns what its class line says. Section numbers and
+names (SCA, LLSPM, FAB) are the paper's: "Multi-Attention Driven Feature Fusion".
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+SQUEEZE = 16  # r, the ratio by which the gates' bottleneck is narrower than the trunk
+KERNEL = 7  # tokens seen by LLSPM's convolution
+SLOPE = 0.01  # of LeakyReLU
+BRANCHES = ("sca", "llspm", "fab")
+AXES = ("sequence", "token")
+TOKEN_SHARE = {"plain": 0.4, "sca": 0.2, "llspm": 0.2, "fab": 0.2}  # of each path in the tokens
+RESIDUAL_SHARE = {"plain": 0.3, "sca": 0.2, "llspm": 0.2, "fab": 0.3}  # of each path in the residual
+
+
+def squeeze_mlp(width: int) -> nn.Sequential:
+    """C -> C/r -> C without biases, the shape of both channel gates. Widths below r keep one unit."""
+    narrow = max(width // SQUEEZE, 1)
+    return nn.Sequential(nn.Linear(width, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, width, bias=False))
+
+
+class SCA(nn.Module):
+    """Channel attention, (B, L, C) -> (B, L, C): gates channels by the mean and the maximum over the tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc = squeeze_mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.fc(x.mean(dim=1)) + self.fc(x.amax(dim=1)))  # (B, C)
+        return x * gate.unsqueeze(1)
+
+
+class LLSPM(nn.Module):
+    """Spatial attention, (B, L, C) -> (B, L, C): gates tokens by a convolution along their sequence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 1, KERNEL, padding=KERNEL // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        summary = torch.stack([x.mean(dim=2), x.amax(dim=2)], dim=1)  # (B, 2, L)
+        gate = torch.sigmoid(self.conv(summary))  # (B, 1, L)
+        return x * gate.transpose(1, 2)
+
+
+class FAB(nn.Module):
+    """Frequency attention, (B, L, C) -> (B, L, C): gates channels by the spectrum's magnitude, in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc = squeeze_mlp(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectrum = torch.fft.fft2(x.float().transpose(1, 2)).abs()  # (B, C, L)
+        summary = (spectrum.mean(dim=2) + spectrum.amax(dim=2)) / 2  # (B, C)
+        return x * torch.sigmoid(self.fc(summary.to(x.dtype))).unsqueeze(1)
+
+
+def projection(inputs: int, outputs: int) -> nn.Sequential:
+    """Linear without bias, then LeakyReLU."""
+    return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.LeakyReLU(SLOPE))
+
+
+class MADFF(nn.Module):
+    """(B, L, C) -> tokens (B, L, h) for the scores and residual (B, L, C) for the trunk.
+
+    branches: which of "sca", "llspm", "fab" are on; the share of one that is off goes to the plain path.
+    axis: "sequence" pools over an image's tokens (the paper's figure); "token" gates every token alone, which is
+        what the released code computes at batch 1.
+    """
+
+    def __init__(
+        self, width: int, bottleneck: int, *, branches: Sequence[str] = BRANCHES, axis: str = "sequence"
+    ) -> None:
+        super().__init__()
+        assert set(branches) <= set(BRANCHES), branches
+        assert axis in AXES, axis
+        self.axis = axis
+        self.fc1 = projection(width, bottleneck)  # `down`
+        self.fc2 = projection(bottleneck, width)  # `up`
+        self.branches = tuple(name for name in BRANCHES if name in branches)
+        if "sca" in branches:
+            self.channel_attention = SCA(width)
+        if "llspm" in branches:
+            self.spatial_attention = LLSPM()
+        if "fab" in branches:
+            self.frequency_attention = FAB(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shape = x.shape
+        if self.axis == "token":
+            x = x.reshape(-1, 1, shape[-1])  # (B·L, 1, C)
+        paths = self.attend(x)
+        # Section "Adapter": tokens t, then residual y; `off` is the share that branches switched off leave over.
+        off = sum(share for name, share in TOKEN_SHARE.items() if name not in paths)
+        tokens = (TOKEN_SHARE["plain"] + off) * self.fc1(x)  # (B, L, h)
+        for name in self.branches:
+            tokens = tokens + TOKEN_SHARE[name] * self.fc1(paths[name])
+        off = sum(share for name, share in RESIDUAL_SHARE.items() if name not in paths)
+        residual = (RESIDUAL_SHARE["plain"] + off) * self.fc2(tokens)  # (B, L, C)
+        for name in self.branches:
+            residual = residual + RESIDUAL_SHARE[name] * paths[name]
+        return tokens.reshape(*shape[:2], -1), residual.reshape(shape)
+
+    def attend(self, x: Tensor) -> dict[str, Tensor]:
+        """The gated copies of x (B, L, C) by branch, "plain" being x itself; LLSPM acts on SCA's output."""
+        paths = {"plain": x}
+        if "sca" in self.branches:
+            paths["sca"] = self.channel_attention(x)
+        if "llspm" in self.branches:
+            paths["llspm"] = self.spatial_attention(paths.get("sca", x))
+        if "fab" in self.branches:
+            paths["fab"] = self.frequency_attention(x)
+        return paths
+
+
+class MVFA(nn.Module):
+    """The baseline adapter of MVFA-AD, (B, L, C) -> tokens (B, L, h), residual (B, L, C)."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.fc1 = projection(width, bottleneck)
+        self.fc2 = projection(bottleneck, width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.fc1(x)  # (B, L, h)
+        return tokens, self.fc2(tokens)
+
+
+class Projector(nn.Module):
+    """The ablation without residual, (B, L, C) -> tokens (B, L, h), None."""
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, bottleneck)
+        self.norm = nn.LayerNorm(bottleneck)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return self.norm(self.fc(x)), None
+
+
+ADAPTERS = ("madff", "mvfa", "projector")
+
+
+def build_adapter(
+    kind: str, width: int, bottleneck: int, *, branches: Sequence[str] = BRANCHES, axis: str = "sequence"
+) -> nn.Module:
+    """One adapter of `ADAPTERS`; branches and axis concern MADFF alone."""
+    if kind == "madff":
+        return MADFF(width, bottleneck, branches=branches, axis=axis)
+    return {"mvfa": MVFA, "projector": Projector}[kind](width, bottleneck)
