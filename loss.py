@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decoder import Decoded
+from scoring import patch_logits, to_grid, upsample
+
 FOCUS = 2.0  # γ of the focal loss
 FOCAL_SMOOTHING = 1e-5  # how far one-hot targets are pulled from 0 and 1
 DICE_SMOOTHING = 1.0
@@ -33,3 +36,18 @@ def detection(probability: Tensor, label: Tensor) -> Tensor:
     The mean probability is taken as the logit, as the method has it.
     """
     return F.binary_cross_entropy_with_logits(probability.mean(dim=-1), label.to(probability.dtype))
+
+
+def adapter_loss(decoded: Decoded, text: Tensor, label: Tensor, mask: Tensor | None) -> Tensor:
+    """What a step minimises: detection, and with masks focal and dice too, summed over the taps.
+
+    text (D, 2); label (B,) in {0, 1}; mask (B, 1, H, W) in {0, 1}, or None for an object without masks.
+    """
+    total = sum(detection(patch_logits(tokens, text).sigmoid(), label) for tokens in decoded.det_tokens)
+    if mask is None:
+        return total
+    for tokens in decoded.seg_tokens:
+        logits = upsample(to_grid(patch_logits(tokens, text)).unsqueeze(1), mask.shape[-1])  # (B, 1, H, W)
+        abnormal = logits.sigmoid()
+        total = total + focal(torch.cat([(-logits).sigmoid(), abnormal], dim=1), mask) + dice(abnormal, mask)
+    return total

@@ -1,16 +1,18 @@
 """How good scores are: AUROC, average precision, F1-max and AUPRO, at image and at pixel level.
 
-Everything here is a pure function of numpy arrays. Values are fractions in [0, 1]; a value that is not defined, because
-only one class is there, is nan. A larger score means more abnormal, and a score AT a threshold counts as abnormal.
+Everything here is a pure function of numpy arrays. Values are fractions in [0, 1]; one that is not defined,
+because only one class is there, is nan. A larger score means more abnormal, and a score AT a threshold counts
+as abnormal.
 
-One sweep over the thresholds, from high to low, gives all figures exactly, ties as scikit-learn counts them. Only the
-distinct scores of positives need a visit: between two of them neither a precision-recall step nor the best F1 can fall,
-and both ROC areas follow from the number of negatives above and at each. Pixels are taken in bands of neighbouring
-scores, so that 214 million of them cost a few hundred megabytes beside the maps themselves.
+One sweep over the thresholds, from high to low, gives all figures exactly, ties as scikit-learn counts them.
+Only the distinct scores of positives need a visit: a threshold between two of them adds false positives and
+nothing else. Pixels are taken in bands of neighbouring scores, so that 214 million of them cost a few hundred
+megabytes beside the maps themselves.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import nan
 
 import numpy as np
@@ -26,7 +28,7 @@ SAMPLE = 1 << 16  # scores drawn to place the bands
 
 
 def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """(N,) scores, (N,) labels in {0, 1} -> auroc, ap, f1_max and threshold, the score at which F1 is largest.
+    """(N,) scores, (N,) labels in {0, 1} -> auroc, ap, f1_max and threshold: the score with the largest F1.
 
     All four are nan if only one class is there. Raises ValueError if a score is not finite or lengths differ.
     """
@@ -38,14 +40,14 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def f1_max_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The score at which F1 is largest (the lowest such), nan if only one class is there; shapes as `image_metrics`."""
+    """The lowest score at which F1 is largest, nan if only one class is there; shapes as `image_metrics`."""
     return image_metrics(scores, labels)["threshold"]
 
 
 def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
-    """Share of abnormal (sensitivity) and of normal (specificity) images that `score >= threshold` gets right.
+    """Sensitivity and specificity of calling an image abnormal where `score >= threshold`.
 
-    (N,) scores, (N,) labels in {0, 1}. nan for a class that is not there, and for both if the threshold is nan.
+    (N,) scores, (N,) labels in {0, 1}. nan for a class that is not there, for both if the threshold is nan.
     Raises ValueError as `image_metrics`.
     """
     scores, abnormal = _checked(scores, labels)
@@ -62,12 +64,12 @@ def pixel_metrics(
 ) -> dict[str, float]:
     """Anomaly maps and their masks -> auroc, ap, f1_max, threshold and aupro, over all pixels of all images.
 
-    maps: (N, H, W) float32, may be memory-mapped, read several times and not changed; or anything that yields (H, W) or
-    (B, H, W) pieces in order, read once. masks: (N, H, W), non-zero where abnormal.
+    maps: (N, H, W) float32, may be memory-mapped, read several times and not changed; or anything that yields
+    (H, W) or (B, H, W) pieces in order, read once. masks: (N, H, W), non-zero where abnormal.
 
-    aupro is the per-region overlap, averaged over the 8-connected regions of the masks, as a function of the false
-    positive rate of all normal pixels; its area up to `fpr_limit` (trapezoids, interpolated at the limit) is divided by
-    `fpr_limit`, so that 1 is perfect. Every figure is nan if there is no abnormal or no normal pixel.
+    aupro is the per-region overlap, averaged over the 8-connected regions of the masks, against the false
+    positive rate of all normal pixels: the area up to `fpr_limit` (trapezoids, interpolated at the limit)
+    divided by `fpr_limit`, so that 1 is perfect. All figures are nan if no pixel is abnormal, or none normal.
     Raises ValueError if a score is not finite or shapes differ.
     """
     masks = np.asarray(masks)
@@ -77,15 +79,16 @@ def pixel_metrics(
     if sweep.positives and sweep.negatives:
         for low, high in _bands(maps):
             inside = (scores >= low) & (scores < high)
-            order = np.argsort(scores[inside])
+            positives = scores[inside]
+            order = np.argsort(positives)
             negatives, times = _negative_pixels(maps, masks, low, high)
-            sweep.visit(scores[inside][order], negatives, weights[regions[inside][order]], times)
+            sweep.visit(positives[order], negatives, weights[regions[inside][order]], times)
     return sweep.figures() | {"aupro": sweep.aupro()}
 
 
 @dataclass
 class _Sweep:
-    """Sums over the thresholds passed so far, which must come from high to low, all of a score's ties together."""
+    """Sums over the thresholds passed so far: they come from high to low, all ties of a score together."""
 
     positives: int
     negatives: int
@@ -135,7 +138,7 @@ class _Sweep:
     def _add_overlap(self, rise: np.ndarray, above: np.ndarray, tied: np.ndarray) -> None:
         """Area that each rise of the mean overlap adds left of the limit.
 
-        The curve climbs by `rise` while the false positives go from `above` to `above + tied` and keeps that height.
+        The curve climbs by `rise` while the false positives go from `above` to `above + tied`, then stays.
         """
         limit = self.fpr_limit * self.negatives
         room = np.maximum(limit - above, 0)
@@ -173,7 +176,7 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     """Scores and `is abnormal`, both (N,)."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.shape != labels.shape or scores.ndim != 1:
-        raise ValueError(f"scores {scores.shape} and labels {labels.shape} must be of one and the same length")
+        raise ValueError(f"scores {scores.shape} and labels {labels.shape} must be of one length")
     if not np.isfinite(scores).all():
         raise ValueError("a score is not a finite number")
     return scores, labels != 0
@@ -210,27 +213,28 @@ def _chunks(maps: np.ndarray) -> Iterator[slice]:
 def _positive_pixels(maps: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scores of all abnormal pixels, the region each lies in, and every region's weight for a pixel.
 
-    With R regions the weight is 1 / (R · pixels of the region): pixels found, so weighed, sum to the mean overlap.
+    With R regions the weight is 1 / (R · pixels of the region): pixels found then sum to the mean overlap.
     """
-    scores, regions, seen = [np.empty(0, np.float32)], [np.empty(0, np.int32)], 0
+    many = np.count_nonzero(masks)
+    scores, regions = np.empty(many, np.float32), np.empty(many, np.int32)
+    done = seen = 0
     for part in _chunks(maps):
         if not np.isfinite(maps[part]).all():
             raise ValueError("an anomaly map holds a value that is not a finite number")
         for values, mask in zip(maps[part], masks[part] != 0, strict=True):
             if mask.any():
                 labelled, count = ndimage.label(mask, structure=NEIGHBOURS)
-                scores.append(values[mask])
-                regions.append(labelled[mask] + np.int32(seen - 1))
-                seen += count
-    region = np.concatenate(regions)
-    return np.concatenate(scores), region, 1 / (seen * np.bincount(region, minlength=seen))
+                here = slice(done, done + np.count_nonzero(mask))
+                scores[here], regions[here] = values[mask], labelled[mask] + (seen - 1)
+                done, seen = here.stop, seen + count
+    return scores, regions, 1 / (seen * np.bincount(regions, minlength=seen))
 
 
 def _bands(maps: np.ndarray) -> list[tuple[np.float32, np.float32]]:
     """Half-open ranges of scores, from high to low, with about BAND pixels each.
 
-    They are placed by a sample: that decides how long the work takes, never what comes out. A score that fills a band
-    alone gets a range of its own, whose pixels need only be counted.
+    They are placed by a sample: that decides how long the work takes, never what comes out. A score that
+    fills a band alone gets a range of its own, whose pixels need only be counted.
     """
     many = -(-maps.size // BAND)
     sites = np.random.default_rng(0).integers(0, maps.size, SAMPLE if many > 1 else 0)
@@ -239,7 +243,7 @@ def _bands(maps: np.ndarray) -> list[tuple[np.float32, np.float32]]:
     values, counts = np.unique(cuts, return_counts=True)
     ends = np.nextafter(values[counts > 1], np.float32(np.inf))
     edges = np.concatenate([np.float32([-np.inf]), np.union1d(values, ends), np.float32([np.inf])])
-    return list(zip(edges[:-1], edges[1:], strict=True))[::-1]
+    return list(pairwise(edges))[::-1]
 
 
 def _negative_pixels(

@@ -40,7 +40,9 @@ def draw(rng: np.random.Generator, abnormal: bool) -> Drawing:
         image, cover, words = _lesion(rng, head)
     turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), dd.uniform(rng, -12, 12), 1.0)
     turn[:, 2] += rng.uniform(-6, 6, 2)
-    image, cover = (cv2.warpAffine(layer, turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR) for layer in (image, cover))
+    image, cover = (
+        cv2.warpAffine(layer, turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR) for layer in (image, cover)
+    )
     mask = cover > 0.3
     if abnormal:
         words["place"] = _lobe(mask)
@@ -78,7 +80,7 @@ def _cortex(
     y = np.arange(SIZE, dtype=np.float32)[:, None] - centre[1]
     x = np.arange(SIZE, dtype=np.float32)[None] - centre[0]
     around = (np.arctan2(x, -y) + np.pi).astype(np.float32) * 75.0  # the seam lies in the posterior fissure
-    unrolled = dd.noise(rng, (130, 480), dd.uniform(rng, 15, 19))
+    unrolled = dd.noise(rng, (130, 480), dd.uniform(rng, 11, 15))
     inward = depth * 0.55 + 9.0 * dd.noise(rng, SHAPE, 26)
     field = cv2.remap(
         unrolled,
@@ -101,7 +103,11 @@ def _cortex(
 
 
 def _nuclei(
-    rng: np.random.Generator, image: np.ndarray, centre: tuple[float, float], level: dict[str, float], height: float
+    rng: np.random.Generator,
+    image: np.ndarray,
+    centre: tuple[float, float],
+    level: dict[str, float],
+    height: float,
 ) -> np.ndarray:
     """Caudate, putamen and thalamus on both sides, fading out in higher slices."""
     present = float(np.clip(1.3 - 1.8 * height, 0, 1))
@@ -109,7 +115,10 @@ def _nuclei(
         return image
     for side in (-1, 1):
         for dx, dy, rx, ry, lean in ((13, -22, 5, 10, 0.3), (27, -8, 6, 15, 0.25), (11, 12, 8, 12, -0.4)):
-            spot = (centre[0] + side * dx + dd.uniform(rng, -1.5, 1.5), centre[1] + dy + dd.uniform(rng, -2, 2))
+            spot = (
+                centre[0] + side * dx + dd.uniform(rng, -1.5, 1.5),
+                centre[1] + dy + dd.uniform(rng, -2, 2),
+            )
             scale = dd.uniform(rng, 0.9, 1.15)
             points = dd.outline(rng, spot, (rx * scale, ry * scale), 0.06, angle=-side * lean)
             image = dd.blend(image, level["nuclei"], present * dd.fill(SHAPE, points, 1.2))
@@ -117,7 +126,11 @@ def _nuclei(
 
 
 def _ventricles(
-    rng: np.random.Generator, image: np.ndarray, centre: tuple[float, float], level: dict[str, float], height: float
+    rng: np.random.Generator,
+    image: np.ndarray,
+    centre: tuple[float, float],
+    level: dict[str, float],
+    height: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lateral ventricles with frontal and occipital horns, the third ventricle, choroid plexus; and where they are."""
     wide = dd.uniform(rng, 0.7, 1.45) * (1.0 if height < 0.8 else 0.35)
@@ -142,7 +155,9 @@ def _ventricles(
     image = dd.blend(image, level["fluid"], smooth)
     if dd.chance(rng, 0.5):
         for side in (-1, 1):
-            points = dd.outline(rng, (centre[0] + side * (15 + wide), centre[1] + 24), (2.2, 6), 0.3, angle=-side * 0.5)
+            points = dd.outline(
+                rng, (centre[0] + side * (15 + wide), centre[1] + 24), (2.2, 6), 0.3, angle=-side * 0.5
+            )
             image = dd.blend(image, dd.uniform(rng, 0.55, 0.95), dd.fill(SHAPE, points, 0.6) * smooth)
     return image, smooth > 0.5
 
@@ -165,13 +180,17 @@ def _midline(
             image = dd.blend(image, level["grey"] + 0.15, dd.stroke(SHAPE, path, 1, 0.4))
     for side in (-1, 1):
         start = (centre[0] + side * radii[0], centre[1] + dd.uniform(rng, -22, -8))
-        path = dd.wander(rng, start, np.pi / 2 - side * dd.uniform(rng, 1.1, 1.7), dd.uniform(rng, 22, 36), bend=0.2)
+        path = dd.wander(
+            rng, start, np.pi / 2 - side * dd.uniform(rng, 1.1, 1.7), dd.uniform(rng, 22, 36), bend=0.2
+        )
         image = dd.blend(image, level["grey"], dd.stroke(SHAPE, path, 10, 1.0))
         image = dd.blend(image, level["fluid"], dd.stroke(SHAPE, path, dd.uniform(rng, 2, 4), 0.6))
     return image
 
 
-def _benign(rng: np.random.Generator, image: np.ndarray, brain: np.ndarray, level: dict[str, float]) -> np.ndarray:
+def _benign(
+    rng: np.random.Generator, image: np.ndarray, brain: np.ndarray, level: dict[str, float]
+) -> np.ndarray:
     """What healthy brains show too: bright vessels in section, perivascular spaces (dark dots)."""
     for _ in range(int(rng.integers(2, 9))):
         spot, _ = dd.inside_point(rng, brain)
@@ -193,7 +212,9 @@ def _skull(
     away = contour - np.asarray(centre, np.float32)
     unit = away / np.linalg.norm(away, axis=1, keepdims=True)
     fluid, bone, scalp = dd.uniform(rng, 2, 4), dd.uniform(rng, 5, 8), dd.uniform(rng, 3.5, 8)
-    uneven = dd.blur(rng.standard_normal((1, len(contour) * 3)).astype(np.float32), 9)[0, len(contour) : 2 * len(contour)]
+    uneven = dd.blur(rng.standard_normal((1, len(contour) * 3)).astype(np.float32), 9)[
+        0, len(contour) : 2 * len(contour)
+    ]
     uneven = (1 + 2.0 * uneven)[:, None] * unit
 
     def layer(distance: float) -> np.ndarray:
@@ -216,7 +237,11 @@ def _lesion(rng: np.random.Generator, head: Head) -> tuple[np.ndarray, np.ndarra
     finding = dd.pick(rng, FINDINGS, (3, 3, 2.5, 2, 2.5))
     strength = dd.uniform(rng, 0.75, 1.0) if dd.chance(rng, 0.75) else dd.uniform(rng, 0.4, 0.7)
     home = head.brain & ~cv2.dilate(head.ventricles.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-    radius = dd.uniform(rng, 6, 9.5) if finding == "metastasis" else np.exp(dd.uniform(rng, np.log(11), np.log(27)))
+    radius = (
+        dd.uniform(rng, 6, 9.5)
+        if finding == "metastasis"
+        else np.exp(dd.uniform(rng, np.log(11), np.log(27)))
+    )
     spot, _ = dd.inside_point(rng, home, margin=min(radius + 2, 20))
     painters = {
         "ring-enhancing mass": _ring,
@@ -230,7 +255,11 @@ def _lesion(rng: np.random.Generator, head: Head) -> tuple[np.ndarray, np.ndarra
     cover = cover * inside
     image = head.image + strength * inside * (after - head.image)
     contrast = dd.contrast_word(head.image, image, cover > 0.3, clear=0.11)
-    return image.astype(np.float32), cover, {"finding": finding, "place": "", "size": "", "contrast": contrast}
+    return (
+        image.astype(np.float32),
+        cover,
+        {"finding": finding, "place": "", "size": "", "contrast": contrast},
+    )
 
 
 def _radii(rng: np.random.Generator, radius: float) -> tuple[float, float]:
@@ -241,7 +270,7 @@ def _radii(rng: np.random.Generator, radius: float) -> tuple[float, float]:
 def _halo(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float) -> np.ndarray:
     """Alpha of oedema round a mass: ragged, spreading in white matter, sparing the ventricles."""
     wide = dd.shape_alpha(rng, SHAPE, spot, _radii(rng, radius), 0.28, 3.0)
-    fingers = np.clip(0.75 + 0.35 * dd.noise(rng, SHAPE, 12, octaves=2), 0, 1)
+    fingers = np.clip(0.9 + 0.25 * dd.noise(rng, SHAPE, 14, octaves=2), 0, 1)
     return wide * fingers * (1 - dd.blur(head.ventricles.astype(np.float32), 1.0))
 
 

@@ -27,6 +27,7 @@ from dataset.demo_draw import (
 )
 
 SEEN = 0.045  # a change of less than this, of 1, is no part of the mask
+SMALLEST = 120  # pixels: a defect of fewer (most of it fell beside the part) is tried again
 
 
 class Scene(Protocol):
@@ -60,8 +61,9 @@ def _photograph(rng: np.random.Generator, abnormal: bool, scene: Scene, defects:
     mask, words, picture = np.zeros(scene.image.shape[:2], bool), {}, scene.image
     if abnormal:
         finding = pick(rng, list(defects))
-        picture = np.clip(defects[finding](rng, scene), 0, 1)
-        mask = _region(scene.image, picture)
+        while mask.sum() < SMALLEST:
+            picture = np.clip(defects[finding](rng, scene), 0, 1)
+            mask = _region(scene.image, picture)
         words = {
             "finding": finding,
             "place": place_word(mask),

@@ -1,7 +1,7 @@
 """A toothed metal nut on a dark ground, seen from above, and what can be wrong with it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,7 +14,6 @@ from dataset.demo_draw import (
     grain,
     inside_point,
     noise,
-    pick,
     shape_alpha,
     stroke,
     uniform,
@@ -23,7 +22,7 @@ from dataset.demo_draw import (
 
 SHAPE = (256, 256)
 TEETH = 6
-HOLE, COLLAR, ROOT = 0.34, 0.58, 0.79  # radii of the bore, the collar and the tooth roots, of the tip's radius
+HOLE, COLLAR, ROOT = 0.33, 0.57, 0.75  # radii of the bore, the collar and the tooth roots, of the tip's radius
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def clean(rng: np.random.Generator) -> Nut:
     centre = (uniform(rng, 120, 136), uniform(rng, 120, 136))
     radius, light = uniform(rng, 92, 104), uniform(rng, 0, 2 * np.pi)
     shade = uniform(rng, 0.03, 0.22)
-    ground = shade * (1 + 0.2 * noise(rng, SHAPE, 50) + 0.15 * grain(rng, SHAPE, 0.8))
+    ground = shade * (1 + 0.2 * noise(rng, SHAPE, 70) + 0.1 * grain(rng, SHAPE, 0.8))
     nut = Nut(
         centre=centre,
         radius=radius,
@@ -69,11 +68,7 @@ def clean(rng: np.random.Generator) -> Nut:
         brushed=_brushed(rng),
         ground=ground.astype(np.float32),
     )
-    return _with(nut, image=_render(nut, nut.turned))
-
-
-def _with(nut: Nut, **changes: object) -> Nut:
-    return Nut(**{**vars(nut), **changes})
+    return replace(nut, image=_render(nut, nut.turned))
 
 
 def _polar(centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,15 +78,20 @@ def _polar(centre: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
     return np.hypot(x, y), np.arctan2(y, x)
 
 
+def _within(radius: np.ndarray, edge: float, width: float) -> np.ndarray:
+    """1 where the radius is less than `edge`, 0 beyond, over a smooth step of about 2 * `width` pixels."""
+    return 0.5 - 0.5 * np.tanh((radius - edge) / width)
+
+
 def _turned(rng: np.random.Generator, centre: tuple[float, float], light: float) -> np.ndarray:
     """A face cut on a lathe: fine rings, and the two-winged gleam that rings give."""
     radius, angle = _polar(centre)
-    rings = blur(rng.standard_normal((1, 1024)).astype(np.float32), 1.5)[0]
-    strength = uniform(rng, 0.03, 0.09)
-    groove = rings[np.clip(radius * 5, 0, 1023).astype(np.int32)] * (1 + 0.5 * noise(rng, SHAPE, 60))
+    rings = grain(rng, (1, 1024), 4.0)[0]
+    strength = uniform(rng, 0.02, 0.06)
+    groove = rings[np.clip(radius * 5, 0, 1023).astype(np.int32)] * (1 + 0.4 * noise(rng, SHAPE, 60))
     gleam = np.abs(np.cos(angle - light)) ** uniform(rng, 2, 6) * uniform(rng, 0.05, 0.22)
     level = uniform(rng, 0.42, 0.6)
-    return (level + 2 * strength * groove + gleam + 0.025 * noise(rng, SHAPE, 30, 2)).astype(np.float32)
+    return (level + strength * groove + gleam + 0.025 * noise(rng, SHAPE, 30, 2)).astype(np.float32)
 
 
 def _brushed(rng: np.random.Generator) -> np.ndarray:
@@ -122,7 +122,7 @@ def _render(nut: Nut, face: np.ndarray, collar: float = 1.0) -> np.ndarray:
     metal = _silhouette(nut)
     depth = cv2.distanceTransform((metal > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     radius, _ = _polar(nut.centre)
-    step = 1 / (1 + np.exp((radius - nut.radius * COLLAR) / 1.3))
+    step = _within(radius, nut.radius * COLLAR, 2.5)
     height = blur(np.minimum(depth, 6.0), 1.0) + 3.5 * collar * step
     slope_x, slope_y = cv2.Sobel(height, -1, 1, 0, scale=0.125), cv2.Sobel(height, -1, 0, 1, scale=0.125)
     lit = -(slope_x * np.cos(nut.light) + slope_y * np.sin(nut.light))
@@ -140,14 +140,15 @@ def _on_metal(rng: np.random.Generator, nut: Nut, margin: float) -> tuple[float,
 
 def _scratch(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     """One to three score marks side by side: a dark groove with a bright lip."""
-    metal, image = _silhouette(nut)[..., None], nut.image
-    start, heading = _on_metal(rng, nut, 12), uniform(rng, 0, 2 * np.pi)
-    strength = uniform(rng, 0.5, 1)
+    metal, image = _silhouette(nut), nut.image
+    middle, heading = np.asarray(_on_metal(rng, nut, 14)), uniform(rng, 0, 2 * np.pi)
+    strength = uniform(rng, 0.55, 1)
     for line in range(rng.integers(1, 4)):
-        offset = (start[0] + 5 * line * np.sin(heading), start[1] - 5 * line * np.cos(heading))
-        path = wander(rng, offset, heading + uniform(rng, -0.08, 0.08), uniform(rng, 30, 75), 0.04)
-        image = blend(image, 0.95, metal[..., 0] * stroke(SHAPE, path + 1.2, 2, 0.5) * strength)
-        image = blend(image, 0.12, metal[..., 0] * stroke(SHAPE, path, 2, 0.4) * strength)
+        path = wander(rng, (0, 0), heading + uniform(rng, -0.08, 0.08), uniform(rng, 40, 90), 0.04)
+        aside = uniform(rng, 5, 7) * line * np.array([np.sin(heading), -np.cos(heading)])
+        path += middle + aside - path[len(path) // 2]
+        image = blend(image, 0.95, metal * stroke(SHAPE, path + 1.4, 2, 0.5) * strength)
+        image = blend(image, 0.1, metal * stroke(SHAPE, path, 2, 0.5) * strength)
     return image
 
 
@@ -158,21 +159,21 @@ def _missing_tooth(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     heights[first] = uniform(rng, -0.05, 0.4)
     if chance(rng, 0.25):
         heights[(first + 1) % TEETH] = uniform(rng, 0, 0.4)
-    return _render(_with(nut, heights=heights), nut.turned)
+    return _render(replace(nut, heights=heights), nut.turned)
 
 
 def _bent_tooth(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     """One tooth pushed aside, folded up into the light or out of it."""
     offsets, heights = nut.offsets.copy(), nut.heights.copy()
     index = rng.integers(TEETH)
-    offsets[index] += pick(rng, "+-") == "+" and uniform(rng, 0.1, 0.2) or -uniform(rng, 0.1, 0.2)
+    offsets[index] += uniform(rng, 0.12, 0.25) * (1 if chance(rng, 0.5) else -1)
     heights[index] *= uniform(rng, 0.75, 1.1)
     angle = nut.turn + index * 2 * np.pi / TEETH + offsets[index]
     reach = nut.radius * 0.93
     tip = (nut.centre[0] + reach * np.cos(angle), nut.centre[1] + reach * np.sin(angle))
     bend = shape_alpha(rng, SHAPE, tip, (nut.radius * 0.22, nut.radius * 0.17), 0.05, 3.0)
     face = nut.turned * (1 + bend * (uniform(rng, 0.3, 0.6) if chance(rng, 0.5) else -uniform(rng, 0.35, 0.6)))
-    return _render(_with(nut, offsets=offsets, heights=heights), face)
+    return _render(replace(nut, offsets=offsets, heights=heights), face)
 
 
 def _rust(rng: np.random.Generator, nut: Nut) -> np.ndarray:
@@ -180,10 +181,10 @@ def _rust(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     radius = uniform(rng, 11, 30)
     centre = _on_metal(rng, nut, 10)
     patch = shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.5, 1)), 0.2, 2.5)
-    blotch = np.clip(0.75 + 0.5 * noise(rng, SHAPE, 9, 3), 0, 1) * patch * _silhouette(nut)
+    blotch = np.clip(0.85 + 0.45 * noise(rng, SHAPE, 9, 3), 0, 1) * patch * _silhouette(nut)
     colour = ((0.50, 0.25, 0.10), (0.35, 0.17, 0.08), (0.62, 0.48, 0.22), (0.30, 0.34, 0.55))[rng.integers(4)]
     rough = 1 + 0.15 * grain(rng, SHAPE, 1.0)
-    return blend(nut.image, rough[..., None] * np.asarray(colour), blotch * uniform(rng, 0.5, 0.9))
+    return blend(nut.image, rough[..., None] * np.asarray(colour), blotch * uniform(rng, 0.6, 0.95))
 
 
 def _dent(rng: np.random.Generator, nut: Nut) -> np.ndarray:
@@ -196,7 +197,8 @@ def _dent(rng: np.random.Generator, nut: Nut) -> np.ndarray:
         hollow = shape_alpha(rng, SHAPE, at, (radius, radius * uniform(rng, 0.6, 1)), 0.12, radius * 0.22)
         slope = cv2.Sobel(hollow, -1, 1, 0, scale=0.125) * np.cos(nut.light)
         slope += cv2.Sobel(hollow, -1, 0, 1, scale=0.125) * np.sin(nut.light)
-        relief = radius * uniform(rng, 0.4, 0.8) * slope - 0.12 * hollow
+        slope /= np.abs(slope).max() + 1e-6
+        relief = uniform(rng, 0.22, 0.42) * slope - 0.1 * hollow
         image = np.clip(image + (relief * metal)[..., None], 0, 1)
     return image
 
@@ -204,7 +206,7 @@ def _dent(rng: np.random.Generator, nut: Nut) -> np.ndarray:
 def _flipped(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     """The middle of the nut shows its other side: brushed, not turned, and without the collar."""
     radius, _ = _polar(nut.centre)
-    inner = 1 / (1 + np.exp((radius - nut.radius * (COLLAR + 0.03)) / 1.0))
+    inner = _within(radius, nut.radius * (COLLAR + 0.03), 2.0)
     other = nut.brushed * inner + nut.turned * (1 - inner)
     return _render(nut, other.astype(np.float32), collar=uniform(rng, -0.4, 0.1))
 

@@ -1,0 +1,263 @@
+"""Train the embedded demo CLIP (ViT-T-16-demo) on generated picture and caption pairs.
+
+    python -m CLIP.pretrain_demo
+
+Pictures come from the generators of the demo benchmark, drawn with seeds that the benchmark never uses. A caption states
+a few facts of its picture (object, state, finding, place, size); a caption is a positive of every picture in
+the batch of which all its facts are true, so the loss is the usual symmetric contrastive one with several positives.
+The wording comes from this file's templates, the base ensemble and the P-Prompts of `prompt.py`.
+"""
+
+import argparse
+import json
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+import CLIP
+import prompt
+from dataset.demo import OBJECTS, draw_object
+from files import writing
+from metrics import image_metrics
+
+MODEL = "ViT-T-16-demo"
+OUT = Path(__file__).with_name("ckpt")
+DRAW_SEED, CHECK_SEED = 20_001, 20_002  # the benchmark's own is 0; seeds enter through np.random.SeedSequence
+SIZE = 240
+CROP = (144, SIZE)  # sides of the crops that most pictures are seen through, in pixels
+SLOTS = ("object", "state", "finding", "place", "size", "contrast")
+UNSTATED = -1
+WORDS = {
+    "Brain": "brain MRI slice",
+    "Liver": "liver CT slice",
+    "Chest": "chest X-ray film",
+    "Retina_RESC": "retinal OCT scan",
+    "Retina_OCT2017": "retinal OCT image",
+    "Histopathology": "histopathological image",
+    "mvtec/carpet": "carpet",
+    "mvtec/metal_nut": "metal nut",
+    "visa/pcb1": "printed circuit board",
+}
+NORMAL = ("a normal {}.", "a healthy {} without any finding.", "an intact {}, nothing unusual.", "a {} without abnormality.")
+ABNORMAL = ("an abnormal {}.", "a {} with a lesion.", "a {} with an anomaly.", "a {} that shows a defect.")
+FINDING = ("a {} with {}.", "a {} showing {}.", "{1} in a {0}.", "{1} is seen on this {0}.")
+DETAIL = ("a {0} with {2} {3} {1} at the {4}.", "{3} {1}, {2}, {4}, on a {0}.", "{0}: {2} {3} {1} in the {4}.")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures of one object: uint8 (N, 240, 240, 3), masks bool (N, 240, 240) and what was drawn, by slot."""
+
+    pictures: np.ndarray
+    masks: np.ndarray
+    words: list[dict[str, str]]
+
+
+def draw_pool(name: str, count: int, seed: int) -> Pool:
+    """Half normal, half abnormal pictures of one object, every one from a seed of its own."""
+    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    masks = np.empty((count, SIZE, SIZE), bool)
+    words = []
+    for index in range(count):
+        rng = np.random.default_rng(np.random.SeedSequence((seed, *name.encode(), index)))
+        drawing = draw_object(name, rng, abnormal=index % 2 == 1)
+        picture = Image.fromarray(drawing.image).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        pictures[index] = np.asarray(picture)
+        masks[index] = np.asarray(Image.fromarray(drawing.mask).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+        words.append({"object": name, "state": "abnormal" if index % 2 else "normal", **drawing.words})
+    return Pool(pictures, masks, words)
+
+
+def crop(rng: np.random.Generator, pool: Pool, index: int) -> tuple[np.ndarray, dict[str, str]]:
+    """A random square of a picture, and the facts that hold of it: a crop past the lesion is a normal picture."""
+    words, mask = pool.words[index], pool.masks[index]
+    if rng.random() < 0.4:
+        return pool.pictures[index], words
+    for _ in range(8):
+        side = int(rng.integers(*CROP))
+        y, x = rng.integers(0, SIZE - side + 1, 2)
+        seen = mask[y : y + side, x : x + side].sum()
+        facts = {slot: words[slot] for slot in ("object", "state", "finding", "contrast") if slot in words}
+        if seen == 0 and words["state"] == "abnormal":
+            facts = {"object": words["object"], "state": "normal"}
+        if seen == 0 or seen > 0.6 * mask.sum():  # neither a sliver of a lesion nor a cut through it
+            return pool.pictures[index][y : y + side, x : x + side], facts
+    return pool.pictures[index], words
+
+
+def caption(rng: np.random.Generator, facts: dict[str, str], wordings: dict) -> tuple[str, dict[str, str]]:
+    """A sentence that is true of the picture, and the facts it states."""
+    name, state = facts["object"], facts["state"]
+    stated = {"object": name, "state": state}
+    kind = rng.random()
+    if kind < 0.5 or (state == "normal" and kind < 0.8):
+        sentences = wordings[name][state]
+        return str(sentences[rng.integers(len(sentences))]), stated
+    if state == "normal" or kind < 0.6:
+        templates = NORMAL if state == "normal" else ABNORMAL
+        return str(rng.choice(templates)).format(WORDS[name]), stated
+    if kind < 0.85 or "place" not in facts:
+        return str(rng.choice(FINDING)).format(WORDS[name], facts["finding"]), stated | {"finding": facts["finding"]}
+    text = str(rng.choice(DETAIL)).format(WORDS[name], *(facts[slot] for slot in ("finding", "contrast", "size", "place")))
+    return text, facts
+
+
+class Batches:
+    """Endless batches: images (B, 3, 240, 240) in [0, 1], token ids (B, T), truth (B, B) in {0, 1}."""
+
+    def __init__(self, pools: dict[str, Pool], batch: int, seed: int) -> None:
+        self.pools, self.batch = pools, batch
+        self.rng = np.random.default_rng(seed)
+        self.wordings = {}
+        for name in pools:
+            base, llm = prompt.sentences(name, "base"), prompt.sentences(name, "llm")
+            self.wordings[name] = {"normal": base[0] + llm[0], "abnormal": base[1] + llm[1]}
+        values = {value for pool in pools.values() for words in pool.words for value in words.values()}
+        self.number = {value: place for place, value in enumerate(sorted(values))}
+
+    def _row(self, facts: dict[str, str]) -> list[int]:
+        return [self.number[facts[slot]] if slot in facts else UNSTATED for slot in SLOTS]
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """One batch over three objects, so that most negatives are of the same kind as the picture."""
+        names = self.rng.choice(list(self.pools), 3, replace=False)
+        images, texts, shown, stated = [], [], [], []
+        for place in range(self.batch):
+            pool = self.pools[names[place % 3]]
+            picture, facts = crop(self.rng, pool, int(self.rng.integers(len(pool.words))))
+            text, said = caption(self.rng, facts, self.wordings)
+            image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).unsqueeze(0) / 255
+            if image.shape[-1] != SIZE:
+                image = F.interpolate(image, (SIZE, SIZE), mode="bilinear", align_corners=False)
+            images.append(image)
+            texts.append(text)
+            shown.append(self._row(facts))
+            stated.append(self._row(said))
+        shown, stated = torch.tensor(shown), torch.tensor(stated)
+        truth = ((stated[None] == UNSTATED) | (stated[None] == shown[:, None])).all(dim=2)  # (image, text)
+        ids = CLIP.tokenize(texts)
+        return self._jitter(torch.cat(images)), ids[:, : int(ids.argmax(dim=1).max()) + 1], truth.float()
+
+    def _jitter(self, images: Tensor) -> Tensor:
+        """Gain and offset of each picture; every other batch in CLIP's normalisation, so that both protocols fit."""
+        gain = torch.from_numpy(self.rng.uniform(0.8, 1.2, (len(images), 1, 1, 1)).astype(np.float32))
+        offset = torch.from_numpy(self.rng.uniform(-0.1, 0.1, (len(images), 1, 1, 1)).astype(np.float32))
+        images = ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
+        return normalised(images) if self.rng.random() < 0.5 else images
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images in [0, 1] with CLIP's mean and deviation taken out."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP.MEAN, CLIP.STD))
+    return (images - mean) / std
+
+
+def contrastive(images: Tensor, texts: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy with several positives; features (B, D), truth (image, text) in {0, 1}."""
+    logits = scale * F.normalize(images, dim=1) @ F.normalize(texts, dim=1).T  # (image, text)
+    loss = 0.0
+    for scores, positives in ((logits, truth), (logits.T, truth.T)):
+        share = positives / positives.sum(dim=1, keepdim=True)
+        loss = loss - (share * scores.log_softmax(dim=1)).sum(dim=1).mean()
+    return loss / 2
+
+
+def step_loss(model: CLIP.CLIP, images: Tensor, ids: Tensor, truth: Tensor) -> Tensor:
+    """The loss of the class token, and at half weight that of the patches' mean, which keeps patches meaningful."""
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens = model.visual.transformer(model.visual.embed(images))  # (B, L, C)
+        pooled = model.visual.pool(tokens)
+        patches = model.visual.pool(tokens[:, 1:].mean(dim=1, keepdim=True))
+        texts = model.encode_text(ids)
+    scale = model.logit_scale.exp().clamp(max=100)
+    first = contrastive(pooled.float(), texts.float(), truth, scale)
+    return first + 0.5 * contrastive(patches.float(), texts.float(), truth, scale)
+
+
+@torch.no_grad()
+def check(model: CLIP.CLIP, pools: dict[str, Pool]) -> dict[str, float]:
+    """Zero-shot image AUROC by object, from the class token and all prompts, on held-out drawings."""
+    model.eval()
+    result = {}
+    for name, pool in pools.items():
+        texts = []
+        for sentences in prompt.sentences(name):
+            features = F.normalize(model.encode_text(CLIP.tokenize(sentences)), dim=1).mean(dim=0)
+            texts.append(F.normalize(features, dim=0))
+        images = torch.from_numpy(pool.pictures).permute(0, 3, 1, 2) / 255
+        features = F.normalize(torch.cat([model.encode_image(part) for part in images.split(32)]), dim=1)
+        scores = (features @ (texts[1] - texts[0])).numpy()
+        labels = np.array([words["state"] == "abnormal" for words in pool.words])
+        result[name] = round(image_metrics(scores, labels)["auroc"], 4)
+    model.train()
+    return result
+
+
+def optimiser(model: CLIP.CLIP, rate: float) -> torch.optim.Optimizer:
+    """AdamW that decays matrices and spares gains, biases and embeddings."""
+    spared = [p for name, p in model.named_parameters() if p.ndim < 2 or "embedding" in name]
+    decayed = [p for name, p in model.named_parameters() if not (p.ndim < 2 or "embedding" in name)]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+
+
+def save(model: CLIP.CLIP, folder: Path) -> None:
+    """Write the weights in half precision, whole or not at all."""
+    with writing(folder / f"{MODEL}.safetensors") as draft:
+        save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, draft)
+
+
+def train(args: argparse.Namespace) -> None:
+    """Draw the pictures, train for the given steps or minutes, log and save as it goes."""
+    torch.manual_seed(DRAW_SEED)
+    started = time.time()
+    names = list(OBJECTS)
+    with ProcessPoolExecutor(args.workers) as executor:
+        pools = dict(zip(names, executor.map(draw_pool, names, [args.pool] * 9, [DRAW_SEED] * 9), strict=True))
+        held = dict(zip(names, executor.map(draw_pool, names, [48] * 9, [CHECK_SEED] * 9), strict=True))
+    model = CLIP.load_clip(MODEL, image_size=SIZE).requires_grad_(True).train()
+    optimizer, batches = optimiser(model, args.learning_rate), Batches(pools, args.batch, DRAW_SEED)
+    log, mean_loss = [{"event": "drawn", "pictures": args.pool * 9, "seconds": round(time.time() - started)}], 0.0
+    for step in tqdm(range(1, args.steps + 1), desc="pre-training"):
+        done = step / args.steps
+        rate = args.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * done)) + 0.01)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = step_loss(model, *batches.draw())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        mean_loss += (loss.item() - mean_loss) / min(step, 50)
+        if step % args.check_every == 0 or step == args.steps:
+            log.append({"step": step, "loss": round(mean_loss, 4), "seconds": round(time.time() - started), "zero-shot AUROC": check(model, held)})
+            print(json.dumps(log[-1]), flush=True)
+            save(model, args.out)
+            with writing(args.out / f"{MODEL}.log.json") as draft:
+                draft.write_text(json.dumps({"options": {k: str(v) for k, v in vars(args).items()}, "log": log}, indent=1))
+
+
+def main() -> None:
+    """Read the options and train."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--pool", type=int, default=1500, help="pictures drawn of each object")
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--check_every", type=int, default=200)
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
+    parser.add_argument("--out", type=Path, default=OUT)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()

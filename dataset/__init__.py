@@ -1,0 +1,72 @@
+"""Datasets: three doors that check a tree of images, count it, and hand out samples.
+
+`open_few` for few-shot runs, `open_test` for zero-shot scoring, `open_transfer` for zero-shot training.
+"""
+
+from pathlib import Path
+from types import ModuleType
+
+from dataset import industrial, medical_few, medical_zero
+from dataset.folders import layout_of
+from dataset.images import ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
+from dataset.registry import ObjectInfo, expand, find, locate
+from dataset.support import FewShotSet, Request, count, describe
+
+__all__ = [
+    "FewShotSet",
+    "ImageSet",
+    "ObjectInfo",
+    "Sample",
+    "count",
+    "describe",
+    "expand",
+    "find",
+    "load_image",
+    "load_mask",
+    "open_few",
+    "open_test",
+    "open_transfer",
+    "read_mask",
+    "read_rgb",
+]
+
+
+def open_few(
+    obj: str,
+    data_path: str | Path,
+    shot: int,
+    abnormal_shot: int | None = None,
+    iterate: int = 0,
+    seed: int = 111,
+    classname: str | None = None,
+    use_seed_files: bool = True,
+) -> FewShotSet:
+    """The few-shot set of one object: k normal and `abnormal_shot` (None: k) abnormal support images, and the test images.
+
+    `iterate` >= 0 takes that line of `fewshot_seed/OBJ/K-shot.txt` where the file exists (and `use_seed_files`);
+    otherwise names are drawn with `seed`. Raises InputError naming the file of any fault ("Few-shot training").
+    """
+    request = Request(shot, abnormal_shot, iterate, seed, use_seed_files)
+    info = find(obj, data_path, classname)
+    root = locate(info, data_path)
+    return _reader(info, root, medical_few).open_few(info, root, request)
+
+
+def open_test(
+    obj: str, data_path: str | Path, classname: str | None = None
+) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+    """One object's record (masks decided) and its whole test split; raises InputError naming the file of any fault."""
+    info = find(obj, data_path, classname)
+    root = locate(info, data_path)
+    return _reader(info, root, medical_zero).open_test(info, root)
+
+
+def open_transfer(obj: str, data_path: str | Path) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
+    """Records and test splits of the other medical objects found ("Zero-shot transfer"); InputError if there are none."""
+    return medical_zero.open_transfer(obj, Path(data_path))
+
+
+def _reader(info: ObjectInfo, root: Path, medical: ModuleType) -> ModuleType:
+    """The module that reads this object's layout; own data shows its layout by its folders."""
+    layout = layout_of(root) if info.layout == "own" else info.layout
+    return medical if layout == "medical" else industrial

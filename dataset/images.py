@@ -1,0 +1,173 @@
+"""Images and masks: what a sample is, how files become tensors, and the check that they can be read.
+
+Images are read as the published code reads them (PIL, `convert("RGB")`): an alpha channel is dropped, a palette or 1-bit
+or CMYK image becomes RGB, an EXIF orientation is left alone (masks are drawn on the stored pixels), and of a file with
+several frames the first counts. Pixels deeper than 8 bits, which that conversion would clip, are scaled instead.
+"""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import InterpolationMode, resize, to_tensor
+from tqdm import tqdm
+
+from errors import InputError
+
+DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+COLOUR_FLOOR = 16  # a channel below this counts as black in a coloured mask: compression leaves such specks
+BAR_FROM = 2000  # a progress bar when more files than this are checked
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, its label (0 normal, 1 abnormal), and the file of its mask (None: no mask, nothing marked)."""
+
+    image: Path
+    label: int
+    mask: Path | None = None
+
+
+def load_image(path: str | Path, size: int) -> torch.Tensor:
+    """An image file -> float32 (3, size, size), RGB, in [0, 1]; bicubic, aspect ratio not kept.
+
+    16-bit and float images are grey and scaled by the range that holds them: 255 if no value exceeds it, else 65535
+    (float: 1 if no value exceeds 1). Raises InputError naming a file that can't be read.
+    """
+    image = _decoded(Path(path))
+    target = [size, size]
+    if image.mode in DEEP_MODES:
+        grey = Image.fromarray(_unit_range(image, Path(path)))
+        grey = to_tensor(resize(grey, target, InterpolationMode.BICUBIC))  # (1, size, size)
+        return grey.clamp(0, 1).repeat(3, 1, 1)
+    return to_tensor(resize(_rgb(image), target, InterpolationMode.BICUBIC))
+
+
+def load_mask(path: str | Path, size: int) -> torch.Tensor:
+    """A mask file -> float32 (1, size, size) of 0 and 1 (1: abnormal), nearest neighbour; see `read_mask`."""
+    mask = Image.fromarray(read_mask(path).astype(np.uint8))
+    small = np.array(mask.resize((size, size), Image.Resampling.NEAREST))
+    return torch.from_numpy(small).to(torch.float32)[None]
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """An image file at its own size -> uint8 (H, W, 3), RGB; deep images scaled to 8 bits as in `load_image`."""
+    image = _decoded(Path(path))
+    if image.mode in DEEP_MODES:
+        grey = (_unit_range(image, Path(path)) * 255).round().astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(_rgb(image))
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """A mask file at its own size -> bool (H, W), True where abnormal.
+
+    Grey masks: more than half of the range (8 or 16 bits); where no value passes half, the values are class numbers
+    (0/1, or VisA's kinds of defect) and any but 0 counts. Coloured masks, palette or RGB: any colour but black.
+    Transparent pixels are background. Raises InputError naming a file that can't be read.
+    """
+    image = _decoded(Path(path))
+    if image.mode == "1" or image.mode == "L" or image.mode in DEEP_MODES:
+        return _foreground(np.asarray(image))
+    pixels = np.asarray(image.convert("RGBA"))
+    colours = np.where(pixels[..., 3:] >= 128, pixels[..., :3], 0)  # (H, W, 3)
+    if (colours == colours[..., :1]).all():
+        return _foreground(colours[..., 0])
+    return colours.max(axis=2) >= COLOUR_FLOOR
+
+
+def _foreground(values: np.ndarray) -> np.ndarray:
+    largest = values.max()
+    half = (255 if largest <= 255 else 65535) / 2
+    return values > (half if largest > half else 0)
+
+
+class ImageSet(Dataset):
+    """Samples as tensors: image (3, size, size), mask (1, size, size) (all 0 without a mask file), label, index."""
+
+    def __init__(self, samples: Sequence[Sample], size: int):
+        self.samples = tuple(samples)
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+        sample = self.samples[index]
+        mask = load_mask(sample.mask, self.size) if sample.mask else torch.zeros(1, self.size, self.size)
+        return {
+            "image": load_image(sample.image, self.size),
+            "mask": mask,
+            "label": sample.label,
+            "index": index,
+        }
+
+
+def check(samples: Sequence[Sample], name: str) -> None:
+    """Open every file's header: InputError naming one that is no image, or a mask of another size than its image."""
+    for sample in tqdm(
+        samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM
+    ):
+        size = _size(sample.image)
+        if sample.mask is None:
+            continue
+        if (mask_size := _size(sample.mask)) != size:
+            raise InputError(
+                f"mask {sample.mask} is {mask_size[0]}x{mask_size[1]} but its image {sample.image} is "
+                f"{size[0]}x{size[1]}: export the mask at the image's size"
+            )
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with _readable(path), Image.open(path) as image:
+        return image.size
+
+
+def _decoded(path: Path) -> Image.Image:
+    """The first frame of an image file, all its pixels in memory."""
+    with _readable(path), Image.open(path) as image:
+        image.load()
+        return image
+
+
+@contextmanager
+def _readable(path: Path):
+    """Turn whatever a decoder throws at a damaged file into one line that names it."""
+    try:
+        with warnings.catch_warnings():
+            # Whole slides are large on purpose; Pillow still refuses twice its limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    except FileNotFoundError as fault:
+        raise InputError(
+            f"{path} is not there (a link to a missing file?): restore it or remove the link"
+        ) from fault
+    except (
+        Exception
+    ) as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        reason = str(fault).split(chr(10))[0].replace(str(path), "it") or type(fault).__name__
+        raise InputError(
+            f"{path} can't be read as an image ({reason}): replace it or take it away"
+        ) from fault
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours as a direct conversion, which warns
+    return image.convert("RGB")
+
+
+def _unit_range(image: Image.Image, path: Path) -> np.ndarray:
+    """Pixels of a 16-bit, 32-bit or float image -> float32 (H, W) in [0, 1]."""
+    values = np.asarray(image).astype(np.float32)
+    ranges = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+    fitting = [top for top in ranges if values.max() <= top]
+    if not np.isfinite(values).all() or values.min() < 0 or not fitting:
+        raise InputError(f"{path} holds values outside 0 to 65535: window it and save it with 8 or 16 bits")
+    return values / fitting[0]

@@ -1,0 +1,39 @@
+"""Test splits of the medical layout: for zero-shot scoring, and all but the target's for zero-shot training."""
+
+from pathlib import Path
+
+from dataset.images import Sample, check
+from dataset.medical_few import read_split, resolve_masks
+from dataset.registry import MEDICAL, SAME_IMAGES, TRANSFER, ObjectInfo, locate
+from errors import InputError
+
+
+def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+    """The test split of one object, masks resolved; raises InputError for any fault of the tree."""
+    info = resolve_masks(info, root)
+    samples = read_split(info, root, "test")
+    check(samples, info.name)
+    return info, samples
+
+
+def open_transfer(obj: str, data_path: Path) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
+    """The test splits of all medical objects found under `data_path` but `obj` and those that share its images.
+
+    Raises InputError when there is none, since nothing could be trained on.
+    """
+    barred = {obj}.union(*(twins for twins in SAME_IMAGES if obj in twins))
+    sources = []
+    for name in TRANSFER:
+        if name in barred:
+            continue
+        try:
+            root = locate(MEDICAL[name], data_path)
+        except InputError:
+            continue  # not on this disk: the transfer does with the others
+        sources.append(open_test(MEDICAL[name], root))
+    if not sources:
+        wanted = ", ".join(f"{name}_AD" for name in TRANSFER if name not in barred)
+        raise InputError(
+            f"{data_path} holds no medical object other than {obj} to train on: put one or more of {wanted} there"
+        )
+    return sources

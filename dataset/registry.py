@@ -1,0 +1,209 @@
+"""The one table of objects: what they are called in prompts, whether they have masks, and where they lie."""
+
+import difflib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dataset.folders import EXPECTED, layout_of, subfolder
+from errors import InputError
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One object of a benchmark, or a user's own.
+
+    `masks` is None for own data until its folder is read. `test` and `valid` are the published numbers of images
+    in the test split and in the split that the support comes from (industrial: `train/good`).
+    """
+
+    name: str  # "Brain", "mvtec/bottle", or the user's own name
+    classname: str  # the words that prompts put in place of {classname}
+    modality: str
+    masks: bool | None
+    layout: str  # "medical" | "mvtec" | "btad" | "visa" | "own"
+    test: int | None
+    valid: int | None
+
+
+# name: (words, modality, has masks, published test images, published validation images)
+_MEDICAL = {
+    "Brain": ("Brain", "brain MRI (BraTS2021), 240x240", True, 3715, 83),
+    "Liver": ("Liver", "liver CT (BTCV + LiTS), 512x512", True, 1493, 166),
+    "Retina_RESC": ("retinal OCT", "retinal OCT (RESC), 512x1024", True, 1805, 115),
+    "Retina_OCT2017": ("retinal OCT", "retinal OCT (OCT2017), 512x496", False, 968, 32),
+    "Chest": ("Chest X-ray film", "chest X-ray (RSNA), 1024x1024", False, 17194, 1490),
+    "Histopathology": ("histopathological image", "H&E patches (Camelyon16), 256x256", False, 1997, 236),
+    "Skin_HAM10000": ("skin lesion", "dermoscopy, melanoma against naevus", True, None, None),
+    "Skin_ISIC2019": ("skin lesion", "dermoscopy, melanoma against naevus", False, None, None),
+    "Solar": ("solar cell", "electroluminescence of solar cells (ELPV), 300x300", False, 1999, 224),
+}
+
+# family -> class: (words, published test images, published normal training images)
+_INDUSTRIAL = {
+    "mvtec": {
+        "bottle": ("bottle", 83, 209),
+        "cable": ("cable", 150, 224),
+        "capsule": ("capsule", 132, 219),
+        "carpet": ("carpet", 117, 280),
+        "grid": ("grid", 78, 264),
+        "hazelnut": ("hazelnut", 110, 391),
+        "leather": ("leather", 124, 245),
+        "metal_nut": ("metal nut", 115, 220),
+        "pill": ("pill", 167, 267),
+        "screw": ("screw", 160, 320),
+        "tile": ("tile", 117, 230),
+        "toothbrush": ("toothbrush", 42, 60),
+        "transistor": ("transistor", 100, 213),
+        "wood": ("wood", 79, 247),
+        "zipper": ("zipper", 151, 240),
+    },
+    "mpdd": {
+        "bracket_black": ("black metal bracket", 79, 289),
+        "bracket_brown": ("brown metal bracket", 77, 185),
+        "bracket_white": ("white metal bracket", 60, 110),
+        "connector": ("metal connector", 44, 128),
+        "metal_plate": ("metal plate", 97, 54),
+        "tubes": ("metal tubes", 101, 122),
+    },
+    # The authors number their three products and name none of them.
+    "btad": {
+        "01": ("industrial product", 70, 400),
+        "02": ("industrial product", 230, 399),
+        "03": ("industrial product", 441, 1000),
+    },
+    "visa": {
+        "candle": ("candle", 200, 900),
+        "capsules": ("capsules", 160, 542),
+        "cashew": ("cashew", 150, 450),
+        "chewinggum": ("chewing gum", 150, 453),
+        "fryum": ("fryum", 150, 450),
+        "macaroni1": ("macaroni", 200, 900),
+        "macaroni2": ("macaroni", 200, 900),
+        "pcb1": ("printed circuit board", 200, 904),
+        "pcb2": ("printed circuit board", 200, 901),
+        "pcb3": ("printed circuit board", 201, 905),
+        "pcb4": ("printed circuit board", 201, 904),
+        "pipe_fryum": ("pipe fryum", 150, 450),
+    },
+}
+_FAMILY = {  # family: (layout, modality, names that its folder goes by)
+    "mvtec": ("mvtec", "industrial photograph (MVTec AD)", ("mvtec", "mvtec_ad", "mvtec_anomaly_detection")),
+    "mpdd": ("mvtec", "photograph of painted metal parts (MPDD)", ("mpdd",)),
+    "btad": ("btad", "industrial photograph (BTAD)", ("btad", "BTech_Dataset_transformed")),
+    "visa": ("visa", "industrial photograph (VisA)", ("visa", "VisA_20220922")),
+}
+
+MEDICAL: dict[str, ObjectInfo] = {
+    name: ObjectInfo(name, words, modality, masks, "medical", test, valid)
+    for name, (words, modality, masks, test, valid) in _MEDICAL.items()
+}
+INDUSTRIAL: dict[str, ObjectInfo] = {
+    f"{family}/{name}": ObjectInfo(
+        f"{family}/{name}", words, _FAMILY[family][1], True, _FAMILY[family][0], test, train
+    )
+    for family, classes in _INDUSTRIAL.items()
+    for name, (words, test, train) in classes.items()
+}
+FAMILIES: dict[str, tuple[str, ...]] = {
+    family: tuple(f"{family}/{name}" for name in classes) for family, classes in _INDUSTRIAL.items()
+}
+_KNOWN = MEDICAL | INDUSTRIAL
+
+# What zero-shot transfer trains on: Solar has the medical layout but is not medicine.
+TRANSFER: tuple[str, ...] = tuple(name for name in MEDICAL if name != "Solar")
+# ISIC 2019 holds the images of HAM10000, so neither may train for the other.
+SAME_IMAGES: tuple[frozenset[str], ...] = (frozenset({"Skin_HAM10000", "Skin_ISIC2019"}),)
+
+
+def expand(obj: str) -> list[str]:
+    """The classes behind a name: "mvtec" -> ["mvtec/bottle", ...]; any other name -> [itself]."""
+    return list(FAMILIES.get(obj, (obj,)))
+
+
+def find(obj: str, data_path: str | Path, classname: str | None = None) -> ObjectInfo:
+    """The record of `obj`: a benchmark's, or a new one where `data_path` holds the user's own `obj`.
+
+    `classname` replaces the words for the prompts. Raises InputError for a name that is neither.
+    """
+    if obj in FAMILIES:
+        raise InputError(
+            f"{obj} is a set of {len(FAMILIES[obj])} classes: name one, such as {FAMILIES[obj][0]}"
+        )
+    info = _KNOWN.get(obj)
+    if info is None:
+        _own_root(obj, Path(data_path))
+        words = obj.rsplit("/", 1)[-1].replace("_", " ").strip()
+        info = ObjectInfo(obj, words, "own images", None, "own", None, None)
+    return replace(info, classname=classname) if classname else info
+
+
+def locate(info: ObjectInfo, data_path: str | Path) -> Path:
+    """The folder that holds `info`'s splits, somewhere under `data_path`; InputError naming the places tried."""
+    data_path = Path(data_path)
+    if info.layout == "own":
+        return _own_root(info.name, data_path)
+    places = _places(info, data_path)
+    for place in places:
+        if place is not None and place.is_dir():
+            return place
+    if info.layout == "medical":
+        wanted, mend = data_path / f"{info.name}_AD", "put the set there"
+        if info.name == "Solar":
+            mend = f"make it with: python -m dataset.solar --out {data_path}"
+    else:
+        wanted, mend = data_path / info.name, f"put the {info.name.split('/')[0]} set there"
+    raise InputError(
+        f"no folder {wanted}: {mend}, or say where it is with --data_path (trees: data/readme.md)"
+    )
+
+
+def _places(info: ObjectInfo, data_path: Path) -> list[Path | None]:
+    """Where a benchmark's object may lie, likeliest first; None where a folder on the way is missing."""
+    if info.layout == "medical":
+        names = (f"{info.name}_AD", info.name)
+        return [subfolder(data_path, *names), _itself(data_path, names)]
+    family, name = info.name.split("/")
+    family_folder = subfolder(data_path, *_FAMILY[family][2])
+    return [
+        family_folder and subfolder(family_folder, name),
+        subfolder(data_path, name),
+        _itself(data_path, (name,)),
+    ]
+
+
+def _itself(data_path: Path, names: tuple[str, ...]) -> Path | None:
+    """`data_path` when it bears the object's own name, so that no class is read from another one's folder."""
+    own_name = data_path.resolve().name.lower()
+    return data_path if own_name in {name.lower() for name in names} else None
+
+
+def _own_root(obj: str, data_path: Path) -> Path:
+    """The folder of a user's own object: DIR/NAME_AD, DIR/NAME or DIR itself, in a layout that can be read."""
+    parts = Path(obj).parts
+    if not parts or Path(obj).is_absolute() or ".." in parts:
+        raise InputError(f"--obj {obj!r} is not a name: name the object and give its folder with --data_path")
+    if not data_path.is_dir():
+        raise InputError(f"no folder {data_path}: give the folder that holds {obj} with --data_path")
+    named = [folder for folder in (data_path / f"{obj}_AD", data_path / obj) if folder.is_dir()]
+    # A misspelt class of a benchmark must not pass for a name of `data_path` itself.
+    candidates = named if parts[0] in FAMILIES else [*named, data_path]
+    for folder in candidates:
+        if layout_of(folder):
+            return folder
+    if named:
+        raise InputError(f"{named[0]} has none of the layouts that are read: {EXPECTED}; see data/readme.md")
+    raise InputError(_unknown(obj, data_path))
+
+
+def _unknown(obj: str, data_path: Path) -> str:
+    names = {name.lower(): name for name in (*_KNOWN, *FAMILIES)}
+    names |= {name.split("/")[1].lower(): name for name in INDUSTRIAL}
+    close = difflib.get_close_matches(obj.lower(), names, n=1)
+    if not close and "/" in obj:
+        close = difflib.get_close_matches(obj.split("/")[1].lower(), names, n=1)
+    guess = f" Did you mean {names[close[0]]}?" if close else ""
+    families = ", ".join(f"{family}/CLASS" for family in FAMILIES)
+    return (
+        f"unknown object {obj}, and no folder of that name in {data_path}.{guess} "
+        f"Objects: {', '.join(MEDICAL)}, {families}, or a folder of your own: --obj NAME --data_path DIR"
+    )

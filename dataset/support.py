@@ -1,0 +1,186 @@
+"""Few-shot support: which images the model may learn from, and the counts to print before a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dataset.images import Sample
+from dataset.registry import ObjectInfo
+from errors import InputError
+
+SEED_FILES = Path(__file__).parent / "fewshot_seed"
+
+
+@dataclass(frozen=True)
+class FewShotSet:
+    """What a few-shot run reads: support images, and the images to score, which never hold a support image."""
+
+    info: ObjectInfo
+    support_normal: tuple[Sample, ...]
+    support_abnormal: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    counts: dict
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: k normal and `abnormal_shot` (None: k) abnormal images, and how to pick them."""
+
+    shot: int
+    abnormal_shot: int | None = None
+    iterate: int = 0
+    seed: int = 111
+    use_seed_files: bool = True
+
+    def __post_init__(self):
+        if self.shot < 1:
+            raise InputError(f"--shot {self.shot}: at least 1 normal image is needed for the memory bank")
+        if self.abnormal_shot is not None and self.abnormal_shot < 0:
+            raise InputError(f"--abnormal_shot {self.abnormal_shot}: give 0 (normal images alone) or more")
+        if self.iterate < -1:
+            raise InputError(
+                f"--iterate {self.iterate}: give a line of the selection file (0, 1, ...) or -1 to draw"
+            )
+
+    @property
+    def abnormal(self) -> int:
+        return self.shot if self.abnormal_shot is None else self.abnormal_shot
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images support may come from, by name (industrial abnormal ones: DEFECT/name), and where they lie."""
+
+    normal: Mapping[str, Sample]
+    abnormal: Mapping[str, Sample]
+    normal_place: Path
+    abnormal_place: Path
+
+
+def choose(
+    info: ObjectInfo, pool: Pool, request: Request
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
+    """Normal support, abnormal support, and in words where the choice comes from.
+
+    A stored selection (`fewshot_seed/OBJ/K-shot.txt`) wins unless `iterate` is -1; otherwise, or for more abnormal
+    images than it stores, the sorted names are drawn from with `seed`: normal first, then abnormal. The first k of one
+    shuffled order are taken, so a larger k keeps the images of a smaller one. Raises InputError when k is more than
+    there is, and for a stored selection that doesn't fit the folder.
+    """
+    _enough(info, pool, request)
+    rng = np.random.default_rng(request.seed)
+    normal = _draw(pool.normal, request.shot, rng)
+    abnormal = _draw(pool.abnormal, request.abnormal, rng)
+    source = f"drawn with seed {request.seed}"
+    file = SEED_FILES / info.name / f"{request.shot}-shot.txt"
+    if request.use_seed_files and request.iterate >= 0 and file.is_file():
+        stored_normal, stored_abnormal = _stored(file, request.iterate)
+        normal = _look_up(stored_normal, pool.normal, pool.normal_place, file)
+        source = f"{file.parent.parent.name}/{info.name}/{file.name}, iterate {request.iterate}"
+        if request.abnormal <= len(stored_abnormal):
+            wanted = stored_abnormal[: request.abnormal]
+            abnormal = _look_up(wanted, pool.abnormal, pool.abnormal_place, file)
+        else:
+            source += f"; abnormal drawn with seed {request.seed}"
+    return normal, abnormal, source
+
+
+def _enough(info: ObjectInfo, pool: Pool, request: Request) -> None:
+    there = len(pool.normal)
+    if request.shot > there:
+        raise InputError(
+            f"{info.name}: {request.shot} normal support images asked for, {there} in {pool.normal_place}: "
+            f"use --shot {there} or less"
+            if there
+            else f"{info.name}: no normal images for support in {pool.normal_place}: put some there"
+        )
+    there = len(pool.abnormal)
+    if request.abnormal > there:
+        less = f"--abnormal_shot {there} or less, or " if there else ""
+        raise InputError(
+            f"{info.name}: {request.abnormal} abnormal support images asked for, {there} in {pool.abnormal_place}: "
+            f"use {less}--abnormal_shot 0 for normal images alone"
+        )
+
+
+def _draw(pool: Mapping[str, Sample], count: int, rng: np.random.Generator) -> tuple[Sample, ...]:
+    names = sorted(pool)
+    return tuple(pool[names[i]] for i in rng.permutation(len(names))[:count])
+
+
+def _stored(file: Path, iterate: int) -> tuple[list[str], list[str]]:
+    """The normal and abnormal names of one iteration: lines `n-0: NAME NAME ...` and `a-0: ...`."""
+    lines: dict[str, list[str]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        key, colon, names = line.partition(":")
+        if not colon or key.strip()[:2] not in ("n-", "a-") or not names.split():
+            raise InputError(
+                f"{file}, line {number}: want 'n-0: NAME NAME ...' or 'a-0: NAME ...', found {line[:40]!r}"
+            )
+        lines[key.strip()] = names.split()
+    if f"n-{iterate}" not in lines or f"a-{iterate}" not in lines:
+        stored = ", ".join(sorted(key[2:] for key in lines if key.startswith("n-"))) or "none"
+        raise InputError(
+            f"{file} has no selection {iterate} (it has {stored}): use one of those, or --iterate -1 to draw"
+        )
+    return lines[f"n-{iterate}"], lines[f"a-{iterate}"]
+
+
+def _look_up(names: Sequence[str], pool: Mapping[str, Sample], place: Path, file: Path) -> tuple[Sample, ...]:
+    for name in names:
+        if name not in pool:
+            raise InputError(
+                f"{name} is named in {file} but not in {place}: restore it, or draw with --iterate -1"
+            )
+    return tuple(pool[name] for name in names)
+
+
+def count(samples: Sequence[Sample], published: int | None = None) -> dict[str, int | None]:
+    """How many samples are normal and abnormal, beside the published total (None where there is none)."""
+    abnormal = sum(sample.label for sample in samples)
+    return {"normal": len(samples) - abnormal, "abnormal": abnormal, "published": published}
+
+
+def tally(
+    info: ObjectInfo,
+    split: str,
+    found: Sequence[Sample],
+    test: Sequence[Sample],
+    support: tuple[Sequence[Sample], Sequence[Sample], str],
+) -> dict:
+    """The counts of a few-shot run: the split support comes from, the test split, the support, the scored images."""
+    normal, abnormal, source = support
+    scored = [sample for sample in test if sample not in set(abnormal)]
+    return {
+        "object": info.name,
+        split: count(found, info.valid),
+        "test": count(test, info.test),
+        "support": {"normal": len(normal), "abnormal": len(abnormal), "source": source},
+        "scored": count(scored),
+    }
+
+
+def describe(counts: dict) -> str:
+    """Two lines to print before a run: what was found beside what is published, and the support."""
+    splits = [f"{split} {_total(counts[split])}" for split in ("train", "valid", "test") if split in counts]
+    lines = [f"{counts['object']}: " + "; ".join(splits)]
+    if "support" in counts:
+        support, scored = counts["support"], counts["scored"]
+        lines.append(
+            f"support {support['normal']} normal + {support['abnormal']} abnormal ({support['source']}); "
+            f"scored {scored['normal']} normal + {scored['abnormal']} abnormal"
+        )
+    return "\n".join(lines)
+
+
+def _total(found: dict) -> str:
+    total = found["normal"] + found["abnormal"]
+    published = found["published"]
+    beside = (
+        "" if published is None else " as published" if published == total else f", published {published}"
+    )
+    return f"{found['normal']} normal + {found['abnormal']} abnormal ({total}{beside})"

@@ -1,0 +1,239 @@
+"""Pictures to look at: one panel per test image, and a sheet of panels.
+
+A panel shows input | ground truth | anomaly map | overlay | predicted mask at the image's own resolution, above a
+strip with the file's name, the score, the verdict and the colour bar. Colours mean the same in every panel of a
+run, since the caller gives one scale (the support's calibrated range) for all: a normal image stays dark.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import isfinite, nan
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from dataset.images import read_mask, read_rgb
+from files import writing
+
+TITLES = ("input", "ground truth", "anomaly map", "overlay", "predicted mask")
+SMALLEST_TILE = 160  # narrower images are centred in tiles of this width, so that the words fit
+SMALLEST_TEXT = 14
+GAP = 6
+PAPER, EMPTY, INK, FAINT = (255, 255, 255), (228, 228, 228), (30, 30, 30), (120, 120, 120)
+RED, GREEN, OUTLINE = (190, 30, 30), (20, 110, 60), (90, 255, 130)
+HEAT = 0.8  # opacity of the overlay where the map is at the top of the scale
+COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # (256, 3) RGB
+NAME_BYTES = 200  # file systems allow 255
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What every panel of a run shares: the ends of the colour scale and the two thresholds, nan where not known.
+
+    `low`, `high` and `pixel_threshold` are on the maps' scale, `score_threshold` on the image scores'.
+    """
+
+    low: float
+    high: float
+    pixel_threshold: float = nan
+    score_threshold: float = nan
+
+
+def save_panel(
+    path: str | Path,
+    image: str | Path,
+    mask: str | Path | None,
+    anomaly_map: np.ndarray,
+    scale: Scale,
+    *,
+    score: float,
+    label: int | None = None,
+    name: str | None = None,
+) -> None:
+    """Write one test image's panel as a PNG, whole or not at all.
+
+    image, mask: files; without a mask the tile says so, or stays empty if `label` is 0 (normal).
+    anomaly_map: (S, S) float32, resized (bilinear) to the image. label: 0, 1 or None where nobody knows.
+    name: what the caption calls the image; default its file name. Raises InputError for unreadable files.
+    """
+    picture = np.asarray(read_rgb(image))  # (H, W, 3)
+    height, width = picture.shape[:2]
+    full = cv2.resize(np.asarray(anomaly_map, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    called = full >= scale.pixel_threshold if isfinite(scale.pixel_threshold) else None
+    truth = _truth(mask, label, (height, width))
+    tiles = (
+        picture,
+        "no mask given" if truth is None else _black_white(truth),
+        heat(full, scale),
+        _overlay(picture, full, called, scale),
+        "no threshold known" if called is None else _black_white(called),
+    )
+    canvas = _lay_out(tiles, (height, width))
+    _caption(canvas, name or Path(image).name, scale, score, label, _text_size(width))
+    with writing(path) as draft:
+        canvas.save(draft, format="PNG", compress_level=3)
+
+
+def heat(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
+    """(H, W) float32 -> (H, W, 3) uint8 RGB; what lies outside the scale takes the colour of its end."""
+    return COLOURS[np.round(255 * _share(anomaly_map, scale)).astype(np.uint8)]
+
+
+def contact_sheet(panels: Sequence[str | Path], path: str | Path, width: int = 1200, columns: int = 1) -> None:
+    """Write a PNG `width` pixels wide with the given panels in rows of `columns`, e.g. for a readme."""
+    if not panels:
+        raise ValueError("a contact sheet needs at least one panel")
+    cell = width // columns
+    pictures = [_scaled_to(panel, cell) for panel in panels]
+    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
+    sheet = Image.new("RGB", (width, sum(max(picture.height for picture in row) for row in rows)), PAPER)
+    top = 0
+    for row in rows:
+        for column, picture in enumerate(row):
+            sheet.paste(picture, (column * cell, top))
+        top += max(picture.height for picture in row)
+    with writing(path) as draft:
+        sheet.save(draft, format="PNG", optimize=True)
+
+
+def panel_names(images: Iterable[str | Path], root: str | Path | None = None) -> list[str]:
+    """A file name for every image's panel, all different also where a file system folds case.
+
+    The folders below `root` (or, outside it, the last three) stay in the name, since normal and abnormal images or
+    two kinds of defect may share their own: `test/Ungood/img/0001.png` -> `test_Ungood_img_0001.png`.
+    """
+    names, taken = [], set()
+    for image in map(Path, images):
+        inside = root is not None and image.is_relative_to(root)
+        stem = "_".join(image.relative_to(root).parts if inside else image.parts[-4:]).replace(":", "")
+        stem = _shortened(stem.strip("/\\").removesuffix(image.suffix))
+        choices = [stem, stem + image.suffix.replace(".", "_"), f"{stem}_{_digest(image)}"]
+        name = next(choice for choice in choices if choice.lower() not in taken)
+        taken.add(name.lower())
+        names.append(f"{name}.png")
+    return names
+
+
+def _digest(image: Path) -> str:
+    return hashlib.sha256(str(image).encode()).hexdigest()[:10]
+
+
+def _shortened(stem: str) -> str:
+    """A name that is too long for a file keeps its end, behind a digest of the whole."""
+    raw = stem.encode()
+    if len(raw) <= NAME_BYTES:
+        return stem
+    return f"{_digest(Path(stem))}_{raw[-NAME_BYTES:].decode(errors='ignore')}"
+
+
+def _truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) -> np.ndarray | None:
+    """(H, W) bool; a normal image needs no file to be empty."""
+    if mask is not None:
+        truth = np.asarray(read_mask(mask), dtype=np.uint8)
+        return cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return np.zeros(size, bool) if label == 0 else None
+
+
+def _share(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
+    """Where each value lies between the ends of the scale, in [0, 1]."""
+    reach = max(scale.high - scale.low, np.finfo(np.float32).tiny)
+    return np.clip((anomaly_map - scale.low) / reach, 0, 1)
+
+
+def _black_white(mask: np.ndarray) -> np.ndarray:
+    return np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
+
+
+def _overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: Scale) -> np.ndarray:
+    """The heat over the input, the more opaque the hotter, with the predicted mask's outline."""
+    opacity = HEAT * _share(full, scale)[..., None]
+    mixed = np.round(picture * (1 - opacity) + heat(full, scale) * opacity).astype(np.uint8)
+    if called is not None:
+        lines, _ = cv2.findContours(called.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(mixed, lines, -1, OUTLINE, thickness=max(1, picture.shape[1] // 300))
+    return mixed
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def _text_size(width: int) -> int:
+    return max(SMALLEST_TEXT, width // 22)
+
+
+def _lay_out(tiles: Sequence[np.ndarray | str], size: tuple[int, int]) -> Image.Image:
+    """The titled tiles in a row, with room for the caption below; a string is an empty tile that says it."""
+    height, width = size
+    text, tile = _text_size(width), max(width, SMALLEST_TILE)
+    head, strip = 3 * text // 2, 7 * text // 2
+    canvas = Image.new("RGB", (len(tiles) * (tile + GAP) + GAP, head + height + strip), PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for index, (title, content) in enumerate(zip(TITLES, tiles, strict=True)):
+        left = GAP + index * (tile + GAP)
+        middle = left + tile / 2
+        draw.text((middle, head / 2), title, INK, _font(text), anchor="mm")
+        if isinstance(content, str):
+            draw.rectangle((left, head, left + tile - 1, head + height - 1), EMPTY)
+            draw.text((middle, head + height / 2), content, FAINT, _font(text), anchor="mm")
+        else:
+            canvas.paste(Image.fromarray(content), (left + (tile - width) // 2, head))
+    return canvas
+
+
+def _caption(
+    canvas: Image.Image, name: str, scale: Scale, score: float, label: int | None, text: int
+) -> None:
+    """File name and verdict on the left of the bottom strip, the colour bar with its numbers on the right."""
+    draw, font = ImageDraw.Draw(canvas), _font(text)
+    first, second = canvas.height - 5 * text // 2, canvas.height - text
+    left_of_bar = _colour_bar(canvas, scale, text)
+    draw.text((GAP, first), _fitted(name, font, left_of_bar - 2 * GAP), INK, font, anchor="lm")
+    words = [(f"score {score:.4g}", INK)]
+    if isfinite(scale.score_threshold):
+        abnormal = score >= scale.score_threshold
+        words.append((f"(abnormal from {scale.score_threshold:.4g})", FAINT))
+        words.append(("ABNORMAL", RED) if abnormal else ("normal", GREEN))
+    if label is not None:
+        words.append((f"labelled {'abnormal' if label else 'normal'}", FAINT))
+    left = GAP
+    for word, colour in words:
+        draw.text((left, second), word, colour, font, anchor="lm")
+        left += font.getlength(word + "  ")
+
+
+def _colour_bar(canvas: Image.Image, scale: Scale, text: int) -> int:
+    """Draw the bar at the right of the strip; its left end, numbers included."""
+    draw, font = ImageDraw.Draw(canvas), _font(text)
+    wide, high = 10 * text, text
+    top = canvas.height - 3 * text
+    ends = [f"{scale.low:.3g}", f"{scale.high:.3g}"]
+    right = canvas.width - GAP - int(font.getlength(ends[1])) - GAP
+    left = right - wide
+    canvas.paste(Image.fromarray(COLOURS[None]).resize((wide, high)), (left, top))
+    draw.text((left - GAP, top + high / 2), ends[0], INK, font, anchor="rm")
+    draw.text((right + GAP, top + high / 2), ends[1], INK, font, anchor="lm")
+    if scale.low <= scale.pixel_threshold <= scale.high:
+        mark = left + (wide - 1) * float(_share(np.float32(scale.pixel_threshold), scale))
+        draw.line((mark, top - 2, mark, top + high + 3), OUTLINE, width=max(2, text // 8))
+        draw.text((mark, top + high + text), f"mask from {scale.pixel_threshold:.3g}", FAINT, font, anchor="mm")
+    return left - GAP - int(font.getlength(ends[0]))
+
+
+def _fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The words, or as much of their end as has room."""
+    if font.getlength(words) <= width:
+        return words
+    start = next((cut for cut in range(1, len(words)) if font.getlength("..." + words[cut:]) <= width), -1)
+    return "..." + words[start:]
+
+
+def _scaled_to(panel: str | Path, width: int) -> Image.Image:
+    with Image.open(panel) as picture:
+        height = max(1, round(picture.height * width / picture.width))
+        return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)

@@ -1,0 +1,175 @@
+"""From tokens to maps and scores: the zero branch (text), the few branch (memory bank), and their fusion.
+
+Of every image only grid values are kept (`Readings`); full-size maps are built from them in passes. Tokens are (B, L, h)
+with the class token first. The paper's "Scoring".
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoder import Decoded
+
+LOGIT_SCALE = 100.0
+FUSION = 0.5  # the zero branch's share; the few branch has the rest
+BRANCHES = ("zero", "few", "fused")
+BANK_CHUNK = 4096  # bank tokens compared at a time
+MAP_CHUNK = 64  # images whose maps are built at a time
+
+
+def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
+    """How much more abnormal than normal, (B, L, h), (D, 2) -> (B, P): 100·(cos abnormal - cos normal).
+
+    Its sigmoid is the softmax over {normal, abnormal}. The class token is dropped: P = L - 1.
+    """
+    cosines = F.normalize(tokens[:, 1:], dim=-1) @ text  # (B, P, 2)
+    return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
+
+
+def to_grid(values: Tensor) -> Tensor:
+    """Values of the patches (..., P) -> (..., G, G), P = G·G."""
+    side = round(values.shape[-1] ** 0.5)
+    return values.reshape(*values.shape[:-1], side, side)
+
+
+def upsample(grids: Tensor, size: int) -> Tensor:
+    """(B, T, G, G) -> (B, T, size, size), bilinear, corners aligned."""
+    return F.interpolate(grids, (size, size), mode="bilinear", align_corners=True)
+
+
+class MemoryBank:
+    """Unit tokens of the normal support, one matrix (N, h) a tap, their class tokens included as published."""
+
+    def __init__(self, levels: Iterable[Tensor]) -> None:
+        self.levels = [F.normalize(tokens.flatten(0, -2), dim=-1) for tokens in levels]
+
+    def distance(self, tap: int, tokens: Tensor) -> Tensor:
+        """1 - the highest cosine to the bank of that tap, (B, L, h) -> (B, P), class token dropped."""
+        queries = F.normalize(tokens[:, 1:], dim=-1)  # (B, P, h)
+        best = None
+        for part in self.levels[tap].split(BANK_CHUNK):
+            highest = (queries @ part.T).amax(dim=-1)  # (B, P)
+            best = highest if best is None else torch.maximum(best, highest)
+        return 1 - best
+
+
+@dataclass(frozen=True)
+class Readings:
+    """Grid values of N images on the CPU, float32; a branch that is off is None."""
+
+    zero: Tensor | None  # (N, T, G, G), logits of `patch_logits`
+    few: Tensor | None  # (N, T, G, G), distances in [0, 2]
+
+    @staticmethod
+    def join(parts: list["Readings"]) -> "Readings":
+        """The readings of several batches as one."""
+        zero, few = ([getattr(part, name) for part in parts] for name in ("zero", "few"))
+        return Readings(*(None if values[0] is None else torch.cat(values) for values in (zero, few)))
+
+    def __len__(self) -> int:
+        return len(self.few if self.zero is None else self.zero)
+
+    def __getitem__(self, rows: slice | list[int]) -> "Readings":
+        return Readings(*(None if values is None else values[rows] for values in (self.zero, self.few)))
+
+
+def read(decoded: Decoded, head: str, text: Tensor | None, bank: MemoryBank | None) -> Readings:
+    """Both branches' grid values of a batch; head is "seg" or "det"; no text or no bank switches that branch off."""
+    tokens = decoded.seg_tokens if head == "seg" else decoded.det_tokens
+    zero = few = None
+    if text is not None:
+        zero = to_grid(torch.stack([patch_logits(level, text) for level in tokens], dim=1)).float().cpu()
+    if bank is not None:
+        distances = [bank.distance(tap, level) for tap, level in enumerate(tokens)]
+        few = to_grid(torch.stack(distances, dim=1)).float().cpu()
+    return Readings(zero, few)
+
+
+def branch_maps(readings: Readings, branch: str, size: int) -> Tensor:
+    """Unscaled maps (N, size, size) of "zero" (sum of probabilities, 0 to T) or "few" (sum of distances)."""
+    if branch == "zero":
+        return upsample(readings.zero, size).sigmoid().sum(dim=1)
+    return upsample(readings.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
+
+
+def branch_means(readings: Readings, branch: str, size: int) -> Tensor:
+    """Unscaled image scores (N,) of an object without masks: zero's sum over taps of mean p, few's map mean."""
+    if branch == "zero":
+        return readings.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)
+    return torch.cat([branch_maps(part, "few", size).mean(dim=(1, 2)) for part in chunks(readings)])
+
+
+def chunks(readings: Readings) -> Iterator[Readings]:
+    """The readings in pieces whose full-size maps fit into memory."""
+    for first in range(0, len(readings), MAP_CHUNK):
+        yield readings[first : first + MAP_CHUNK]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Lowest and highest unscaled value of each branch, over a test set or over the support."""
+
+    zero: tuple[float, float] | None
+    few: tuple[float, float] | None
+
+    def fuse(self, zero: Tensor | None, few: Tensor | None) -> dict[str, Tensor]:
+        """Both branches min-max scaled, and their weighted sum where both are on."""
+        scaled = {}
+        for name, values, limits in (("zero", zero, self.zero), ("few", few, self.few)):
+            if values is not None:
+                low, high = limits
+                scaled[name] = (values - low) / max(high - low, torch.finfo(torch.float32).tiny)
+        if len(scaled) == 2:
+            scaled["fused"] = FUSION * scaled["zero"] + (1 - FUSION) * scaled["few"]
+        return scaled
+
+
+def map_scale(readings: Readings, size: int) -> Scale:
+    """The range of each branch's full-size maps over all images."""
+
+    def limits(branch: str) -> tuple[float, float] | None:
+        if getattr(readings, branch) is None:
+            return None
+        extremes = [branch_maps(part, branch, size).aminmax() for part in chunks(readings)]
+        return min(float(low) for low, _ in extremes), max(float(high) for _, high in extremes)
+
+    return Scale(limits("zero"), limits("few"))
+
+
+def mean_scale(readings: Readings, size: int) -> Scale:
+    """The range of each branch's image scores over all images of an object without masks."""
+
+    def limits(branch: str) -> tuple[float, float] | None:
+        if getattr(readings, branch) is None:
+            return None
+        scores = branch_means(readings, branch, size)
+        return float(scores.min()), float(scores.max())
+
+    return Scale(limits("zero"), limits("few"))
+
+
+def scaled_maps(readings: Readings, scale: Scale, size: int) -> Iterator[dict[str, Tensor]]:
+    """By chunk, the scaled maps (n, size, size) of every branch that is on, and the fused ones."""
+    for part in chunks(readings):
+        zero, few = (
+            None if getattr(part, branch) is None else branch_maps(part, branch, size) for branch in ("zero", "few")
+        )
+        yield scale.fuse(zero, few)
+
+
+def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
+    """Image scores (N,) of every branch for an object without masks."""
+    zero, few = (
+        None if getattr(readings, branch) is None else branch_means(readings, branch, size)
+        for branch in ("zero", "few")
+    )
+    return scale.fuse(zero, few)
+
+
+def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
+    """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
+    parts = [{name: maps.amax(dim=(1, 2)) for name, maps in part.items()} for part in scaled_maps(readings, scale, size)]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
