@@ -43,13 +43,20 @@ class MDecoder(nn.Module):
         super().__init__()
         depth, width = clip.vision_config.layers, clip.vision_config.width
         if not taps or list(taps) != sorted(set(taps)) or taps[0] < 1 or taps[-1] > depth:
-            raise InputError(f"--features_list {' '.join(map(str, taps))} must rise within 1 to {depth}, the trunk's depth")
+            raise InputError(
+                f"--features_list {' '.join(map(str, taps))} must rise within 1 to {depth}, the trunk's depth"
+            )
         self.taps, self.kind = tuple(taps), adapter
         self.visual = clip.visual.requires_grad_(False)
         for name in HEADS:
-            adapters = [] if adapter == "none" else [
-                build_adapter(adapter, width, clip.embed_dim, branches=branches, axis=axis) for _ in self.taps
-            ]
+            adapters = (
+                []
+                if adapter == "none"
+                else [
+                    build_adapter(adapter, width, clip.embed_dim, branches=branches, axis=axis)
+                    for _ in self.taps
+                ]
+            )
             setattr(self, name, nn.ModuleList(adapters))
 
     def forward(self, images: Tensor) -> Decoded:
@@ -76,7 +83,9 @@ class MDecoder(nn.Module):
     def adapter_state(self) -> dict[str, dict[str, Tensor]]:
         """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""
         return {
-            name: {key: tensor.detach().cpu().clone() for key, tensor in getattr(self, name).state_dict().items()}
+            name: {
+                key: tensor.detach().cpu().clone() for key, tensor in getattr(self, name).state_dict().items()
+            }
             for name in HEADS
         }
 
@@ -87,7 +96,11 @@ class MDecoder(nn.Module):
         """
         flat = {}
         for name, value in state.items():
-            flat |= {f"{name}.{key}": tensor for key, tensor in value.items()} if isinstance(value, Mapping) else {name: value}
+            flat |= (
+                {f"{name}.{key}": tensor for key, tensor in value.items()}
+                if isinstance(value, Mapping)
+                else {name: value}
+            )
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(HEADS)}
         faults = [f"no {name}" for name in own.keys() - flat.keys()]
         faults += [f"unknown {name}" for name in flat.keys() - own.keys()]

@@ -1,14 +1,16 @@
 """Pictures to look at: one panel per test image, and a sheet of panels.
 
-A panel shows input | ground truth | anomaly map | overlay | predicted mask at the image's own resolution, above a
-strip with the file's name, the score, the verdict and the colour bar. Colours mean the same in every panel of a
-run, since the caller gives one scale (the support's calibrated range) for all: a normal image stays dark.
+A panel shows input | ground truth | anomaly map | overlay | predicted mask at the image's own resolution,
+above a strip with the file's name, the score, the verdict and the colour bar. Colours mean the same in every
+panel of a run, since the caller gives one scale (the support's calibrated range) for all: a normal image stays
+dark.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, count
 from math import isfinite, nan
 from pathlib import Path
 
@@ -22,17 +24,16 @@ from files import writing
 TITLES = ("input", "ground truth", "anomaly map", "overlay", "predicted mask")
 SMALLEST_TILE = 160  # narrower images are centred in tiles of this width, so that the words fit
 SMALLEST_TEXT = 14
-GAP = 6
 PAPER, EMPTY, INK, FAINT = (255, 255, 255), (228, 228, 228), (30, 30, 30), (120, 120, 120)
 RED, GREEN, OUTLINE = (190, 30, 30), (20, 110, 60), (90, 255, 130)
-HEAT = 0.8  # opacity of the overlay where the map is at the top of the scale
-COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # (256, 3) RGB
+HEAT = 0.65  # opacity of the overlay where the map is at the top of the scale
+COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # RGB
 NAME_BYTES = 200  # file systems allow 255
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What every panel of a run shares: the ends of the colour scale and the two thresholds, nan where not known.
+    """What all panels of a run share: the ends of the colour scale and two thresholds, nan where not known.
 
     `low`, `high` and `pixel_threshold` are on the maps' scale, `score_threshold` on the image scores'.
     """
@@ -60,7 +61,7 @@ def save_panel(
     anomaly_map: (S, S) float32, resized (bilinear) to the image. label: 0, 1 or None where nobody knows.
     name: what the caption calls the image; default its file name. Raises InputError for unreadable files.
     """
-    picture = np.asarray(read_rgb(image))  # (H, W, 3)
+    picture = read_rgb(image)  # (H, W, 3)
     height, width = picture.shape[:2]
     full = cv2.resize(np.asarray(anomaly_map, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     called = full >= scale.pixel_threshold if isfinite(scale.pixel_threshold) else None
@@ -83,7 +84,9 @@ def heat(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
     return COLOURS[np.round(255 * _share(anomaly_map, scale)).astype(np.uint8)]
 
 
-def contact_sheet(panels: Sequence[str | Path], path: str | Path, width: int = 1200, columns: int = 1) -> None:
+def contact_sheet(
+    panels: Sequence[str | Path], path: str | Path, width: int = 1200, columns: int = 1
+) -> None:
     """Write a PNG `width` pixels wide with the given panels in rows of `columns`, e.g. for a readme."""
     if not panels:
         raise ValueError("a contact sheet needs at least one panel")
@@ -103,23 +106,19 @@ def contact_sheet(panels: Sequence[str | Path], path: str | Path, width: int = 1
 def panel_names(images: Iterable[str | Path], root: str | Path | None = None) -> list[str]:
     """A file name for every image's panel, all different also where a file system folds case.
 
-    The folders below `root` (or, outside it, the last three) stay in the name, since normal and abnormal images or
-    two kinds of defect may share their own: `test/Ungood/img/0001.png` -> `test_Ungood_img_0001.png`.
+    The folders below `root` (or, outside it, the last three) stay in the name, since a normal and an abnormal
+    image may share their own: `test/Ungood/img/0001.png` -> `test_Ungood_img_0001.png`.
     """
     names, taken = [], set()
     for image in map(Path, images):
         inside = root is not None and image.is_relative_to(root)
-        stem = "_".join(image.relative_to(root).parts if inside else image.parts[-4:]).replace(":", "")
-        stem = _shortened(stem.strip("/\\").removesuffix(image.suffix))
-        choices = [stem, stem + image.suffix.replace(".", "_"), f"{stem}_{_digest(image)}"]
+        parts = image.relative_to(root).parts if inside else image.relative_to(image.anchor).parts[-4:]
+        stem = _shortened("_".join(part for part in parts if part != "..").removesuffix(image.suffix))
+        choices = chain([stem, stem + image.suffix.replace(".", "_")], (f"{stem}_{n}" for n in count(2)))
         name = next(choice for choice in choices if choice.lower() not in taken)
         taken.add(name.lower())
         names.append(f"{name}.png")
     return names
-
-
-def _digest(image: Path) -> str:
-    return hashlib.sha256(str(image).encode()).hexdigest()[:10]
 
 
 def _shortened(stem: str) -> str:
@@ -127,14 +126,13 @@ def _shortened(stem: str) -> str:
     raw = stem.encode()
     if len(raw) <= NAME_BYTES:
         return stem
-    return f"{_digest(Path(stem))}_{raw[-NAME_BYTES:].decode(errors='ignore')}"
+    return f"{hashlib.sha256(raw).hexdigest()[:10]}_{raw[-NAME_BYTES:].decode(errors='ignore')}"
 
 
 def _truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) -> np.ndarray | None:
     """(H, W) bool; a normal image needs no file to be empty."""
     if mask is not None:
-        truth = np.asarray(read_mask(mask), dtype=np.uint8)
-        return cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return cv2.resize(read_mask(mask).astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
     return np.zeros(size, bool) if label == 0 else None
 
 
@@ -171,11 +169,11 @@ def _lay_out(tiles: Sequence[np.ndarray | str], size: tuple[int, int]) -> Image.
     """The titled tiles in a row, with room for the caption below; a string is an empty tile that says it."""
     height, width = size
     text, tile = _text_size(width), max(width, SMALLEST_TILE)
-    head, strip = 3 * text // 2, 7 * text // 2
-    canvas = Image.new("RGB", (len(tiles) * (tile + GAP) + GAP, head + height + strip), PAPER)
+    gap, head, strip = text // 2, 3 * text // 2, 7 * text // 2
+    canvas = Image.new("RGB", (len(tiles) * (tile + gap) + gap, head + height + strip), PAPER)
     draw = ImageDraw.Draw(canvas)
     for index, (title, content) in enumerate(zip(TITLES, tiles, strict=True)):
-        left = GAP + index * (tile + GAP)
+        left = gap + index * (tile + gap)
         middle = left + tile / 2
         draw.text((middle, head / 2), title, INK, _font(text), anchor="mm")
         if isinstance(content, str):
@@ -190,39 +188,37 @@ def _caption(
     canvas: Image.Image, name: str, scale: Scale, score: float, label: int | None, text: int
 ) -> None:
     """File name and verdict on the left of the bottom strip, the colour bar with its numbers on the right."""
-    draw, font = ImageDraw.Draw(canvas), _font(text)
-    first, second = canvas.height - 5 * text // 2, canvas.height - text
-    left_of_bar = _colour_bar(canvas, scale, text)
-    draw.text((GAP, first), _fitted(name, font, left_of_bar - 2 * GAP), INK, font, anchor="lm")
+    draw, font, gap = ImageDraw.Draw(canvas), _font(text), text // 2
+    room = _colour_bar(canvas, scale, text) - 3 * gap
+    draw.text((gap, canvas.height - 5 * text // 2), _fitted(name, font, room), INK, font, anchor="lm")
     words = [(f"score {score:.4g}", INK)]
     if isfinite(scale.score_threshold):
-        abnormal = score >= scale.score_threshold
         words.append((f"(abnormal from {scale.score_threshold:.4g})", FAINT))
-        words.append(("ABNORMAL", RED) if abnormal else ("normal", GREEN))
+        words.append(("ABNORMAL", RED) if score >= scale.score_threshold else ("normal", GREEN))
     if label is not None:
         words.append((f"labelled {'abnormal' if label else 'normal'}", FAINT))
-    left = GAP
+    left = gap
     for word, colour in words:
-        draw.text((left, second), word, colour, font, anchor="lm")
+        draw.text((left, canvas.height - text), word, colour, font, anchor="lm")
         left += font.getlength(word + "  ")
 
 
 def _colour_bar(canvas: Image.Image, scale: Scale, text: int) -> int:
-    """Draw the bar at the right of the strip; its left end, numbers included."""
-    draw, font = ImageDraw.Draw(canvas), _font(text)
-    wide, high = 10 * text, text
-    top = canvas.height - 3 * text
-    ends = [f"{scale.low:.3g}", f"{scale.high:.3g}"]
-    right = canvas.width - GAP - int(font.getlength(ends[1])) - GAP
-    left = right - wide
-    canvas.paste(Image.fromarray(COLOURS[None]).resize((wide, high)), (left, top))
-    draw.text((left - GAP, top + high / 2), ends[0], INK, font, anchor="rm")
-    draw.text((right + GAP, top + high / 2), ends[1], INK, font, anchor="lm")
+    """Draw the bar at the right of the strip, and return where its numbers begin."""
+    draw, font, gap = ImageDraw.Draw(canvas), _font(text), text // 2
+    low, high = f"{scale.low:.3g}", f"{scale.high:.3g}"
+    wide, top = 10 * text, canvas.height - 3 * text
+    right = canvas.width - 2 * gap - int(font.getlength(high))
+    left, middle = right - wide, top + text / 2
+    canvas.paste(Image.fromarray(COLOURS[None]).resize((wide, text)), (left, top))
+    draw.text((left - gap, middle), low, INK, font, anchor="rm")
+    draw.text((right + gap, middle), high, INK, font, anchor="lm")
     if scale.low <= scale.pixel_threshold <= scale.high:
         mark = left + (wide - 1) * float(_share(np.float32(scale.pixel_threshold), scale))
-        draw.line((mark, top - 2, mark, top + high + 3), OUTLINE, width=max(2, text // 8))
-        draw.text((mark, top + high + text), f"mask from {scale.pixel_threshold:.3g}", FAINT, font, anchor="mm")
-    return left - GAP - int(font.getlength(ends[0]))
+        draw.line((mark, top - 2, mark, top + text + 2), OUTLINE, width=max(2, text // 8))
+        words = f"mask from {scale.pixel_threshold:.3g}"
+        draw.text((left + wide / 2, top + 2 * text), words, FAINT, font, anchor="mm")
+    return left - gap - int(font.getlength(low))
 
 
 def _fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:

@@ -21,7 +21,9 @@ RESIDUAL_SHARE = {"plain": 0.3, "sca": 0.2, "llspm": 0.2, "fab": 0.3}  # of each
 def squeeze_mlp(width: int) -> nn.Sequential:
     """C -> C/r -> C without biases, the shape of both channel gates. Widths below r keep one unit."""
     narrow = max(width // SQUEEZE, 1)
-    return nn.Sequential(nn.Linear(width, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, width, bias=False))
+    return nn.Sequential(
+        nn.Linear(width, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, width, bias=False)
+    )
 
 
 class SCA(nn.Module):

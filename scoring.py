@@ -4,14 +4,12 @@ Of every image only grid values are kept (`Readings`); full-size maps are built 
 with the class token first. The paper's "Scoring".
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from decoder import Decoded
 
 LOGIT_SCALE = 100.0
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
@@ -76,9 +74,8 @@ class Readings:
         return Readings(*(None if values is None else values[rows] for values in (self.zero, self.few)))
 
 
-def read(decoded: Decoded, head: str, text: Tensor | None, bank: MemoryBank | None) -> Readings:
-    """Both branches' grid values of a batch; head is "seg" or "det"; no text or no bank switches that branch off."""
-    tokens = decoded.seg_tokens if head == "seg" else decoded.det_tokens
+def read(tokens: Sequence[Tensor], text: Tensor | None, bank: MemoryBank | None) -> Readings:
+    """Both branches' grid values of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off."""
     zero = few = None
     if text is not None:
         zero = to_grid(torch.stack([patch_logits(level, text) for level in tokens], dim=1)).float().cpu()
@@ -155,7 +152,8 @@ def scaled_maps(readings: Readings, scale: Scale, size: int) -> Iterator[dict[st
     """By chunk, the scaled maps (n, size, size) of every branch that is on, and the fused ones."""
     for part in chunks(readings):
         zero, few = (
-            None if getattr(part, branch) is None else branch_maps(part, branch, size) for branch in ("zero", "few")
+            None if getattr(part, branch) is None else branch_maps(part, branch, size)
+            for branch in ("zero", "few")
         )
         yield scale.fuse(zero, few)
 
@@ -171,5 +169,28 @@ def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor
 
 def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
-    parts = [{name: maps.amax(dim=(1, 2)) for name, maps in part.items()} for part in scaled_maps(readings, scale, size)]
+    parts = [
+        {name: maps.amax(dim=(1, 2)) for name, maps in part.items()}
+        for part in scaled_maps(readings, scale, size)
+    ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the support says of the scale of scores, so that an image can be judged alone.
+
+    maps, means: the branches' ranges over the support. image, pixel: by branch, the threshold at which a scaled
+    score counts as abnormal: largest F1 on the support, or without abnormal support above all normal scores.
+    """
+
+    maps: Scale
+    means: Scale
+    image: dict[str, float]
+    pixel: dict[str, float]
+
+    @staticmethod
+    def from_plain(content: dict) -> "Calibration":
+        """Back from `dataclasses.asdict`."""
+        maps, means = (Scale(**content[name]) for name in ("maps", "means"))
+        return Calibration(maps, means, dict(content["image"]), dict(content["pixel"]))

@@ -25,7 +25,7 @@ def seed_everything(seed: int) -> None:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """"auto" takes CUDA, then Apple's MPS, then the CPU. Raises InputError for a device that is not there."""
+    """ "auto" takes CUDA, then Apple's MPS, then the CPU. Raises InputError for a device that is not there."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, usable in there.items() if usable)
@@ -50,7 +50,11 @@ def augment(image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     theta = torch.tensor(moves, dtype=stack.dtype, device=stack.device)  # (8, 2, 3)
     grid = F.affine_grid(theta, (len(moves), *stack.shape[1:]), align_corners=False)
     moved = F.grid_sample(
-        stack.expand(len(moves), -1, -1, -1), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+        stack.expand(len(moves), -1, -1, -1),
+        grid,
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
     )
     stack = torch.cat([stack, moved, stack.flip(3), stack.flip(2)])  # (11, 4, H, W)
     return stack[:, :-1], (stack[:, -1:] > 0.5).to(mask.dtype)

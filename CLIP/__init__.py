@@ -10,7 +10,7 @@ from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
 from errors import InputError
 
-__all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "build", "load_clip", "model_names", "tokenize"]
+__all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "build", "config", "load_clip", "model_names", "tokenize"]
 
 CONFIGS = Path(__file__).with_name("model_configs")
 
@@ -20,8 +20,8 @@ def model_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.json"))
 
 
-def build(model_name: str | Path, activation: str = "gelu") -> CLIP:
-    """An untrained model by name, or by the path of a config JSON.
+def config(model_name: str | Path) -> tuple[int, VisionConfig, TextConfig]:
+    """(embed_dim, vision, text) of a model by name, or by the path of a config JSON.
 
     Raises InputError for an unknown name or a file that is not such a config.
     """
@@ -29,15 +29,21 @@ def build(model_name: str | Path, activation: str = "gelu") -> CLIP:
     if not path.is_file():
         path = Path(model_name)
     if path.suffix != ".json" or not path.is_file():
-        raise InputError(f"unknown model {model_name}; known: {', '.join(model_names())}, or the path of a config JSON")
-    if activation not in ACTIVATIONS:
-        raise InputError(f"unknown activation {activation}; known: {', '.join(ACTIVATIONS)}")
+        known = ", ".join(model_names())
+        raise InputError(f"unknown model {model_name}; known: {known}, or the path of a config JSON")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        vision, text = VisionConfig(**config["vision_cfg"]), TextConfig(**config["text_cfg"])
-        embed_dim = int(config["embed_dim"])
+        content = json.loads(path.read_text(encoding="utf-8"))
+        vision, text = VisionConfig(**content["vision_cfg"]), TextConfig(**content["text_cfg"])
+        return int(content["embed_dim"]), vision, text
     except (ValueError, KeyError, TypeError) as fault:
         raise InputError(f"{path} is not a model config like those in {CONFIGS}: {fault}") from fault
+
+
+def build(model_name: str | Path, activation: str = "gelu") -> CLIP:
+    """An untrained model; `model_name` as in `config`. Raises InputError for an unknown name or activation."""
+    embed_dim, vision, text = config(model_name)
+    if activation not in ACTIVATIONS:
+        raise InputError(f"unknown activation {activation}; known: {', '.join(ACTIVATIONS)}")
     return CLIP(embed_dim=embed_dim, vision=vision, text=text, activation=activation)
 
 
@@ -61,12 +67,15 @@ def load_clip(
     state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust)
     model = build(model_name, activation or ("quickgelu" if kind == "openai" else "gelu"))
     if image_size < model.vision_config.patch_size:
-        raise InputError(f"image size {image_size} is smaller than one patch ({model.vision_config.patch_size} px)")
+        patch = model.vision_config.patch_size
+        raise InputError(f"image size {image_size} is smaller than one patch of {model_name} ({patch} px)")
     model.image_size = image_size
     if state is None:
         _start(model)
     else:
-        _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
+        _weights.check_shapes(
+            state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights
+        )
         model.load_state_dict(state)
     return model.float().eval().requires_grad_(False)
 

@@ -53,7 +53,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         b, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3C)
-        q, k, v = qkv.view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # (B, nh, L, hs)
+        q, k, v = qkv.view(b, length, 3, self.heads, width // self.heads).permute(
+            2, 0, 3, 1, 4
+        )  # (B, nh, L, hs)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, nh, L, hs)
         return self.out_proj(y.transpose(1, 2).reshape(b, length, width))  # (B, L, C)
 

@@ -47,10 +47,19 @@ WORDS = {
     "mvtec/metal_nut": "metal nut",
     "visa/pcb1": "printed circuit board",
 }
-NORMAL = ("a normal {}.", "a healthy {} without any finding.", "an intact {}, nothing unusual.", "a {} without abnormality.")
+NORMAL = (
+    "a normal {}.",
+    "a healthy {} without any finding.",
+    "an intact {}, nothing unusual.",
+    "a {} without abnormality.",
+)
 ABNORMAL = ("an abnormal {}.", "a {} with a lesion.", "a {} with an anomaly.", "a {} that shows a defect.")
 FINDING = ("a {} with {}.", "a {} showing {}.", "{1} in a {0}.", "{1} is seen on this {0}.")
-DETAIL = ("a {0} with {2} {3} {1} at the {4}.", "{3} {1}, {2}, {4}, on a {0}.", "{0}: {2} {3} {1} in the {4}.")
+DETAIL = (
+    "a {0} with {2} {3} {1} at the {4}.",
+    "{3} {1}, {2}, {4}, on a {0}.",
+    "{0}: {2} {3} {1} in the {4}.",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,9 @@ def draw_pool(name: str, count: int, seed: int) -> Pool:
         drawing = draw_object(name, rng, abnormal=index % 2 == 1)
         picture = Image.fromarray(drawing.image).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         pictures[index] = np.asarray(picture)
-        masks[index] = np.asarray(Image.fromarray(drawing.mask).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+        masks[index] = np.asarray(
+            Image.fromarray(drawing.mask).resize((SIZE, SIZE), Image.Resampling.NEAREST)
+        )
         words.append({"object": name, "state": "abnormal" if index % 2 else "normal", **drawing.words})
     return Pool(pictures, masks, words)
 
@@ -106,8 +117,12 @@ def caption(rng: np.random.Generator, facts: dict[str, str], wordings: dict) -> 
         templates = NORMAL if state == "normal" else ABNORMAL
         return str(rng.choice(templates)).format(WORDS[name]), stated
     if kind < 0.85 or "place" not in facts:
-        return str(rng.choice(FINDING)).format(WORDS[name], facts["finding"]), stated | {"finding": facts["finding"]}
-    text = str(rng.choice(DETAIL)).format(WORDS[name], *(facts[slot] for slot in ("finding", "contrast", "size", "place")))
+        return str(rng.choice(FINDING)).format(WORDS[name], facts["finding"]), stated | {
+            "finding": facts["finding"]
+        }
+    text = str(rng.choice(DETAIL)).format(
+        WORDS[name], *(facts[slot] for slot in ("finding", "contrast", "size", "place"))
+    )
     return text, facts
 
 
@@ -222,11 +237,16 @@ def train(args: argparse.Namespace) -> None:
     started = time.time()
     names = list(OBJECTS)
     with ProcessPoolExecutor(args.workers) as executor:
-        pools = dict(zip(names, executor.map(draw_pool, names, [args.pool] * 9, [DRAW_SEED] * 9), strict=True))
+        pools = dict(
+            zip(names, executor.map(draw_pool, names, [args.pool] * 9, [DRAW_SEED] * 9), strict=True)
+        )
         held = dict(zip(names, executor.map(draw_pool, names, [48] * 9, [CHECK_SEED] * 9), strict=True))
     model = CLIP.load_clip(MODEL, image_size=SIZE).requires_grad_(True).train()
     optimizer, batches = optimiser(model, args.learning_rate), Batches(pools, args.batch, DRAW_SEED)
-    log, mean_loss = [{"event": "drawn", "pictures": args.pool * 9, "seconds": round(time.time() - started)}], 0.0
+    log, mean_loss = (
+        [{"event": "drawn", "pictures": args.pool * 9, "seconds": round(time.time() - started)}],
+        0.0,
+    )
     for step in tqdm(range(1, args.steps + 1), desc="pre-training"):
         done = step / args.steps
         rate = args.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * done)) + 0.01)
@@ -239,11 +259,20 @@ def train(args: argparse.Namespace) -> None:
         optimizer.step()
         mean_loss += (loss.item() - mean_loss) / min(step, 50)
         if step % args.check_every == 0 or step == args.steps:
-            log.append({"step": step, "loss": round(mean_loss, 4), "seconds": round(time.time() - started), "zero-shot AUROC": check(model, held)})
+            log.append(
+                {
+                    "step": step,
+                    "loss": round(mean_loss, 4),
+                    "seconds": round(time.time() - started),
+                    "zero-shot AUROC": check(model, held),
+                }
+            )
             print(json.dumps(log[-1]), flush=True)
             save(model, args.out)
             with writing(args.out / f"{MODEL}.log.json") as draft:
-                draft.write_text(json.dumps({"options": {k: str(v) for k, v in vars(args).items()}, "log": log}, indent=1))
+                draft.write_text(
+                    json.dumps({"options": {k: str(v) for k, v in vars(args).items()}, "log": log}, indent=1)
+                )
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors
 import safetensors.torch
@@ -26,6 +27,7 @@ from files import sha256, writing
 
 __all__ = ["SOURCES", "Source", "check_shapes", "fetch", "find", "read", "source", "verify", "weights_hash"]
 
+T = TypeVar("T")
 FOLDER = Path(__file__).with_name("ckpt")
 CONFIGS = Path(__file__).with_name("model_configs")
 
@@ -93,11 +95,10 @@ def weights_hash(path: str | Path) -> str:
     if stat.st_size < _NOTED_FROM:
         return sha256(path)
     note = path.with_name(f".{path.name}.sha256")
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):  # a damaged note is no note
         known = json.loads(note.read_text(encoding="utf-8"))
-        digest = str(known.pop("sha256", ""))
-        if known == stamp and re.fullmatch("[0-9a-f]{64}", digest):
-            return digest
+        if {**known, **stamp} == known and re.fullmatch("[0-9a-f]{64}", known["sha256"]):
+            return known["sha256"]
     digest = sha256(path)
     with contextlib.suppress(OSError), writing(note) as draft:  # a read-only folder costs time, no more
         draft.write_text(json.dumps({**stamp, "sha256": digest}), encoding="utf-8")
@@ -109,6 +110,7 @@ _EXTRAS = {"input_resolution", "context_length", "vocab_size"}
 # What the readers raise on damaged bytes: they document nothing, so this was found by damaging files.
 _DAMAGE = (
     safetensors.SafetensorError,
+    zipfile.BadZipFile,
     RuntimeError,
     ValueError,
     LookupError,
@@ -116,6 +118,8 @@ _DAMAGE = (
     AttributeError,
     EOFError,
     OSError,
+    OverflowError,
+    MemoryError,
     AssertionError,
     struct.error,
 )
@@ -163,11 +167,7 @@ def _form(path: Path) -> str:
     if head.lstrip()[:1] == b"<":
         raise InputError(f"{path} is a web page, not weights; {again}, with the file's direct link")
     if head.startswith(b"PK\x03\x04"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, ValueError) as fault:
-            raise InputError(f"{path} is cut short or damaged; {again}") from fault
+        names = _open(path, _members)
         return "torchscript" if any(name.endswith("/constants.pkl") for name in names) else "pickle"
     if head[8:9] == b"{":
         return "safetensors"
@@ -176,7 +176,7 @@ def _form(path: Path) -> str:
     raise InputError(f"{path} is not a weights file (.pt, .pth, .bin or .safetensors)")
 
 
-def _open(path: Path, reader: Callable[[Path], object]) -> object:
+def _open(path: Path, reader: Callable[[Path], T]) -> T:
     """What `reader` makes of the file; its faults become one line."""
     try:
         return reader(path)
@@ -188,6 +188,11 @@ def _open(path: Path, reader: Callable[[Path], object]) -> object:
     except _DAMAGE as fault:
         why = (str(fault).splitlines() or [type(fault).__name__])[0][:120]
         raise InputError(f"{path} is cut short or damaged ({why}); remove it and fetch it again") from fault
+
+
+def _members(path: Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
 
 
 def _read_torchscript(path: Path) -> Mapping[str, Tensor]:

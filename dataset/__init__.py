@@ -3,16 +3,18 @@
 `open_few` for few-shot runs, `open_test` for zero-shot scoring, `open_transfer` for zero-shot training.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 from dataset import industrial, medical_few, medical_zero
 from dataset.folders import layout_of
-from dataset.images import ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
+from dataset.images import Batches, ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
 from dataset.registry import ObjectInfo, expand, find, locate
 from dataset.support import FewShotSet, Request, count, describe
 
 __all__ = [
+    "Batches",
     "FewShotSet",
     "ImageSet",
     "ObjectInfo",
@@ -41,13 +43,18 @@ def open_few(
     classname: str | None = None,
     use_seed_files: bool = True,
 ) -> FewShotSet:
-    """The few-shot set of one object: k normal and `abnormal_shot` (None: k) abnormal support images, and the test images.
+    """The few-shot set of one object: k normal and `abnormal_shot` (None: k) abnormal support images, and
+    the test images.
 
-    `iterate` >= 0 takes that line of `fewshot_seed/OBJ/K-shot.txt` where the file exists (and `use_seed_files`);
-    otherwise names are drawn with `seed`. Raises InputError naming the file of any fault ("Few-shot training").
+    `iterate` >= 0 takes that line of `fewshot_seed/OBJ/K-shot.txt` where the file exists; otherwise names are
+    drawn with `seed`. `use_seed_files` False says that the images only stand in for the benchmark's (the
+    demo's), so its stored selections and published counts do not apply. Raises InputError naming the file of
+    any fault ("Few-shot training").
     """
     request = Request(shot, abnormal_shot, iterate, seed, use_seed_files)
     info = find(obj, data_path, classname)
+    if not use_seed_files:
+        info = replace(info, test=None, valid=None)
     root = locate(info, data_path)
     return _reader(info, root, medical_few).open_few(info, root, request)
 
@@ -55,14 +62,14 @@ def open_few(
 def open_test(
     obj: str, data_path: str | Path, classname: str | None = None
 ) -> tuple[ObjectInfo, tuple[Sample, ...]]:
-    """One object's record (masks decided) and its whole test split; raises InputError naming the file of any fault."""
+    """One object's record (masks decided) and its test split; InputError naming the file of any fault."""
     info = find(obj, data_path, classname)
     root = locate(info, data_path)
     return _reader(info, root, medical_zero).open_test(info, root)
 
 
 def open_transfer(obj: str, data_path: str | Path) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
-    """Records and test splits of the other medical objects found ("Zero-shot transfer"); InputError if there are none."""
+    """Records and test splits of the other medical objects found ("Zero-shot transfer"), at least one."""
     return medical_zero.open_transfer(obj, Path(data_path))
 
 

@@ -4,12 +4,13 @@ Left and right follow the radiological convention: the patient's left is the pic
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from dataset import demo_draw as dd
-from dataset.demo_draw import Drawing
+from dataset.demo_draw import Drawing, Point
 
 SIZE = 240
 SHAPE = (SIZE, SIZE)
@@ -19,7 +20,17 @@ TISSUE = {
     "t1": {"white": 0.62, "grey": 0.44, "fluid": 0.13, "scalp": 0.92, "nuclei": 0.50},
     "flair": {"white": 0.42, "grey": 0.56, "fluid": 0.10, "scalp": 0.72, "nuclei": 0.52},
 }
+Painted = tuple[np.ndarray, np.ndarray]  # the picture with a lesion, the lesion's cover
 FINDINGS = ("ring-enhancing mass", "oedema", "necrotic mass", "metastasis", "heterogeneous glioma")
+
+
+class Plan(NamedTuple):
+    """What the parts of one head agree on."""
+
+    centre: Point  # of the brain, pixels
+    radii: Point  # of the brain, pixels
+    height: float  # of the slice: 0 through the basal ganglia, 1 above the ventricles
+    level: dict[str, float]  # grey levels of the tissues
 
 
 @dataclass(frozen=True)
@@ -58,25 +69,24 @@ def _head(rng: np.random.Generator) -> Head:
     level = {tissue: value + dd.uniform(rng, -0.04, 0.04) for tissue, value in base.items()}
     centre = (SIZE / 2 + dd.uniform(rng, -4, 4), SIZE / 2 + dd.uniform(rng, -4, 4))
     radii = (dd.uniform(rng, 72, 84), dd.uniform(rng, 88, 100))
+    plan = Plan(centre, radii, dd.uniform(rng, 0.0, 1.0), level)
     contour = dd.outline(rng, centre, radii, wobble=0.018, harmonics=3, points=160)
     brain = dd.fill(SHAPE, contour) > 0.5
-    depth = cv2.distanceTransform(brain.astype(np.uint8), cv2.DIST_L2, 5)
-    image = _cortex(rng, depth, centre, level)
-    height = dd.uniform(rng, 0.0, 1.0)  # 0: through the basal ganglia; 1: above the ventricles
-    image = _nuclei(rng, image, centre, level, height)
-    image, ventricles = _ventricles(rng, image, centre, level, height)
-    image = _midline(rng, image, centre, radii, level)
+    depth = cv2.distanceTransform(brain.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    image = _cortex(rng, depth, plan)
+    image = _nuclei(rng, image, plan)
+    image, ventricles = _ventricles(rng, image, plan)
+    image = _midline(rng, image, plan)
     image = _benign(rng, image, brain, level)
     image *= dd.blur(brain.astype(np.float32), 0.7)
     if dd.chance(rng, 0.85):  # the others are skull-stripped
-        image = np.maximum(image, _skull(rng, contour, centre, level))
+        image = np.maximum(image, _skull(rng, contour, plan))
     return Head(image.astype(np.float32), brain, ventricles, level)
 
 
-def _cortex(
-    rng: np.random.Generator, depth: np.ndarray, centre: tuple[float, float], level: dict[str, float]
-) -> np.ndarray:
-    """Folded grey ribbon round white matter: sulci are the zero lines of a noise that is stretched along the radius."""
+def _cortex(rng: np.random.Generator, depth: np.ndarray, plan: Plan) -> np.ndarray:
+    """Folded grey ribbon round white matter: the sulci are the zero lines of a noise stretched inwards."""
+    centre, level = plan.centre, plan.level
     y = np.arange(SIZE, dtype=np.float32)[:, None] - centre[1]
     x = np.arange(SIZE, dtype=np.float32)[None] - centre[0]
     around = (np.arctan2(x, -y) + np.pi).astype(np.float32) * 75.0  # the seam lies in the posterior fissure
@@ -102,14 +112,9 @@ def _cortex(
     return dd.blend(image, level["fluid"], fluid)
 
 
-def _nuclei(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    centre: tuple[float, float],
-    level: dict[str, float],
-    height: float,
-) -> np.ndarray:
+def _nuclei(rng: np.random.Generator, image: np.ndarray, plan: Plan) -> np.ndarray:
     """Caudate, putamen and thalamus on both sides, fading out in higher slices."""
+    centre, _, height, level = plan
     present = float(np.clip(1.3 - 1.8 * height, 0, 1))
     if present == 0:
         return image
@@ -125,14 +130,9 @@ def _nuclei(
     return image
 
 
-def _ventricles(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    centre: tuple[float, float],
-    level: dict[str, float],
-    height: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lateral ventricles with frontal and occipital horns, the third ventricle, choroid plexus; and where they are."""
+def _ventricles(rng: np.random.Generator, image: np.ndarray, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Lateral ventricles with their horns, third ventricle, choroid plexus; and the ventricles (bool)."""
+    centre, _, height, level = plan
     wide = dd.uniform(rng, 0.7, 1.45) * (1.0 if height < 0.8 else 0.35)
     cover = np.zeros(SHAPE, np.float32)
     for side in (-1, 1):
@@ -162,14 +162,9 @@ def _ventricles(
     return image, smooth > 0.5
 
 
-def _midline(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    centre: tuple[float, float],
-    radii: tuple[float, float],
-    level: dict[str, float],
-) -> np.ndarray:
-    """The interhemispheric fissure in front and behind, sometimes with a bright falx; the Sylvian fissures."""
+def _midline(rng: np.random.Generator, image: np.ndarray, plan: Plan) -> np.ndarray:
+    """The interhemispheric fissure in front and behind, sometimes with a bright falx; Sylvian fissures."""
+    centre, radii, _, level = plan
     falx = dd.chance(rng, 0.35)
     for sign in (-1, 1):
         start = (centre[0], centre[1] + sign * radii[1])
@@ -204,18 +199,15 @@ def _benign(
     return image
 
 
-def _skull(
-    rng: np.random.Generator, contour: np.ndarray, centre: tuple[float, float], level: dict[str, float]
-) -> np.ndarray:
+def _skull(rng: np.random.Generator, contour: np.ndarray, plan: Plan) -> np.ndarray:
     """Dark fluid and bone round the brain, thin marrow, bright scalp; black outside."""
+    level = plan.level
     ring = np.zeros(SHAPE, np.float32)
-    away = contour - np.asarray(centre, np.float32)
+    away = contour - np.asarray(plan.centre, np.float32)
     unit = away / np.linalg.norm(away, axis=1, keepdims=True)
     fluid, bone, scalp = dd.uniform(rng, 2, 4), dd.uniform(rng, 5, 8), dd.uniform(rng, 3.5, 8)
-    uneven = dd.blur(rng.standard_normal((1, len(contour) * 3)).astype(np.float32), 9)[
-        0, len(contour) : 2 * len(contour)
-    ]
-    uneven = (1 + 2.0 * uneven)[:, None] * unit
+    ripple = dd.blur(np.tile(rng.standard_normal((1, len(contour)), dtype=np.float32), 3), 9)
+    uneven = (1 + 2.0 * ripple[0, len(contour) : 2 * len(contour), None]) * unit  # closes on itself
 
     def layer(distance: float) -> np.ndarray:
         return dd.fill(SHAPE, contour + unit * distance + uneven, 0.6)
@@ -258,23 +250,23 @@ def _lesion(rng: np.random.Generator, head: Head) -> tuple[np.ndarray, np.ndarra
     return (
         image.astype(np.float32),
         cover,
-        {"finding": finding, "place": "", "size": "", "contrast": contrast},
+        {"finding": finding, "contrast": contrast},
     )
 
 
-def _radii(rng: np.random.Generator, radius: float) -> tuple[float, float]:
+def _radii(rng: np.random.Generator, radius: float) -> Point:
     flat = dd.uniform(rng, 0.72, 1.0)
     return radius, radius * flat
 
 
-def _halo(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float) -> np.ndarray:
+def _halo(rng: np.random.Generator, head: Head, spot: Point, radius: float) -> np.ndarray:
     """Alpha of oedema round a mass: ragged, spreading in white matter, sparing the ventricles."""
     wide = dd.shape_alpha(rng, SHAPE, spot, _radii(rng, radius), 0.28, 3.0)
     fingers = np.clip(0.9 + 0.25 * dd.noise(rng, SHAPE, 14, octaves=2), 0, 1)
     return wide * fingers * (1 - dd.blur(head.ventricles.astype(np.float32), 1.0))
 
 
-def _ring(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float):
+def _ring(rng: np.random.Generator, head: Head, spot: Point, radius: float) -> Painted:
     shape = dd.outline(rng, spot, _radii(rng, radius), 0.14, angle=dd.uniform(rng, 0, np.pi))
     thick = dd.uniform(rng, 0.16, 0.3) * radius
     inner = np.asarray(spot) + (shape - np.asarray(spot)) * (1 - thick / radius)
@@ -290,13 +282,13 @@ def _ring(rng: np.random.Generator, head: Head, spot: tuple[float, float], radiu
     return dd.blend(image, dd.uniform(rng, 0.1, 0.28) + 0.05 * dd.noise(rng, SHAPE, 7, 2), core), cover
 
 
-def _oedema(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float):
+def _oedema(rng: np.random.Generator, head: Head, spot: Point, radius: float) -> Painted:
     halo = _halo(rng, head, spot, radius * 1.15)
     bright = dd.uniform(rng, 0.78, 0.95) + 0.04 * dd.noise(rng, SHAPE, 9, 2)
     return dd.blend(head.image, bright, halo), halo
 
 
-def _necrosis(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float):
+def _necrosis(rng: np.random.Generator, head: Head, spot: Point, radius: float) -> Painted:
     cover = dd.shape_alpha(rng, SHAPE, spot, _radii(rng, radius), 0.2, 1.5)
     dark = dd.uniform(rng, 0.08, 0.2) + 0.06 * dd.noise(rng, SHAPE, 10, 2)
     image = dd.blend(head.image, head.level["grey"] * dd.uniform(rng, 0.8, 1.1), cover)
@@ -304,7 +296,7 @@ def _necrosis(rng: np.random.Generator, head: Head, spot: tuple[float, float], r
     return dd.blend(image, dark, core), cover
 
 
-def _metastasis(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float):
+def _metastasis(rng: np.random.Generator, head: Head, spot: Point, radius: float) -> Painted:
     cover, image = np.zeros(SHAPE, np.float32), head.image
     for _ in range(int(rng.integers(1, 4))):
         one = dd.shape_alpha(rng, SHAPE, spot, _radii(rng, radius * dd.uniform(rng, 0.8, 1.1)), 0.08, 0.9)
@@ -314,7 +306,7 @@ def _metastasis(rng: np.random.Generator, head: Head, spot: tuple[float, float],
     return image, cover
 
 
-def _glioma(rng: np.random.Generator, head: Head, spot: tuple[float, float], radius: float):
+def _glioma(rng: np.random.Generator, head: Head, spot: Point, radius: float) -> Painted:
     cover = dd.shape_alpha(rng, SHAPE, spot, _radii(rng, radius), 0.22, 1.6)
     texture = dd.uniform(rng, 0.45, 0.6) + dd.uniform(rng, 0.16, 0.26) * dd.noise(rng, SHAPE, 9, octaves=3)
     return dd.blend(head.image, np.clip(texture, 0.08, 1.0), cover), cover

@@ -4,6 +4,7 @@ Left and right follow the radiological convention: the patient's left is the pic
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,25 +15,32 @@ from dataset.demo_draw import Drawing
 SIZE = 256
 SHAPE = (SIZE, SIZE)
 FINDINGS = ("consolidation", "ground-glass opacity", "pleural effusion", "nodule", "mass")
-RIGHT_LUNG = np.array(  # half widths of the chest from the midline, and heights from apex (0) to base (1)
+# In half widths of the chest from the midline, and in heights from apex (0) to base (1).
+RIGHT_LUNG = np.array(
     [
-        (-0.30, 0.02), (-0.42, 0.00), (-0.62, 0.08), (-0.80, 0.28), (-0.92, 0.55), (-0.97, 0.82), (-0.99, 1.04),
-        (-0.90, 0.98), (-0.72, 0.88), (-0.50, 0.83), (-0.28, 0.90), (-0.20, 0.72), (-0.18, 0.50), (-0.17, 0.28),
-        (-0.20, 0.10),
+        (-0.30, 0.02), (-0.42, 0.00), (-0.62, 0.08), (-0.80, 0.28), (-0.92, 0.55), (-0.97, 0.82),
+        (-0.99, 1.04), (-0.90, 0.98), (-0.72, 0.88), (-0.50, 0.83), (-0.28, 0.90), (-0.20, 0.72),
+        (-0.18, 0.50), (-0.17, 0.28), (-0.20, 0.10),
     ]
 )  # fmt: skip
 
 
+class Frame(NamedTuple):
+    """Where the chest lies in the picture, in pixels."""
+
+    middle: float  # x of the midline
+    top: float  # y of the lungs' apices
+    half: float  # half width of the rib cage
+    tall: float  # height of the lungs
+
+
 @dataclass(frozen=True)
 class Chest:
-    """One drawn chest: grey levels (H, W), alpha of the two lungs (picture's left, right), the midline and scale."""
+    """One drawn chest: grey levels (H, W), alpha of the visible lungs (picture's left, right), its frame."""
 
     image: np.ndarray
     lungs: tuple[np.ndarray, np.ndarray]
-    middle: float
-    top: float
-    half: float  # half width of the rib cage in pixels
-    tall: float  # height of the lungs in pixels
+    frame: Frame
 
 
 def draw(rng: np.random.Generator, abnormal: bool) -> Drawing:
@@ -54,26 +62,29 @@ def draw(rng: np.random.Generator, abnormal: bool) -> Drawing:
 
 
 def _chest(rng: np.random.Generator) -> Chest:
-    middle, top = SIZE / 2 + dd.uniform(rng, -7, 7), dd.uniform(rng, 24, 42)
-    half, tall = dd.uniform(rng, 92, 112), dd.uniform(rng, 145, 178)
-    lungs = tuple(_lung(rng, side, middle, top, half, tall) for side in (-1, 1))
-    body = _body(rng, middle, top, half, tall)
-    shadow, relief = _mediastinum(rng, middle, top, half, tall)
+    frame = Frame(
+        middle=SIZE / 2 + dd.uniform(rng, -7, 7),
+        top=dd.uniform(rng, 24, 42),
+        half=dd.uniform(rng, 92, 112),
+        tall=dd.uniform(rng, 145, 178),
+    )
+    lungs = tuple(_lung(rng, side, frame) for side in (-1, 1))
+    body = _body(rng, frame)
+    shadow, relief = _mediastinum(rng, frame)
     lungs = tuple(lung * (1 - shadow) for lung in lungs)
     air = np.maximum(*lungs)
     image = body * dd.uniform(rng, 0.56, 0.66)
     image = image - dd.uniform(rng, 0.34, 0.42) * air * (0.9 + 0.08 * dd.noise(rng, SHAPE, 50))
     image = image + relief * body
-    image = image + _lung_vessels(rng, middle, top, half, tall) * air
-    image = image + _bones(rng, middle, top, half, tall) * body
-    image = image + _soft_tissue(rng, middle, top, half, tall) * body
-    return Chest(image.astype(np.float32), lungs, middle, top, half, tall)
+    image = image + _lung_vessels(rng, frame) * air
+    image = image + _bones(rng, frame) * body
+    image = image + _soft_tissue(rng, frame) * body
+    return Chest(image.astype(np.float32), lungs, frame)
 
 
-def _lung(
-    rng: np.random.Generator, side: int, middle: float, top: float, half: float, tall: float
-) -> np.ndarray:
+def _lung(rng: np.random.Generator, side: int, frame: Frame) -> np.ndarray:
     """Alpha (H, W) of one lung; side -1 is the patient's right (the picture's left)."""
+    middle, top, half, tall = frame
     knots = RIGHT_LUNG.copy()
     if side > 0:  # the left dome stands lower
         knots[7:11, 1] += dd.uniform(rng, 0.01, 0.06)
@@ -83,8 +94,9 @@ def _lung(
     return dd.fill(SHAPE, dd.closed_curve(points), dd.uniform(rng, 1.0, 2.0))
 
 
-def _body(rng: np.random.Generator, middle: float, top: float, half: float, tall: float) -> np.ndarray:
+def _body(rng: np.random.Generator, frame: Frame) -> np.ndarray:
     """Alpha (H, W) of neck, shoulders, trunk and arms against the air beside them."""
+    middle, top, half, tall = frame
     neck, shoulder = dd.uniform(rng, 26, 36), top + dd.uniform(rng, 2, 20)
     wide = half * dd.uniform(rng, 1.12, 1.3)
     right = [
@@ -96,16 +108,15 @@ def _body(rng: np.random.Generator, middle: float, top: float, half: float, tall
     return dd.fill(SHAPE, dd.closed_curve(points), 2.0)
 
 
-def _mediastinum(
-    rng: np.random.Generator, middle: float, top: float, half: float, tall: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha of heart and great vessels over the lungs, and the attenuation that these, spine, hila and belly add."""
+def _mediastinum(rng: np.random.Generator, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+    """Alpha of heart and great vessels over the lungs; what these, spine, hila and belly attenuate."""
+    middle, top, half, tall = frame
     heart = (middle + half * dd.uniform(rng, 0.16, 0.26), top + tall * dd.uniform(rng, 0.66, 0.72))
     size = (half * dd.uniform(rng, 0.40, 0.52), tall * dd.uniform(rng, 0.20, 0.26))
     cover = dd.fill(SHAPE, dd.outline(rng, heart, size, 0.03, angle=dd.uniform(rng, 0.3, 0.6)), 1.6)
     column = [
-        (-0.17, -0.2), (-0.16, 0.2), (-0.22, 0.45), (-0.24, 1.6), (0.2, 1.6), (0.2, 0.45), (0.22, 0.3), (0.24, 0.22),
-        (0.16, 0.14), (0.15, -0.2),
+        (-0.17, -0.2), (-0.16, 0.2), (-0.22, 0.45), (-0.24, 1.6), (0.2, 1.6), (0.2, 0.45), (0.22, 0.3),
+        (0.24, 0.22), (0.16, 0.14), (0.15, -0.2),
     ]  # fmt: skip
     points = [(middle + x * half + dd.uniform(rng, -2, 2), top + y * tall) for x, y in column]
     cover = np.maximum(cover, dd.fill(SHAPE, dd.closed_curve(points), 2.0))
@@ -128,10 +139,9 @@ def _mediastinum(
     return np.clip(cover, 0, 0.96), image
 
 
-def _lung_vessels(
-    rng: np.random.Generator, middle: float, top: float, half: float, tall: float
-) -> np.ndarray:
+def _lung_vessels(rng: np.random.Generator, frame: Frame) -> np.ndarray:
     """Attenuation of the vessels that fan out from both hila, with a faint interstitial net."""
+    middle, top, half, tall = frame
     canvas = np.zeros(SHAPE, np.float32)
     for side in (-1, 1):
         for fan in np.linspace(-1.2, 1.35, 6):
@@ -152,8 +162,9 @@ def _lung_vessels(
     return dd.uniform(rng, 0.05, 0.1) * dd.blur(canvas, 1.1) + dd.uniform(rng, 0.004, 0.014) * net
 
 
-def _bones(rng: np.random.Generator, middle: float, top: float, half: float, tall: float) -> np.ndarray:
+def _bones(rng: np.random.Generator, frame: Frame) -> np.ndarray:
     """Attenuation of posterior and anterior ribs, clavicles and the shoulder blades' edges."""
+    middle, top, half, tall = frame
     image = np.zeros(SHAPE, np.float32)
     bright, gap = dd.uniform(rng, 0.08, 0.15), tall * dd.uniform(rng, 0.098, 0.112)
     t = np.linspace(0, 1, 24)
@@ -171,22 +182,20 @@ def _bones(rng: np.random.Generator, middle: float, top: float, half: float, tal
                 y_front = y[-1] + gap * (0.2 + 1.5 * t - 0.3 * t**2)
                 front = 0.5 * bright * _rib(np.stack([x_front, y_front], axis=1), 6)
                 image = np.maximum(image, front)
-        image += _shoulder(rng, side, middle, top, half, tall, bright)
+        image += _shoulder(rng, side, frame, bright)
     return image
 
 
 def _rib(path: np.ndarray, width: float) -> np.ndarray:
     """A band whose edges are brighter than its inside, as a tube's are in projection."""
-    return 0.55 * dd.stroke(SHAPE, path, width, 0.8) + 0.45 * (
-        dd.stroke(SHAPE, path + (0, width / 2 - 0.5), 1, 0.7)
-        + dd.stroke(SHAPE, path - (0, width / 2 - 0.5), 1, 0.7)
-    )
+    rim = np.array([0, width / 2 - 0.5])
+    edges = dd.stroke(SHAPE, path + rim, 1, 0.7) + dd.stroke(SHAPE, path - rim, 1, 0.7)
+    return 0.55 * dd.stroke(SHAPE, path, width, 0.8) + 0.45 * edges
 
 
-def _shoulder(
-    rng: np.random.Generator, side: int, middle: float, top: float, half: float, tall: float, bright: float
-) -> np.ndarray:
+def _shoulder(rng: np.random.Generator, side: int, frame: Frame, bright: float) -> np.ndarray:
     """Attenuation of one clavicle, one shoulder blade's edge and the head of the humerus."""
+    middle, top, half, tall = frame
     rise = dd.uniform(rng, -0.02, 0.08)
     clavicle = np.array(
         [
@@ -206,8 +215,9 @@ def _shoulder(
     return image + bright * 1.4 * dd.fill(SHAPE, dd.outline(rng, joint, (13, 15), 0.04), 1.5)
 
 
-def _soft_tissue(rng: np.random.Generator, middle: float, top: float, half: float, tall: float) -> np.ndarray:
-    """Attenuation of breast shadows, skin folds, calcified nodes and (sometimes) leads and lines: all normal."""
+def _soft_tissue(rng: np.random.Generator, frame: Frame) -> np.ndarray:
+    """Attenuation of breast shadows, calcified nodes and, sometimes, leads and lines: all of them normal."""
+    middle, top, half, tall = frame
     image = 0.02 * dd.noise(rng, SHAPE, 60)
     if dd.chance(rng, 0.45):
         for side in (-1, 1):
@@ -233,7 +243,7 @@ def _soft_tissue(rng: np.random.Generator, middle: float, top: float, half: floa
 
 
 def _finding(rng: np.random.Generator, chest: Chest) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """The picture with a finding, its cover (H, W) in [0, 1], and the words but place and size."""
+    """The picture with a finding, its cover (H, W) in [0, 1], and finding and contrast."""
     finding = dd.pick(rng, FINDINGS, (3, 2.5, 2, 1.5, 1.5))
     lung = chest.lungs[int(rng.integers(2))]
     strength = dd.uniform(rng, 0.8, 1.1) if dd.chance(rng, 0.78) else dd.uniform(rng, 0.45, 0.7)
@@ -255,7 +265,7 @@ def _finding(rng: np.random.Generator, chest: Chest) -> tuple[np.ndarray, np.nda
     return (
         after.astype(np.float32),
         cover,
-        {"finding": finding, "place": "", "size": "", "contrast": contrast},
+        {"finding": finding, "contrast": contrast},
     )
 
 
@@ -293,7 +303,7 @@ def _ground_glass(rng: np.random.Generator, chest: Chest, lung: np.ndarray) -> t
 def _effusion(rng: np.random.Generator, chest: Chest, lung: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Fluid over the base of one lung, its upper edge a meniscus that climbs along the chest wall."""
     rows, columns = np.nonzero(lung > 0.5)
-    outside = columns.min() if columns.mean() < chest.middle else columns.max()
+    outside = columns.min() if columns.mean() < chest.frame.middle else columns.max()
     level = rows.max() - dd.uniform(rng, 0.22, 0.5) * (rows.max() - rows.min())
     y = np.arange(SIZE, dtype=np.float32)[:, None]
     away = np.abs(np.arange(SIZE, dtype=np.float32) - outside)[None]
@@ -306,8 +316,8 @@ def _effusion(rng: np.random.Generator, chest: Chest, lung: np.ndarray) -> tuple
 def _zone(mask: np.ndarray, chest: Chest) -> str:
     """The lung zone by the centroid, in the radiological convention; both lungs when each holds a share."""
     rows, columns = np.nonzero(mask)
-    share = float((columns < chest.middle).mean())
-    height = (rows.mean() - chest.top) / chest.tall
+    share = float((columns < chest.frame.middle).mean())
+    height = (rows.mean() - chest.frame.top) / chest.frame.tall
     zone = "upper" if height < 0.36 else "middle" if height < 0.62 else "lower"
     if 0.15 < share < 0.85:
         return "both lungs"

@@ -1,8 +1,8 @@
 """Drawing primitives shared by the generators of the demonstration objects.
 
-Images are float32 arrays, (H, W) grey or (H, W, 3) RGB, with 0 black and 1 white; an alpha is a float32 (H, W)
-array in [0, 1]. Points are (x, y) in pixels, as cv2 has them. Every function that draws at random takes the
-generator `rng` and uses no other source, so one seed always gives one picture.
+Images are float32 arrays, (H, W) grey or (H, W, 3) RGB, with 0 black and 1 white; an alpha is a float32
+(H, W) array in [0, 1]. Points are (x, y) in pixels, as cv2 has them. Every function that draws at
+random takes the generator `rng` and uses no other source, so one seed always gives one picture.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+Shape = tuple[int, int]  # (H, W)
+Point = tuple[float, float]  # (x, y), or a (low, high) pair of limits
+
 SUBPIXEL = 4  # bits of fraction that cv2 is given for antialiased outlines
 
 
@@ -18,8 +21,9 @@ SUBPIXEL = 4  # bits of fraction that cv2 is given for antialiased outlines
 class Drawing:
     """A picture and what is wrong in it.
 
-    image: uint8 (H, W) or (H, W, 3) RGB. mask: bool (H, W), the pixels a defect changed (all False when normal).
-    words: empty when normal, else "finding", "place", "size" (small, medium, large) and "contrast" (faint, clear).
+    image: uint8 (H, W) or (H, W, 3) RGB. mask: bool (H, W), the pixels a defect changed (none when normal).
+    words: empty when normal, else "finding", "place", "size" (small, medium, large), "contrast" (faint,
+    clear).
     """
 
     image: np.ndarray
@@ -49,10 +53,10 @@ def pick(rng: np.random.Generator, options: Sequence[str], weights: Sequence[flo
 # Fields over the whole picture
 
 
-def noise(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves: int = 1) -> np.ndarray:
+def noise(rng: np.random.Generator, shape: Shape, cell: float, octaves: int = 1) -> np.ndarray:
     """Smooth value noise, float32 (H, W), mean about 0 and standard deviation about 1.
 
-    `cell` is the distance of lattice points in pixels; every further octave halves both the cell and the strength.
+    `cell` is the distance of lattice points in pixels; every further octave halves cell and strength.
     """
     height, width = shape
     total = np.zeros(shape, np.float32)
@@ -69,7 +73,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, int], cell: float, octaves
     return total / (0.75 * np.sqrt(sum(0.25**octave for octave in range(octaves)), dtype=np.float32))
 
 
-def grain(rng: np.random.Generator, shape: tuple[int, int], sigma: float = 0.0) -> np.ndarray:
+def grain(rng: np.random.Generator, shape: Shape, sigma: float = 0.0) -> np.ndarray:
     """Pixel noise, float32 (H, W), standard deviation 1, smoothed by a Gaussian of `sigma` pixels."""
     white = rng.standard_normal(shape, dtype=np.float32)
     if sigma <= 0:
@@ -78,15 +82,13 @@ def grain(rng: np.random.Generator, shape: tuple[int, int], sigma: float = 0.0) 
     return soft / (soft.std() + 1e-6)
 
 
-def speckle(
-    rng: np.random.Generator, shape: tuple[int, int], looks: float = 4.0, sigma: float = 0.6
-) -> np.ndarray:
+def speckle(rng: np.random.Generator, shape: Shape, looks: float = 4.0, sigma: float = 0.6) -> np.ndarray:
     """Multiplicative speckle of coherent imaging, float32 (H, W), mean 1; fewer looks are rougher."""
     field_ = rng.gamma(looks, 1.0 / looks, shape).astype(np.float32)
     return blur(field_, sigma) if sigma > 0 else field_
 
 
-def gradient(rng: np.random.Generator, shape: tuple[int, int], strength: float) -> np.ndarray:
+def gradient(rng: np.random.Generator, shape: Shape, strength: float) -> np.ndarray:
     """Slow multiplicative shading (a bias field, uneven light), float32 (H, W) in about 1 +- strength."""
     y, x = coordinates(shape)
     a, b, c, d = rng.uniform(-1.0, 1.0, 4).astype(np.float32)
@@ -94,7 +96,7 @@ def gradient(rng: np.random.Generator, shape: tuple[int, int], strength: float) 
     return 1.0 + strength * bend / (np.abs(bend).max() + 1e-6)
 
 
-def coordinates(shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def coordinates(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """(y, x), float32 (H, 1) and (1, W), running from -1 to 1; they broadcast to (H, W)."""
     height, width = shape
     return np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[
@@ -123,8 +125,8 @@ def warp(
 
 def outline(
     rng: np.random.Generator,
-    centre: tuple[float, float],
-    radii: tuple[float, float],
+    centre: Point,
+    radii: Point,
     wobble: float = 0.1,
     harmonics: int = 6,
     angle: float = 0.0,
@@ -132,8 +134,8 @@ def outline(
 ) -> np.ndarray:
     """A smooth closed random curve, float32 (points, 2) of (x, y): an ellipse whose radius wobbles.
 
-    `wobble` is the relative deviation of the radius; `angle` (radians) turns the ellipse; more harmonics make a more
-    ragged edge.
+    `wobble` is the relative deviation of the radius; `angle` (radians) turns the ellipse; more harmonics make
+    a more ragged edge.
     """
     t = np.linspace(0, 2 * np.pi, points, endpoint=False)
     order = np.arange(2, harmonics + 2)[:, None]
@@ -146,7 +148,7 @@ def outline(
     return (turned + np.asarray(centre)).astype(np.float32)
 
 
-def closed_curve(knots: Sequence[tuple[float, float]] | np.ndarray, per_knot: int = 8) -> np.ndarray:
+def closed_curve(knots: Sequence[Point] | np.ndarray, per_knot: int = 8) -> np.ndarray:
     """A smooth closed curve through knots (N, 2) of (x, y): Catmull-Rom, float32 (N * per_knot, 2)."""
     p1 = np.asarray(knots, dtype=np.float32)
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
@@ -158,8 +160,8 @@ def closed_curve(knots: Sequence[tuple[float, float]] | np.ndarray, per_knot: in
     return (0.5 * curve).reshape(-1, 2)
 
 
-def fill(shape: tuple[int, int], points: np.ndarray, soft: float = 0.0) -> np.ndarray:
-    """Alpha of the inside of a closed curve (points: (N, 2) of (x, y)), antialiased, blurred by `soft` pixels."""
+def fill(shape: Shape, points: np.ndarray, soft: float = 0.0) -> np.ndarray:
+    """Alpha of the inside of a closed curve, points (N, 2) as (x, y), antialiased, blurred by `soft` px."""
     canvas = np.zeros(shape, np.uint8)
     fixed = np.round(np.asarray(points) * 2**SUBPIXEL).astype(np.int32)
     cv2.fillPoly(canvas, [fixed], 255, lineType=cv2.LINE_AA, shift=SUBPIXEL)
@@ -167,7 +169,7 @@ def fill(shape: tuple[int, int], points: np.ndarray, soft: float = 0.0) -> np.nd
 
 
 def stroke(
-    shape: tuple[int, int], points: np.ndarray, width: float, soft: float = 0.0, closed: bool = False
+    shape: Shape, points: np.ndarray, width: float, soft: float = 0.0, closed: bool = False
 ) -> np.ndarray:
     """Alpha of a line of `width` pixels along points (N, 2) of (x, y), antialiased, blurred by `soft` pixels.
 
@@ -175,16 +177,16 @@ def stroke(
     """
     canvas = np.zeros(shape, np.uint8)
     fixed = np.round(np.asarray(points) * 2**SUBPIXEL).astype(np.int32)
-    thick = max(int(round(width)), 1)
+    thick = max(round(width), 1)
     cv2.polylines(canvas, [fixed], closed, 255, thick, lineType=cv2.LINE_AA, shift=SUBPIXEL)
     return blur(canvas.astype(np.float32) * (min(width, 1.0) / 255.0), soft)
 
 
 def shape_alpha(
     rng: np.random.Generator,
-    shape: tuple[int, int],
-    centre: tuple[float, float],
-    radii: tuple[float, float],
+    shape: Shape,
+    centre: Point,
+    radii: Point,
     wobble: float = 0.15,
     soft: float = 1.0,
 ) -> np.ndarray:
@@ -193,8 +195,8 @@ def shape_alpha(
     return fill(shape, points, soft)
 
 
-def blob(shape: tuple[int, int], centre: tuple[float, float], radii: tuple[float, float]) -> np.ndarray:
-    """Soft Gaussian spot, float32 (H, W), 1 at the centre (x, y); `radii` are its standard deviations (x, y)."""
+def blob(shape: Shape, centre: Point, radii: Point) -> np.ndarray:
+    """Soft Gaussian spot, float32 (H, W), 1 at the centre (x, y); `radii`: its standard deviations (x, y)."""
     height, width = shape
     x = np.exp(-0.5 * ((np.arange(width, dtype=np.float32) - centre[0]) / radii[0]) ** 2)
     y = np.exp(-0.5 * ((np.arange(height, dtype=np.float32) - centre[1]) / radii[1]) ** 2)
@@ -203,7 +205,7 @@ def blob(shape: tuple[int, int], centre: tuple[float, float], radii: tuple[float
 
 def wander(
     rng: np.random.Generator,
-    start: tuple[float, float],
+    start: Point,
     angle: float,
     length: float,
     bend: float = 0.15,
@@ -225,7 +227,7 @@ def wander(
 def tree(
     rng: np.random.Generator,
     canvas: np.ndarray,
-    start: tuple[float, float],
+    start: Point,
     angle: float,
     length: float,
     width: float,
@@ -254,13 +256,11 @@ def tree(
     ):  # thick last: stems lie over thin, paler branches
         fixed = np.round(path * 2**SUBPIXEL).astype(np.int32)
         level = int(255 * min(thick, 1.0))
-        cv2.polylines(layer, [fixed], False, level, max(int(round(thick)), 1), cv2.LINE_AA, SUBPIXEL)
+        cv2.polylines(layer, [fixed], False, level, max(round(thick), 1), cv2.LINE_AA, SUBPIXEL)
     np.maximum(canvas, layer.astype(np.float32) / 255.0, out=canvas)
 
 
-def inside_point(
-    rng: np.random.Generator, region: np.ndarray, margin: float = 0.0
-) -> tuple[tuple[float, float], float]:
+def inside_point(rng: np.random.Generator, region: np.ndarray, margin: float = 0.0) -> tuple[Point, float]:
     """A random point (x, y) of a region (bool (H, W)) and its distance to the region's edge in pixels.
 
     The point keeps `margin` pixels from the edge where the region is wide enough, else as far as it allows.
@@ -276,7 +276,7 @@ def inside_point(
 
 
 def blend(image: np.ndarray, value: float | Sequence[float] | np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """The image with `value` (grey level, RGB triple or a picture) laid over it by `alpha` (H, W); a new array."""
+    """A new image: `value` (grey level, RGB triple or a picture) laid over `image` by `alpha` (H, W)."""
     cover = alpha[..., None] if image.ndim == 3 else alpha
     return image + cover * (np.asarray(value, dtype=np.float32) - image)
 
@@ -284,11 +284,11 @@ def blend(image: np.ndarray, value: float | Sequence[float] | np.ndarray, alpha:
 def exposure(
     rng: np.random.Generator,
     image: np.ndarray,
-    gain: tuple[float, float] = (0.75, 1.25),
-    offset: tuple[float, float] = (-0.06, 0.06),
-    gamma: tuple[float, float] = (0.8, 1.25),
+    gain: Point = (0.75, 1.25),
+    offset: Point = (-0.06, 0.06),
+    gamma: Point = (0.8, 1.25),
 ) -> np.ndarray:
-    """The picture under a random gain, offset and gamma, clipped to [0, 1]: no brightness means anything by itself."""
+    """The picture under a random gain, offset and gamma, clipped to [0, 1]: brightness means nothing."""
     power, scale, shift = (uniform(rng, *limits) for limits in (gamma, gain, offset))
     return np.clip(np.clip(image, 0, 1) ** power * scale + shift, 0, 1)
 
@@ -299,7 +299,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def changed(before: np.ndarray, after: np.ndarray, threshold: float = 0.03) -> np.ndarray:
-    """Where two noise-free pictures differ by more than `threshold`, small holes closed: the mask, bool (H, W)."""
+    """Where two noise-free pictures differ by over `threshold`, small holes closed: the mask, bool (H, W)."""
     difference = np.abs(after - before)
     if difference.ndim == 3:
         difference = difference.max(axis=2)

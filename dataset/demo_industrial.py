@@ -1,7 +1,7 @@
-"""The industrial demonstration objects: a woven carpet, a metal nut and a circuit board, whole or with one defect.
+"""The industrial demonstration objects: a woven carpet, a metal nut, a circuit board; whole or with a defect.
 
-Each part has its own module, which gives a spotless picture and a table of defects; what all three share is here:
-the choice of the defect, the camera's light, gain and noise, the mask and the words.
+Each part has its own module, which gives a spotless picture and a table of defects; what all three share is
+here: the choice of the defect, the camera's light, gain and noise, the mask and the words.
 """
 
 from collections.abc import Callable
@@ -45,18 +45,25 @@ def draw_carpet(rng: np.random.Generator, abnormal: bool) -> Drawing:
 
 
 def draw_metal_nut(rng: np.random.Generator, abnormal: bool) -> Drawing:
-    """A toothed metal nut from above, RGB (256, 256, 3); defects: scratch, missing tooth, bent tooth, rust, dent,
-    flipped region (the face of the other side)."""
+    """A toothed metal nut from above, RGB (256, 256, 3).
+
+    Defects: scratch, missing tooth, bent tooth, rust, colour change, dent, flipped region (the face of
+    the other side).
+    """
     return _photograph(rng, abnormal, demo_nut.clean(rng), demo_nut.DEFECTS)
 
 
 def draw_pcb(rng: np.random.Generator, abnormal: bool) -> Drawing:
-    """A populated circuit board, RGB (256, 256, 3); defects: missing component, scratch, burn, bridged solder,
-    foreign particle."""
+    """A populated circuit board, RGB (256, 256, 3).
+
+    Defects: missing component, scratch, burn, bridged solder, foreign particle.
+    """
     return _photograph(rng, abnormal, demo_pcb.clean(rng), demo_pcb.DEFECTS)
 
 
-def _photograph(rng: np.random.Generator, abnormal: bool, scene: Scene, defects: dict[str, Defect]) -> Drawing:
+def _photograph(
+    rng: np.random.Generator, abnormal: bool, scene: Scene, defects: dict[str, Defect]
+) -> Drawing:
     """The scene, with one defect if it is to be abnormal, as a camera of random settings sees it."""
     mask, words, picture = np.zeros(scene.image.shape[:2], bool), {}, scene.image
     if abnormal:

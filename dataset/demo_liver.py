@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from dataset import demo_draw as dd
-from dataset.demo_draw import Drawing
+from dataset.demo_draw import Drawing, Point
 
 SIZE = 256
 SHAPE = (SIZE, SIZE)
@@ -65,7 +65,7 @@ def _outline(rng: np.random.Generator) -> np.ndarray:
 
 
 def _parenchyma(rng: np.random.Generator, liver: np.ndarray, body: float) -> np.ndarray:
-    """Tissue with vessels, fissure, fat and the odd bright clip, before noise; (H, W)."""
+    """Tissue with vessels, fissure, uneven fat and bright clips or calcifications, before noise; (H, W)."""
     image = body * (1 + 0.02 * dd.noise(rng, SHAPE, 40, octaves=2))
     inside = liver > 0.5
     if dd.chance(rng, 0.35):  # a patch of uneven fat or of early perfusion: normal
@@ -79,7 +79,7 @@ def _parenchyma(rng: np.random.Generator, liver: np.ndarray, body: float) -> np.
         spot, _ = dd.inside_point(rng, inside)
         line = dd.wander(rng, spot, dd.uniform(rng, -2.0, -1.1), dd.uniform(rng, 20, 50), bend=0.1)
         image = dd.blend(image, body * 0.45, dd.stroke(SHAPE, line, dd.uniform(rng, 1.5, 3.5), 0.9))
-    for _ in range(int(rng.integers(0, 4))):
+    for _ in range(int(rng.integers(1, 5))):
         spot, _ = dd.inside_point(rng, inside)
         size = dd.uniform(rng, 0.9, 2.0)
         image = dd.blend(
@@ -124,7 +124,7 @@ def _vessels(rng: np.random.Generator, inside: np.ndarray) -> np.ndarray:
 def _lesions(
     rng: np.random.Generator, image: np.ndarray, liver: np.ndarray, body: float
 ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """The picture with lesions of one kind, their cover (H, W) in [0, 1], and the words but place and size."""
+    """The picture with lesions of one kind, their cover (H, W) in [0, 1], and finding and contrast."""
     finding = dd.pick(rng, FINDINGS, (3, 1.5, 2, 2, 2))
     strength = dd.uniform(rng, 0.8, 1.0) if dd.chance(rng, 0.75) else dd.uniform(rng, 0.4, 0.65)
     several = finding == "multiple metastases"
@@ -146,14 +146,14 @@ def _lesions(
     return (
         result.astype(np.float32),
         cover,
-        {"finding": finding, "place": "", "size": "", "contrast": contrast},
+        {"finding": finding, "contrast": contrast},
     )
 
 
 def _paint(
     rng: np.random.Generator,
     image: np.ndarray,
-    spot: tuple[float, float],
+    spot: Point,
     radius: float,
     body: float,
     finding: str,
@@ -166,13 +166,15 @@ def _paint(
         return dd.blend(image, dd.uniform(rng, 0.06, 0.16), cover), cover
     if finding == "hyperdense lesion":
         cover = dd.shape_alpha(rng, SHAPE, spot, flat, 0.14, 1.4)
-        return dd.blend(image, body + dd.uniform(rng, 0.2, 0.34) + 0.04 * mottle, cover), cover
+        return dd.blend(image, body + dd.uniform(rng, 0.16, 0.28) + 0.04 * mottle, cover), cover
     if finding == "rim-enhancing lesion":
         cover = dd.shape_alpha(rng, SHAPE, spot, flat, 0.1, 0.0)
         shrink = dd.uniform(rng, 1.8, 3.2)
-        core = (cv2.distanceTransform((cover > 0.5).astype(np.uint8), cv2.DIST_L2, 5) - shrink).clip(0, 1)
+        core = (
+            cv2.distanceTransform((cover > 0.5).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) - shrink
+        ).clip(0, 1)
         cover = dd.blur(cover, 0.9)
-        image = dd.blend(image, body + dd.uniform(rng, 0.22, 0.36), cover)
+        image = dd.blend(image, body + dd.uniform(rng, 0.18, 0.3), cover)
         return dd.blend(image, body * dd.uniform(rng, 0.45, 0.7) + 0.03 * mottle, dd.blur(core, 1.2)), cover
     cover = dd.shape_alpha(rng, SHAPE, spot, flat, 0.13, dd.uniform(rng, 1.2, 2.6))
     dark = body * dd.uniform(rng, 0.4, 0.7) + 0.035 * mottle
@@ -186,7 +188,7 @@ def _paint(
 def _lobe(mask: np.ndarray, liver: np.ndarray) -> str:
     """The lobe by the lesion's centroid; both when lesions lie in each."""
     columns = np.nonzero((liver > 0.5).any(axis=0))[0]
-    border = columns[0] + 0.58 * (columns[-1] - columns[0])
+    border = columns[0] + 0.54 * (columns[-1] - columns[0])
     x = np.nonzero(mask)[1]
     share = float((x < border).mean())
     return "right lobe" if share > 0.85 else "left lobe" if share < 0.15 else "both lobes"

@@ -22,15 +22,17 @@ from dataset.demo_draw import (
 
 SHAPE = (256, 256)
 TEETH = 6
-HOLE, COLLAR, ROOT = 0.33, 0.57, 0.75  # radii of the bore, the collar and the tooth roots, of the tip's radius
+HOLE, COLLAR, ROOT = 0.33, 0.57, 0.75  # radii of bore, collar and tooth roots, as parts of the tips' radius
+RUSTS = ((0.50, 0.25, 0.10), (0.35, 0.17, 0.08), (0.55, 0.33, 0.15))
+TEMPERS = ((0.68, 0.52, 0.20), (0.28, 0.32, 0.58), (0.48, 0.36, 0.50))  # what heat leaves on steel
 
 
 @dataclass(frozen=True)
 class Nut:
-    """A nut and all that its picture is made of, so that it can be drawn again with other teeth or another face.
+    """A nut and what its picture is made of, so that it can be drawn again with other teeth or another face.
 
-    offsets, heights: (TEETH,), a tooth's turn in radians and its length, 1 when whole. turned, brushed: the face as
-    machined on either side; ground: what it lies on; part: bool (H, W), the metal.
+    offsets, heights: (TEETH,), a tooth's turn in radians and its length, 1 when whole. turned, brushed: the
+    face as machined on either side; ground: what it lies on; part: bool (H, W), the metal.
     """
 
     centre: tuple[float, float]
@@ -118,7 +120,7 @@ def _silhouette(nut: Nut) -> np.ndarray:
 
 
 def _render(nut: Nut, face: np.ndarray, collar: float = 1.0) -> np.ndarray:
-    """The nut's picture, (H, W, 3): `face` lit, with bevelled edges and a collar of relative height `collar`."""
+    """The nut's picture, (H, W, 3): `face` lit, bevelled edges, a collar of relative height `collar`."""
     metal = _silhouette(nut)
     depth = cv2.distanceTransform((metal > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     radius, _ = _polar(nut.centre)
@@ -172,19 +174,32 @@ def _bent_tooth(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     reach = nut.radius * 0.93
     tip = (nut.centre[0] + reach * np.cos(angle), nut.centre[1] + reach * np.sin(angle))
     bend = shape_alpha(rng, SHAPE, tip, (nut.radius * 0.22, nut.radius * 0.17), 0.05, 3.0)
-    face = nut.turned * (1 + bend * (uniform(rng, 0.3, 0.6) if chance(rng, 0.5) else -uniform(rng, 0.35, 0.6)))
-    return _render(replace(nut, offsets=offsets, heights=heights), face)
+    tilt = uniform(rng, 0.3, 0.6) if chance(rng, 0.5) else -uniform(rng, 0.35, 0.6)
+    return _render(replace(nut, offsets=offsets, heights=heights), nut.turned * (1 + tilt * bend))
 
 
 def _rust(rng: np.random.Generator, nut: Nut) -> np.ndarray:
-    """A blotch of rust, or the straw and blue of overheated steel."""
+    """A rough blotch of rust."""
+    blotch = _patch(rng, nut) * np.clip(0.85 + 0.45 * noise(rng, SHAPE, 9, 3), 0, 1)
+    rough = 1 + 0.15 * grain(rng, SHAPE, 1.0)
+    colour = np.asarray(RUSTS[rng.integers(len(RUSTS))])
+    return blend(nut.image, rough[..., None] * colour, blotch * uniform(rng, 0.6, 0.95))
+
+
+def _colour_change(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """The straw, blue or purple of overheated steel, through which the machining is seen."""
+    colour = np.asarray(TEMPERS[rng.integers(len(TEMPERS))])
+    tinted = nut.image * colour / colour.max()
+    return blend(nut.image, tinted, _patch(rng, nut) * uniform(rng, 0.6, 1))
+
+
+def _patch(rng: np.random.Generator, nut: Nut) -> np.ndarray:
+    """Alpha of a random soft patch on the metal."""
     radius = uniform(rng, 11, 30)
     centre = _on_metal(rng, nut, 10)
-    patch = shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.5, 1)), 0.2, 2.5)
-    blotch = np.clip(0.85 + 0.45 * noise(rng, SHAPE, 9, 3), 0, 1) * patch * _silhouette(nut)
-    colour = ((0.50, 0.25, 0.10), (0.35, 0.17, 0.08), (0.62, 0.48, 0.22), (0.30, 0.34, 0.55))[rng.integers(4)]
-    rough = 1 + 0.15 * grain(rng, SHAPE, 1.0)
-    return blend(nut.image, rough[..., None] * np.asarray(colour), blotch * uniform(rng, 0.6, 0.95))
+    return shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.5, 1)), 0.2, 2.5) * _silhouette(
+        nut
+    )
 
 
 def _dent(rng: np.random.Generator, nut: Nut) -> np.ndarray:
@@ -216,6 +231,7 @@ DEFECTS: dict[str, Callable[[np.random.Generator, Nut], np.ndarray]] = {
     "missing tooth": _missing_tooth,
     "bent tooth": _bent_tooth,
     "rust": _rust,
+    "colour change": _colour_change,
     "dent": _dent,
     "flipped region": _flipped,
 }

@@ -6,8 +6,23 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dataset.demo_board import (
+    BOARD,
+    COPPER,
+    PARTS,
+    PINS,
+    PITCH,
+    SHAPE,
+    SOLDER,
+    Part,
+    Point,
+    bare_board,
+    pins,
+    place,
+    random_part,
+    turned,
+)
 from dataset.demo_draw import (
-    SUBPIXEL,
     blend,
     blur,
     chance,
@@ -21,82 +36,19 @@ from dataset.demo_draw import (
     wander,
 )
 
-Colour = Sequence[float]
-Point = tuple[float, float]
-
-SHAPE = (256, 256)
-BOARD = (12, 18, 244, 238)  # left, top, right, bottom of the board
-SOLDER, SILK, GOLD, COPPER = (0.80, 0.81, 0.82), (0.86, 0.88, 0.86), (0.80, 0.66, 0.30), (0.72, 0.45, 0.25)
-MASKS = ((0.03, 0.28, 0.13), (0.05, 0.36, 0.22), (0.04, 0.16, 0.42), (0.06, 0.11, 0.32))  # green and blue lacquer
-# What sits on a spotless board: kind, centre x, centre y.
-PARTS = (
-    ("chip16", 96, 88),
-    ("chip8", 186, 66),
-    ("can", 206, 168),
-    ("crystal", 112, 162),
-    ("resistor", 38, 58),
-    ("resistor", 38, 78),
-    ("resistor", 38, 98),
-    ("resistor", 164, 146),
-    ("resistor", 164, 166),
-    ("capacitor", 150, 108),
-    ("capacitor", 180, 108),
-    ("capacitor", 210, 108),
-    ("capacitor", 50, 146),
-    ("capacitor", 50, 168),
-    ("led", 226, 36),
+# What may fall on a board: bright metal, soot, red plastic, paper, dirt.
+CRUMBS = (
+    (0.75, 0.76, 0.78),
+    (0.12, 0.11, 0.10),
+    (0.55, 0.14, 0.12),
+    (0.85, 0.83, 0.74),
+    (0.45, 0.36, 0.22),
 )
-SIZES = {
-    "chip16": (34, 54),
-    "chip8": (28, 30),
-    "can": (40, 40),
-    "crystal": (44, 20),
-    "resistor": (24, 12),
-    "capacitor": (22, 13),
-    "led": (14, 14),
-}
-PINS = {"chip16": 8, "chip8": 4}  # pins on either side
-PITCH = 6.4  # of the pins, in pixels
-TRACES = (
-    ((50, 58), (62, 58), (72, 66)),
-    ((50, 78), (74, 78)),
-    ((50, 98), (60, 98), (74, 86)),
-    ((118, 66), (140, 66), (150, 56), (168, 56)),
-    ((118, 72), (142, 72), (152, 64), (168, 64)),
-    ((118, 79), (146, 79), (154, 70), (168, 70)),
-    ((118, 98), (130, 98), (140, 108)),
-    ((204, 60), (226, 60), (226, 44)),
-    ((204, 72), (216, 84), (216, 100)),
-    ((118, 110), (134, 126), (134, 150)),
-    ((74, 110), (66, 118), (66, 136), (60, 146)),
-    ((60, 168), (74, 168), (84, 160), (92, 160)),
-    ((176, 146), (188, 152)),
-    ((176, 166), (188, 168)),
-    ((152, 166), (140, 178), (140, 214)),
-    ((112, 174), (112, 196), (100, 208), (100, 214)),
-    ((50, 176), (50, 196), (60, 206), (60, 214)),
-    ((206, 190), (206, 204), (196, 214)),
-    ((26, 110), (26, 190), (40, 204), (40, 214)),
-    ((226, 60), (236, 70), (236, 196), (220, 212)),
-)
-VIAS = ((134, 126), (66, 118), (140, 178), (216, 84), (26, 130), (88, 190), (72, 190), (176, 190), (146, 40), (60, 36))
-PADS = tuple((40 + 20 * index, 216) for index in range(10))  # the row of gold contacts
-
-
-@dataclass(frozen=True)
-class Part:
-    """One component: its kind, centre (x, y), turn in degrees, shade factor and printed code."""
-
-    kind: str
-    centre: Point
-    turn: float
-    shade: float
-    code: str
 
 
 @dataclass(frozen=True)
 class Board:
-    """The picture, float32 (H, W, 3), as `view` (2 x 3, affine) shows `bare`, uint8 (H, W, 3), with `parts` on it."""
+    """The picture, float32 (H, W, 3): `bare`, uint8 (H, W, 3), with `parts` on it, through `view` (2 x 3)."""
 
     image: np.ndarray
     bare: np.ndarray
@@ -108,158 +60,29 @@ class Board:
         x, y = self.view @ np.array([*point, 1.0])
         return float(x), float(y)
 
+    def extent(self) -> np.ndarray:
+        """Alpha of the board's own area in the picture, float32 (H, W)."""
+        left, top, right, bottom = BOARD
+        corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+        return fill(SHAPE, np.array([self.where(corner) for corner in corners]))
+
 
 def clean(rng: np.random.Generator) -> Board:
     """A spotless board: parts a little shifted, other codes, under another view, colour and finish."""
-    parts = tuple(_part(rng, kind, x, y) for kind, x, y in PARTS)
-    bare = _bare(rng)
+    parts = tuple(random_part(rng, kind, x, y) for kind, x, y in PARTS)
+    bare = bare_board(rng)
     centre = (128 + uniform(rng, -3, 3), 128 + uniform(rng, -3, 3))
     view = cv2.getRotationMatrix2D(centre, uniform(rng, -6, 6), uniform(rng, 0.95, 1.05))
     view[:, 2] += rng.uniform(-4, 4, 2)
     return Board(_picture(bare, parts, view), bare, parts, view)
 
 
-def _part(rng: np.random.Generator, kind: str, x: float, y: float) -> Part:
-    centre = (x + uniform(rng, -1.2, 1.2), y + uniform(rng, -1.2, 1.2))
-    return Part(kind, centre, uniform(rng, -2.5, 2.5), uniform(rng, 0.8, 1.2), str(rng.integers(10, 1000)))
-
-
 def _picture(bare: np.ndarray, parts: Sequence[Part], view: np.ndarray) -> np.ndarray:
     canvas = bare.copy()
     for part in parts:
-        _place(canvas, part)
+        place(canvas, part)
     seen = cv2.warpAffine(canvas, view, SHAPE[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return seen.astype(np.float32) / 255
-
-
-# Drawing in place on a canvas, uint8 (H, W, 3); colours are of [0, 1]
-
-
-def _level(colour: Colour | float) -> list[float]:
-    return [float(255 * min(max(value, 0), 1)) for value in np.broadcast_to(colour, 3)]
-
-
-def _fixed(points: object) -> np.ndarray:
-    return np.round(np.asarray(points, np.float64) * 2**SUBPIXEL).astype(np.int32)
-
-
-def _box(canvas: np.ndarray, part: Part, size: Point, colour: Colour | float, at: Point = (0.0, 0.0)) -> None:
-    """A rectangle of a part at an offset from its centre, turned with it."""
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * np.asarray(size) / 2 + np.asarray(at)
-    cv2.fillPoly(canvas, [_fixed(_turned(part, corners))], _level(colour), cv2.LINE_AA, SUBPIXEL)
-
-
-def _turned(part: Part, offsets: np.ndarray) -> np.ndarray:
-    """Offsets (N, 2) from a part's centre, as points of the board."""
-    angle = np.deg2rad(part.turn)
-    spin = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return np.asarray(offsets, np.float64) @ spin + np.asarray(part.centre)
-
-
-def _disc(canvas: np.ndarray, centre: Point, radius: float, colour: Colour | float) -> None:
-    x, y = _fixed(centre)
-    cv2.circle(canvas, (int(x), int(y)), int(radius * 2**SUBPIXEL), _level(colour), -1, cv2.LINE_AA, SUBPIXEL)
-
-
-def _line(canvas: np.ndarray, points: object, colour: Colour | float, width: int, closed: bool = False) -> None:
-    cv2.polylines(canvas, [_fixed(points)], closed, _level(colour), width, cv2.LINE_AA, SUBPIXEL)
-
-
-def _text(canvas: np.ndarray, words: str, at: Point, colour: Colour | float, scale: float = 0.28) -> None:
-    where = (int(at[0]), int(at[1]))
-    cv2.putText(canvas, words, where, cv2.FONT_HERSHEY_SIMPLEX, scale, _level(colour), 1, cv2.LINE_AA)
-
-
-def _bare(rng: np.random.Generator) -> np.ndarray:
-    """The board without its parts: lacquer, traces, vias, contacts, soldered pads, silk-screen print."""
-    table = np.full((*SHAPE, 3), uniform(rng, 0.03, 0.3), np.float32) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
-    table *= (1 + 0.08 * noise(rng, SHAPE, 40) + 0.06 * grain(rng, SHAPE, 0.8))[..., None]
-    lacquer = np.asarray(MASKS[rng.integers(len(MASKS))]) * uniform(rng, 0.8, 1.25) + rng.uniform(0, 0.03, 3)
-    left, top, right, bottom = BOARD
-    table[top:bottom, left:right] = lacquer * (1 + 0.05 * noise(rng, SHAPE, 30)[top:bottom, left:right, None])
-    canvas = np.clip(255 * table, 0, 255).astype(np.uint8)
-    _line(canvas, ((left, top), (right, top), (right, bottom), (left, bottom)), lacquer * 0.5, 1, closed=True)
-    for trace in TRACES:
-        _line(canvas, np.asarray(trace) + rng.uniform(-0.5, 0.5, 2), lacquer * 1.5 + 0.03, 2)
-    for point in VIAS:
-        _disc(canvas, point, 3.2, np.asarray(GOLD) * uniform(rng, 0.7, 1.0))
-        _disc(canvas, point, 1.4, 0.05)
-    for x, y in PADS:
-        _disc(canvas, (x, y), 6.2, np.asarray(GOLD) * uniform(rng, 0.85, 1.15))
-        _disc(canvas, (x, y), 2.6, 0.06)
-    for x, y in ((left + 10, top + 9), (right - 10, bottom - 10), (left + 10, bottom - 10)):
-        _disc(canvas, (x, y), 6.5, SOLDER)
-        _disc(canvas, (x, y), 4.2, 0.05)
-    for kind, x, y in PARTS:
-        _footprint(canvas, Part(kind, (x, y), 0, 1, ""))
-    _print(rng, canvas)
-    return canvas
-
-
-def _footprint(canvas: np.ndarray, part: Part) -> None:
-    """What is under a part: its pads and its printed outline."""
-    width, height = SIZES[part.kind]
-    tin = np.asarray(SOLDER) * 0.8
-    if part.kind in PINS:
-        for x, y in _pins(part.kind):
-            _box(canvas, part, (9, 4), tin, (x, y))
-    else:
-        for side in (-1, 1):
-            _box(canvas, part, (0.3 * width, 0.9 * height), tin, (side * 0.42 * width, 0))
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * (width / 2 + 3, height / 2 + 3)
-    if part.kind in ("can", "crystal", "led"):
-        _line(canvas, _turned(part, corners), np.asarray(SILK) * 0.8, 1, closed=True)
-
-
-def _print(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Silk-screen text: designators beside the parts, a title and a serial number that differs."""
-    for index, (x, y) in enumerate(((22, 48), (22, 122), (142, 96), (172, 96), (202, 96), (152, 136), (36, 134))):
-        _text(canvas, f"{'RRCCCRC'[index]}{rng.integers(1, 60)}", (x, y), SILK)
-    _text(canvas, f"U{rng.integers(1, 9)}", (90, 56), SILK)
-    _text(canvas, f"U{rng.integers(1, 9)}", (172, 46), SILK)
-    _text(canvas, f"XJ-{rng.integers(100, 999)}{'ABCDEF'[rng.integers(6)]}", (64, 40), SILK, 0.36)
-    _text(canvas, f"{rng.integers(1000, 9999)}-{rng.integers(10, 99)}", (130, 204), SILK, 0.32)
-    for index in range(0, 10, 2):
-        _text(canvas, str(index), (PADS[index][0] - 3, 233), SILK)
-
-
-def _pins(kind: str) -> list[Point]:
-    """Offsets of a chip's pins from its centre, left side first, top down."""
-    count, reach = PINS[kind], SIZES[kind][0] / 2 + 3
-    rows = [(index - (count - 1) / 2) * PITCH for index in range(count)]
-    return [(side * reach, row) for side in (-1, 1) for row in rows]
-
-
-def _place(canvas: np.ndarray, part: Part) -> None:
-    """Draw one component over its footprint."""
-    width, height = SIZES[part.kind]
-    _box(canvas, part, (width + 1, height + 1), 0.03, (1.5, 1.5))
-    if part.kind in PINS:
-        for x, y in _pins(part.kind):
-            _box(canvas, part, (6, 2.6), np.asarray(SOLDER) * part.shade, (x, y))
-        _box(canvas, part, (width, height), 0.11 * part.shade)
-        _box(canvas, part, (width - 4, height - 4), 0.15 * part.shade)
-        _disc(canvas, tuple(_turned(part, np.array([[6 - width / 2, 6 - height / 2]]))[0]), 1.8, 0.4)
-        _text(canvas, part.code, (part.centre[0] - 9, part.centre[1] + 3), 0.5)
-    elif part.kind == "can":
-        _disc(canvas, part.centre, width / 2, 0.12)
-        _disc(canvas, part.centre, width / 2 - 2.5, np.asarray(SOLDER) * part.shade)
-        stripe = np.deg2rad(np.arange(120, 241, 10) + part.turn)
-        edge = np.stack([np.cos(stripe), np.sin(stripe)], 1) * (width / 2 - 2.5) + np.asarray(part.centre)
-        cv2.fillPoly(canvas, [_fixed(edge)], _level(0.14), cv2.LINE_AA, SUBPIXEL)
-        _text(canvas, part.code, (part.centre[0] - 5, part.centre[1] + 3), 0.25)
-    elif part.kind == "crystal":
-        for side in (-1, 1):
-            _disc(canvas, tuple(_turned(part, np.array([[side * (width - height) / 2, 0]]))[0]), height / 2, 0.5)
-        _box(canvas, part, (width - height, height), np.asarray(SOLDER) * 0.75 * part.shade)
-        _box(canvas, part, (width - height + 8, height - 7), np.asarray(SOLDER) * 0.95 * part.shade)
-        _text(canvas, part.code, (part.centre[0] - 9, part.centre[1] + 3), 0.25)
-    else:
-        body = {"resistor": (0.1, 0.1, 0.11), "capacitor": (0.58, 0.44, 0.30), "led": (0.85, 0.85, 0.72)}[part.kind]
-        _box(canvas, part, (width, height), np.asarray(SOLDER) * part.shade)
-        _box(canvas, part, (0.6 * width, height), np.asarray(body) * part.shade)
-        if part.kind == "resistor":
-            _text(canvas, part.code[:2], (part.centre[0] - 5, part.centre[1] + 3), 0.75, 0.24)
 
 
 # Defects
@@ -267,7 +90,8 @@ def _place(canvas: np.ndarray, part: Part) -> None:
 
 def _on_board(rng: np.random.Generator, board: Board, margin: float) -> Point:
     left, top, right, bottom = BOARD
-    return board.where((uniform(rng, left + margin, right - margin), uniform(rng, top + margin, bottom - margin)))
+    x, y = uniform(rng, left + margin, right - margin), uniform(rng, top + margin, bottom - margin)
+    return board.where((x, y))
 
 
 def _missing(rng: np.random.Generator, board: Board) -> np.ndarray:
@@ -279,9 +103,9 @@ def _missing(rng: np.random.Generator, board: Board) -> np.ndarray:
 def _scratch(rng: np.random.Generator, board: Board) -> np.ndarray:
     """A score through the lacquer, down to copper or to pale fibre, with a chipped edge."""
     path = wander(rng, _on_board(rng, board, 45), uniform(rng, 0, 6.3), uniform(rng, 45, 120), 0.06)
-    width = uniform(rng, 2, 4)
-    ragged = np.clip(0.9 + 0.35 * grain(rng, SHAPE, 1.2), 0, 1)
-    image = blend(board.image, 0.02, stroke(SHAPE, path + 1.3, width, 0.8) * 0.5)
+    width = uniform(rng, 1.6, 3.4)
+    ragged = np.clip(0.9 + 0.35 * grain(rng, SHAPE, 1.2), 0, 1) * board.extent()
+    image = blend(board.image, 0.02, stroke(SHAPE, path + 1.3, width, 0.8) * board.extent() * 0.5)
     colour = np.asarray(COPPER if chance(rng, 0.5) else (0.72, 0.74, 0.66)) * uniform(rng, 0.8, 1.2)
     return blend(image, colour, stroke(SHAPE, path, width, 0.4) * ragged)
 
@@ -292,7 +116,8 @@ def _burn(rng: np.random.Generator, board: Board) -> np.ndarray:
     centre = _on_board(rng, board, 35)
     alpha = shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.6, 1)), 0.15, radius * 0.16)
     blister = 1 + 0.35 * noise(rng, SHAPE, 6, 2)
-    image = blend(board.image, blister[..., None] * np.asarray((0.33, 0.21, 0.11)), alpha * uniform(rng, 0.6, 0.9))
+    brown = blister[..., None] * (0.33, 0.21, 0.11)
+    image = blend(board.image, brown, alpha * uniform(rng, 0.6, 0.9))
     heart = np.clip(blur(alpha, radius * 0.25) * 1.6 - 0.75, 0, 1)
     return blend(image, blister[..., None] * (0.07, 0.06, 0.05), heart * uniform(rng, 0.3, 1))
 
@@ -303,8 +128,8 @@ def _bridge(rng: np.random.Generator, board: Board) -> np.ndarray:
     count = PINS[chip.kind]
     joined = int(rng.integers(2, 5))
     first = int(rng.integers(count - joined + 1)) + (count if chance(rng, 0.5) else 0)
-    ends = np.asarray(_pins(chip.kind))[[first, first + joined - 1]]
-    middle = board.where(tuple(_turned(chip, ends.mean(0, keepdims=True))[0]))
+    ends = np.asarray(pins(chip.kind))[[first, first + joined - 1]]
+    middle = board.where(tuple(turned(chip, ends.mean(0, keepdims=True))[0]))
     size = (uniform(rng, 5, 8), (joined - 1) * PITCH / 2 + uniform(rng, 3, 5))
     blob = outline(rng, middle, size, 0.1)
     image = blend(board.image, 0.02, fill(SHAPE, blob + 1.5, 1.0) * 0.6)
@@ -315,13 +140,13 @@ def _bridge(rng: np.random.Generator, board: Board) -> np.ndarray:
 
 def _particle(rng: np.random.Generator, board: Board) -> np.ndarray:
     """Something that does not belong there: a chip of metal or plastic, a crumb, with its shadow."""
-    colours = ((0.75, 0.76, 0.78), (0.12, 0.11, 0.10), (0.55, 0.14, 0.12), (0.85, 0.83, 0.74), (0.45, 0.36, 0.22))
     radius = uniform(rng, 8, 17)
-    edge = outline(rng, _on_board(rng, board, 25), (radius, radius * uniform(rng, 0.4, 0.9)), 0.2, 8,
-                   uniform(rng, 0, 3.1), points=int(rng.integers(7, 14)))  # fmt: skip
+    radii, points = (radius, radius * uniform(rng, 0.4, 0.9)), int(rng.integers(7, 14))
+    edge = outline(rng, _on_board(rng, board, 25), radii, 0.2, 8, uniform(rng, 0, 3.1), points)
     image = blend(board.image, 0.02, fill(SHAPE, edge + uniform(rng, 2, 3.5), 1.5) * 0.6)
     facets = 1 + 0.3 * noise(rng, SHAPE, radius * 0.6) + 0.08 * grain(rng, SHAPE, 0.7)
-    return blend(image, facets[..., None] * np.asarray(colours[rng.integers(len(colours))]), fill(SHAPE, edge, 0.4))
+    colour = np.asarray(CRUMBS[rng.integers(len(CRUMBS))])
+    return blend(image, facets[..., None] * colour, fill(SHAPE, edge, 0.4))
 
 
 DEFECTS: dict[str, Callable[[np.random.Generator, Board], np.ndarray]] = {

@@ -1,4 +1,4 @@
-"""Folders of images: finding them whatever their case, listing them, and pairing masks with images by name."""
+"""Folders of images: found whatever their case, listed, and masks paired with images by name."""
 
 import os
 from pathlib import Path
@@ -45,21 +45,29 @@ def layout_of(folder: Path) -> str | None:
     test = subfolder(folder, "test")
     if test is None:
         return None
-    if subfolder(folder, "valid"):
+    ungood = subfolder(test, "Ungood")
+    kinds = {kind.name.lower() for kind in subfolders(test)}
+    if subfolder(folder, "train") and kinds.difference(GOOD, ["ungood"]):
+        return "mvtec"  # its own `valid`, if there is one, is of no use here
+    # Ungood/img is medical even without `valid`, so that its masks are not passed over as MVTec's would be.
+    if subfolder(folder, "valid") or (ungood and subfolder(ungood, "img")):
         return "medical"
     if subfolder(folder, "train") or subfolder(folder, "ground_truth"):
         return "mvtec"
     # Only a test split: enough for scoring.
-    if subfolder(test, "Ungood") or (good := subfolder(test, "good")) and subfolder(good, "img"):
+    if ungood:
         return "medical"
-    return "mvtec" if subfolders(test) else None
+    return "mvtec" if kinds else None
 
 
 def images_in(folder: Path) -> list[Path]:
     """The image files of `folder` (of `folder/img` where that exists), sorted by name.
 
-    Suffixes in any case; hidden files, Thumbs.db and other kinds are passed over. Raises InputError if none is left.
+    Suffixes in any case; hidden files, Thumbs.db and other kinds are passed over. Raises InputError if none
+    is left.
     """
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}: put images there (tree: data/readme.md)")
     folder = subfolder(folder, "img") or folder
     files = sorted(entry.name for entry in os.scandir(folder) if _visible(entry.name) and not entry.is_dir())
     images = [folder / name for name in files if name.lower().endswith(SUFFIXES)]
@@ -73,8 +81,8 @@ def images_in(folder: Path) -> list[Path]:
 def pair_masks(images: list[Path], folder: Path) -> list[Path]:
     """The mask of every image, in the images' order, found by name in `folder`.
 
-    A mask bears the image's own name, or its stem with another suffix, or its stem and `_mask`. Raises InputError
-    naming an image without a mask, a mask without an image, or two masks for one image.
+    A mask bears the image's own name, or its stem with another suffix, or its stem and `_mask`. Raises
+    InputError naming an image without a mask, a mask without an image, or two masks for one image.
     """
     left = {mask.name: mask for mask in images_in(folder)}
     pairs = {image: left.pop(image.name) for image in images if image.name in left}
@@ -94,7 +102,7 @@ def pair_masks(images: list[Path], folder: Path) -> list[Path]:
     bare = [image for image in images if image not in pairs]
     if bare:
         raise InputError(
-            f"{bare[0]} has no mask in {folder}{_more(bare)}: add {bare[0].stem}.png or {bare[0].stem}_mask.png there, "
+            f"{bare[0]} has no mask in {folder}{_more(bare)}: add {bare[0].stem}.png there, "
             "or take the image away"
         )
     if left:

@@ -1,12 +1,13 @@
 """Images and masks: what a sample is, how files become tensors, and the check that they can be read.
 
-Images are read as the published code reads them (PIL, `convert("RGB")`): an alpha channel is dropped, a palette or 1-bit
-or CMYK image becomes RGB, an EXIF orientation is left alone (masks are drawn on the stored pixels), and of a file with
-several frames the first counts. Pixels deeper than 8 bits, which that conversion would clip, are scaled instead.
+Images are read as the published code reads them (PIL, `convert("RGB")`): an alpha channel is dropped, a
+palette or 1-bit or CMYK image becomes RGB, an EXIF orientation is left alone (masks are drawn on the stored
+pixels), and of a file with several frames the first counts. Pixels deeper than 8 bits, which that
+conversion would clip, are scaled instead.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import InterpolationMode, resize, to_tensor
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ BAR_FROM = 2000  # a progress bar when more files than this are checked
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, its label (0 normal, 1 abnormal), and the file of its mask (None: no mask, nothing marked)."""
+    """One image, its label (0 normal, 1 abnormal), and its mask's file (None: nothing marked)."""
 
     image: Path
     label: int
@@ -37,8 +38,8 @@ class Sample:
 def load_image(path: str | Path, size: int) -> torch.Tensor:
     """An image file -> float32 (3, size, size), RGB, in [0, 1]; bicubic, aspect ratio not kept.
 
-    16-bit and float images are grey and scaled by the range that holds them: 255 if no value exceeds it, else 65535
-    (float: 1 if no value exceeds 1). Raises InputError naming a file that can't be read.
+    16-bit and float images are grey and scaled by the range that holds them: 255 if no value exceeds it,
+    else 65535 (float: 1 if no value exceeds 1). Raises InputError naming a file that can't be read.
     """
     image = _decoded(Path(path))
     target = [size, size]
@@ -57,7 +58,7 @@ def load_mask(path: str | Path, size: int) -> torch.Tensor:
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
-    """An image file at its own size -> uint8 (H, W, 3), RGB; deep images scaled to 8 bits as in `load_image`."""
+    """An image file at its own size -> uint8 (H, W, 3), RGB; deep pixels scaled as in `load_image`."""
     image = _decoded(Path(path))
     if image.mode in DEEP_MODES:
         grey = (_unit_range(image, Path(path)) * 255).round().astype(np.uint8)
@@ -68,9 +69,9 @@ def read_rgb(path: str | Path) -> np.ndarray:
 def read_mask(path: str | Path) -> np.ndarray:
     """A mask file at its own size -> bool (H, W), True where abnormal.
 
-    Grey masks: more than half of the range (8 or 16 bits); where no value passes half, the values are class numbers
-    (0/1, or VisA's kinds of defect) and any but 0 counts. Coloured masks, palette or RGB: any colour but black.
-    Transparent pixels are background. Raises InputError naming a file that can't be read.
+    Grey masks: more than half of the range (8 or 16 bits); where no value passes half, the values are class
+    numbers (0/1, or VisA's kinds of defect) and any but 0 counts. Coloured masks, palette or RGB: any
+    colour but black. Transparent pixels are background. Raises InputError naming a file that can't be read.
     """
     image = _decoded(Path(path))
     if image.mode == "1" or image.mode == "L" or image.mode in DEEP_MODES:
@@ -89,7 +90,7 @@ def _foreground(values: np.ndarray) -> np.ndarray:
 
 
 class ImageSet(Dataset):
-    """Samples as tensors: image (3, size, size), mask (1, size, size) (all 0 without a mask file), label, index."""
+    """Samples as a dict: image (3, size, size), mask (1, size, size; 0 without a file), label, index."""
 
     def __init__(self, samples: Sequence[Sample], size: int):
         self.samples = tuple(samples)
@@ -109,8 +110,19 @@ class ImageSet(Dataset):
         }
 
 
+class Batches(DataLoader):
+    """A DataLoader whose workers' InputErrors arrive as the one line they were, without a traceback."""
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        try:
+            yield from super().__iter__()
+        except InputError as fault:
+            last = str(fault).strip().splitlines()[-1]
+            raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from fault
+
+
 def check(samples: Sequence[Sample], name: str) -> None:
-    """Open every file's header: InputError naming one that is no image, or a mask of another size than its image."""
+    """Read every header: InputError naming a file that is no image, or a mask of another size."""
     for sample in tqdm(
         samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM
     ):

@@ -1,8 +1,8 @@
-"""Industrial layouts: CLASS/{train/good,test/DEFECT,ground_truth/DEFECT} (MVTec AD, MPDD; BTAD says ok and ko),
-and VisA's CLASS/Data/{Images,Masks}/{Normal,Anomaly} with split_csv/1cls.csv beside the classes.
+"""Industrial layouts: CLASS/{train/good,test/DEFECT,ground_truth/DEFECT} (MVTec AD, MPDD; BTAD says ok and
+ko), and VisA's CLASS/Data/{Images,Masks}/{Normal,Anomaly} with split_csv/1cls.csv beside the classes.
 
-Normal support comes from the training images. There are no abnormal ones among them, so abnormal support is drawn from
-the test split over all kinds of defect and taken out of the images that are scored.
+Normal support comes from the training images. There are no abnormal ones among them, so abnormal support is
+drawn from the test split over all kinds of defect and taken out of the images that are scored.
 """
 
 import csv
@@ -22,7 +22,7 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     """Support and the test images that are not support; raises InputError for any fault of the tree."""
     train = _train(info, root)
     info, test = _test(info, root)
-    test_place = root / "test" if subfolder(root, "test") else root
+    test_place = subfolder(root, "test") or root
     pool = Pool(
         normal={sample.image.name: sample for sample in train},
         abnormal={_defect_name(sample): sample for sample in test if sample.label},
@@ -34,8 +34,8 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     scored = tuple(sample for sample in test if sample not in taken)
     if info.layout != "own" and taken and not any(sample.label for sample in scored):
         raise InputError(
-            f"{info.name}: {len(taken)} abnormal support images asked for, {len(taken)} in {test_place}: none would be "
-            f"left to score, use --abnormal_shot {len(taken) - 1} or less"
+            f"{info.name}: {len(taken)} abnormal support images asked for, {len(taken)} in {test_place}: "
+            f"none would be left to score, use --abnormal_shot {len(taken) - 1} or less"
         )
     check((*train, *test), info.name)
     return FewShotSet(info, support[0], support[1], scored, tally(info, "train", train, test, support))
@@ -50,7 +50,12 @@ def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, .
 
 def _train(info: ObjectInfo, root: Path) -> tuple[Sample, ...]:
     if layout_of(root) == "visa":
-        return tuple(sample for split, sample in _visa(info, root) if split == "train" and not sample.label)
+        normal = tuple(sample for split, sample in _visa(info, root) if split == "train" and not sample.label)
+        if not normal:
+            raise InputError(
+                f"1cls.csv names no normal training image of {root}: give some rows the split train"
+            )
+        return normal
     train = subfolder(root, "train")
     good = train and subfolder(train, *GOOD)
     if not good:
@@ -108,7 +113,9 @@ def _defects(kind: Path, truth: Path) -> list[Sample]:
 
 
 def _visa(info: ObjectInfo, root: Path) -> list[tuple[str, Sample]]:
-    """(split, sample) for every row of 1cls.csv that is about the class `root`, normal first, sorted by name."""
+    """(split, sample) for every row of 1cls.csv about the class `root`, normal first, sorted by name."""
+    if root.name in ("", ".."):
+        root = root.resolve()  # the class is the folder's name, and its table lies beside it
     table = root.parent / "split_csv" / "1cls.csv"
     if not table.is_file():
         raise InputError(
@@ -145,7 +152,8 @@ def _visa_row(table: Path, number: int, row: dict[str, str]) -> tuple[str, Sampl
     where = f"{table}, line {number}"
     if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
         raise InputError(
-            f"{where}: want split train or test and label normal or anomaly, found {row['split']}, {row['label']}"
+            f"{where}: want split train or test and label normal or anomaly, "
+            f"found {row['split']} and {row['label']}"
         )
     image = table.parent.parent / row["image"]
     mask = table.parent.parent / row["mask"] if row["mask"] else None

@@ -1,7 +1,8 @@
 """The medical layout, OBJ_AD/{valid,test}/{good,Ungood}/img, and few-shot sets from it.
 
-Masks lie in Ungood/anomaly_mask, or in Ungood/label as BMAD's authors publish them. Folder names in any case; images may
-also lie directly in good and Ungood. Masks of objects that have none in the protocol (Chest, ...) are not looked at.
+Masks lie in Ungood/anomaly_mask, or in Ungood/label as BMAD's authors publish them. Folder names in any
+case; images may also lie directly in good and Ungood. Masks of objects that have none in the protocol
+(Chest, ...) are not looked at.
 """
 
 from dataclasses import replace
@@ -17,7 +18,7 @@ MASK_FOLDERS = ("anomaly_mask", "label")
 
 
 def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
-    """Support from `root/valid`, every image of `root/test` to score; raises InputError for any fault of the tree."""
+    """Support from `root/valid`, `root/test` to score; raises InputError for any fault of the tree."""
     info = resolve_masks(info, root)
     valid = read_split(info, root, "valid")
     test = read_split(info, root, "test")

@@ -1,10 +1,10 @@
-"""Test splits of the medical layout: for zero-shot scoring, and all but the target's for zero-shot training."""
+"""Test splits of the medical layout: one for zero-shot scoring, the others for zero-shot training."""
 
 from pathlib import Path
 
 from dataset.images import Sample, check
 from dataset.medical_few import read_split, resolve_masks
-from dataset.registry import MEDICAL, SAME_IMAGES, TRANSFER, ObjectInfo, locate
+from dataset.registry import MEDICAL, SAME_IMAGES, TRANSFER, ObjectInfo, look_for
 from errors import InputError
 
 
@@ -17,7 +17,8 @@ def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, .
 
 
 def open_transfer(obj: str, data_path: Path) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
-    """The test splits of all medical objects found under `data_path` but `obj` and those that share its images.
+    """The test splits of all medical objects found under `data_path` but `obj` and those that share its
+    images.
 
     Raises InputError when there is none, since nothing could be trained on.
     """
@@ -26,14 +27,12 @@ def open_transfer(obj: str, data_path: Path) -> list[tuple[ObjectInfo, tuple[Sam
     for name in TRANSFER:
         if name in barred:
             continue
-        try:
-            root = locate(MEDICAL[name], data_path)
-        except InputError:
-            continue  # not on this disk: the transfer does with the others
-        sources.append(open_test(MEDICAL[name], root))
+        root = look_for(MEDICAL[name], data_path)
+        if root is not None:
+            sources.append(open_test(MEDICAL[name], root))
     if not sources:
         wanted = ", ".join(f"{name}_AD" for name in TRANSFER if name not in barred)
         raise InputError(
-            f"{data_path} holds no medical object other than {obj} to train on: put one or more of {wanted} there"
+            f"{data_path} holds no medical object other than {obj} to train on: put some of {wanted} there"
         )
     return sources

@@ -12,8 +12,9 @@ from errors import InputError
 class ObjectInfo:
     """One object of a benchmark, or a user's own.
 
-    `masks` is None for own data until its folder is read. `test` and `valid` are the published numbers of images
-    in the test split and in the split that the support comes from (industrial: `train/good`).
+    `masks` is None for own data until its folder is read. `test` and `valid` are the published numbers of
+    images in the test split and in the split that the support comes from (industrial: `train/good`); Solar's
+    are what its converter writes.
     """
 
     name: str  # "Brain", "mvtec/bottle", or the user's own name
@@ -138,14 +139,12 @@ def find(obj: str, data_path: str | Path, classname: str | None = None) -> Objec
 
 
 def locate(info: ObjectInfo, data_path: str | Path) -> Path:
-    """The folder that holds `info`'s splits, somewhere under `data_path`; InputError naming the places tried."""
+    """The folder of `info`'s splits, somewhere under `data_path`; InputError when it is not there."""
     data_path = Path(data_path)
     if info.layout == "own":
         return _own_root(info.name, data_path)
-    places = _places(info, data_path)
-    for place in places:
-        if place is not None and place.is_dir():
-            return place
+    if folder := look_for(info, data_path):
+        return folder
     if info.layout == "medical":
         wanted, mend = data_path / f"{info.name}_AD", "put the set there"
         if info.name == "Solar":
@@ -157,28 +156,26 @@ def locate(info: ObjectInfo, data_path: str | Path) -> Path:
     )
 
 
-def _places(info: ObjectInfo, data_path: Path) -> list[Path | None]:
-    """Where a benchmark's object may lie, likeliest first; None where a folder on the way is missing."""
+def look_for(info: ObjectInfo, data_path: str | Path) -> Path | None:
+    """A benchmark object's folder, under `data_path` or `data_path` itself; None if it is not there."""
+    data_path = Path(data_path)
     if info.layout == "medical":
         names = (f"{info.name}_AD", info.name)
-        return [subfolder(data_path, *names), _itself(data_path, names)]
+        return subfolder(data_path, *names) or _itself(data_path, names)
     family, name = info.name.split("/")
     family_folder = subfolder(data_path, *_FAMILY[family][2])
-    return [
-        family_folder and subfolder(family_folder, name),
-        subfolder(data_path, name),
-        _itself(data_path, (name,)),
-    ]
+    inside = subfolder(family_folder, name) if family_folder else None
+    return inside or subfolder(data_path, name) or _itself(data_path, (name,))
 
 
 def _itself(data_path: Path, names: tuple[str, ...]) -> Path | None:
     """`data_path` when it bears the object's own name, so that no class is read from another one's folder."""
-    own_name = data_path.resolve().name.lower()
-    return data_path if own_name in {name.lower() for name in names} else None
+    same = data_path.resolve().name.lower() in {name.lower() for name in names}
+    return data_path if same and data_path.is_dir() else None
 
 
 def _own_root(obj: str, data_path: Path) -> Path:
-    """The folder of a user's own object: DIR/NAME_AD, DIR/NAME or DIR itself, in a layout that can be read."""
+    """A user's own object: DIR/NAME_AD, DIR/NAME or DIR itself, whichever has a layout that is read."""
     parts = Path(obj).parts
     if not parts or Path(obj).is_absolute() or ".." in parts:
         raise InputError(f"--obj {obj!r} is not a name: name the object and give its folder with --data_path")

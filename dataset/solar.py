@@ -2,9 +2,10 @@
 
     python -m dataset.solar --out data
 
-writes data/Solar_AD in the medical layout, without masks. Cells that the experts found surely sound (probability 0) are
-normal, surely defective ones (probability 1) abnormal; the doubtful ones between are left out. Every tenth cell of each
-label and wafer type, in the package's order, goes to `valid`, the others to `test`. File names: NUMBER_mono.png or NUMBER_poly.png.
+writes data/Solar_AD in the medical layout, without masks. Cells that the experts found surely sound
+(probability 0) are normal, surely defective ones (probability 1) abnormal; the doubtful ones between are
+left out. Every tenth cell of each label and wafer type, in the package's order, goes to `valid`, the others
+to `test`. File names: NUMBER_mono.png or NUMBER_poly.png.
 """
 
 import argparse
@@ -22,9 +23,8 @@ from errors import InputError, exit_code
 
 VALID_EVERY = 10
 LABELS = {0.0: "good", 1.0: "Ungood"}
-Cells = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # images uint8 (N, H, W), probabilities (N,), wafer types (N,)
+# Images uint8 (N, H, W), probabilities (N,), wafer types (N,)
+Cells = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def read_cells() -> Cells:
@@ -51,7 +51,7 @@ def plan(probabilities: np.ndarray, kinds: np.ndarray) -> list[tuple[int, str]]:
 
 
 def convert(out: str | Path, cells: Cells | None = None) -> Path:
-    """Write OUT/Solar_AD and return it; it appears whole or not at all, and one that is there already is kept."""
+    """Write OUT/Solar_AD, whole or not at all, and return it; one that is there already is kept."""
     folder = Path(out) / "Solar_AD"
     if folder.exists():
         return folder
@@ -61,7 +61,7 @@ def convert(out: str | Path, cells: Cells | None = None) -> Path:
         for index, name in tqdm(plan(probabilities, kinds), "writing Solar_AD", unit="image", leave=False):
             file = draft / name
             file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(images[index]).save(file)
+            Image.fromarray(images[index]).save(file, compress_level=1)  # four times as fast, 16 % larger
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -15,7 +15,7 @@ SEED_FILES = Path(__file__).parent / "fewshot_seed"
 
 @dataclass(frozen=True)
 class FewShotSet:
-    """What a few-shot run reads: support images, and the images to score, which never hold a support image."""
+    """What a few-shot run reads: support images, and the images to score, of which none is support."""
 
     info: ObjectInfo
     support_normal: tuple[Sample, ...]
@@ -26,7 +26,7 @@ class FewShotSet:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for: k normal and `abnormal_shot` (None: k) abnormal images, and how to pick them."""
+    """What the user asked for: k normal and `abnormal_shot` (None: k) abnormal images, picked how."""
 
     shot: int
     abnormal_shot: int | None = None
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Pool:
-    """The images support may come from, by name (industrial abnormal ones: DEFECT/name), and where they lie."""
+    """What support may come from, by name (industrial abnormal images: DEFECT/name), and its places."""
 
     normal: Mapping[str, Sample]
     abnormal: Mapping[str, Sample]
@@ -64,10 +64,10 @@ def choose(
 ) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
     """Normal support, abnormal support, and in words where the choice comes from.
 
-    A stored selection (`fewshot_seed/OBJ/K-shot.txt`) wins unless `iterate` is -1; otherwise, or for more abnormal
-    images than it stores, the sorted names are drawn from with `seed`: normal first, then abnormal. The first k of one
-    shuffled order are taken, so a larger k keeps the images of a smaller one. Raises InputError when k is more than
-    there is, and for a stored selection that doesn't fit the folder.
+    A stored selection (`fewshot_seed/OBJ/K-shot.txt`) wins unless `iterate` is -1; otherwise, or for more
+    abnormal images than it stores, the sorted names are drawn from with `seed`: normal first, then
+    abnormal. The first k of one shuffled order are taken, so a larger k keeps the images of a smaller one.
+    Raises InputError when k is more than there is, and for a stored selection that doesn't fit the folder.
     """
     _enough(info, pool, request)
     rng = np.random.default_rng(request.seed)
@@ -100,8 +100,8 @@ def _enough(info: ObjectInfo, pool: Pool, request: Request) -> None:
     if request.abnormal > there:
         less = f"--abnormal_shot {there} or less, or " if there else ""
         raise InputError(
-            f"{info.name}: {request.abnormal} abnormal support images asked for, {there} in {pool.abnormal_place}: "
-            f"use {less}--abnormal_shot 0 for normal images alone"
+            f"{info.name}: {request.abnormal} abnormal support images asked for, "
+            f"{there} in {pool.abnormal_place}: use {less}--abnormal_shot 0 for normal images alone"
         )
 
 
@@ -152,9 +152,10 @@ def tally(
     test: Sequence[Sample],
     support: tuple[Sequence[Sample], Sequence[Sample], str],
 ) -> dict:
-    """The counts of a few-shot run: the split support comes from, the test split, the support, the scored images."""
+    """The counts of a few-shot run: support's split, the test split, the support, the scored images."""
     normal, abnormal, source = support
-    scored = [sample for sample in test if sample not in set(abnormal)]
+    taken = set(abnormal)
+    scored = [sample for sample in test if sample not in taken]
     return {
         "object": info.name,
         split: count(found, info.valid),
@@ -180,7 +181,5 @@ def describe(counts: dict) -> str:
 def _total(found: dict) -> str:
     total = found["normal"] + found["abnormal"]
     published = found["published"]
-    beside = (
-        "" if published is None else " as published" if published == total else f", published {published}"
-    )
+    beside = "" if published is None else f" of the benchmark's {published}"
     return f"{found['normal']} normal + {found['abnormal']} abnormal ({total}{beside})"

@@ -28,6 +28,9 @@ class Server(http.server.ThreadingHTTPServer):
         self.ranges: list[str | None] = []
         super().__init__(("127.0.0.1", 0), Handler)
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is part of these tests."""
+
     def url(self, path: str, answer: Answer) -> str:
         self.answers[path] = answer
         return f"http://127.0.0.1:{self.server_port}{path}"

@@ -1,0 +1,107 @@
+"""Trained adapters with the record of how they came about: written whole, read without unpickling anything but data."""
+
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from decoder import HEADS
+from errors import InputError
+from files import writing
+from scoring import Calibration
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Adapters after one epoch: {"seg_adapters": {...}, "det_adapters": {...}}, and the support's calibration."""
+
+    epoch: int
+    adapters: dict[str, dict[str, Tensor]]
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`last` is the last epoch; `best` the one selected on the test set, if there is one; a file published by
+    others has adapters only: no record, no calibration."""
+
+    last: Stage
+    best: Stage | None
+    record: dict | None
+
+
+def write(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write a .pth file that loads with `weights_only=True`: tensors, numbers, strings, lists and dicts.
+
+    The last epoch's adapters lie at the top under the published names, so other code can read them too.
+    """
+    content = {
+        "format": FORMAT,
+        "record": checkpoint.record,
+        **checkpoint.last.adapters,
+        "epoch": checkpoint.last.epoch,
+        "calibration": _plain(checkpoint.last.calibration),
+    }
+    if checkpoint.best is not None:
+        best = checkpoint.best
+        content["best"] = {**best.adapters, "epoch": best.epoch, "calibration": _plain(best.calibration)}
+    with writing(path) as draft:
+        torch.save(content, draft)
+
+
+def _plain(calibration: Calibration | None) -> dict | None:
+    return None if calibration is None else asdict(calibration)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours, or adapters published by MVFA-AD (.pth, or .safetensors with dotted names).
+
+    Raises InputError if the file is missing, damaged, or holds no adapters.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"no checkpoint {path}; train first (train_few.py, train_zero.py) or name one with --ckpt"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            content = _nested(load_file(path))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as fault:
+        raise InputError(
+            f"{path} holds more than tensors and plain data, or is damaged; it was not opened"
+        ) from fault
+    except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as fault:
+        raise InputError(f"{path} is damaged or no checkpoint; train again or fetch it again") from fault
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in HEADS):
+        raise InputError(f"{path} holds no adapters: 'seg_adapters' and 'det_adapters' are missing")
+    try:
+        best = content.get("best")
+        return Checkpoint(_stage(content), None if best is None else _stage(best), content.get("record"))
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise InputError(f"{path} is not laid out as this version writes checkpoints: {fault!r}") from fault
+
+
+def _stage(content: dict) -> Stage:
+    calibration = content.get("calibration")
+    return Stage(
+        epoch=int(content.get("epoch", 0)),
+        adapters={name: content[name] for name in HEADS},
+        calibration=None if calibration is None else Calibration.from_plain(calibration),
+    )
+
+
+def _nested(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Dotted names to one dict a head."""
+    nested = {}
+    for name, tensor in flat.items():
+        head, _, rest = name.partition(".")
+        nested.setdefault(head, {})[rest] = tensor
+    return nested

@@ -1,0 +1,149 @@
+"""Readings of a test set to figures, and readings of the support to the thresholds that figures are given at."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+import metrics
+from errors import InputError
+from scoring import (
+    BRANCHES,
+    Calibration,
+    Readings,
+    map_scale,
+    max_scores,
+    mean_scale,
+    mean_scores,
+    scaled_maps,
+)
+
+NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which tokens say what of an object's images.
+
+    maps: readings whose full-size maps are the anomaly maps (seg tokens; det tokens of an object without masks).
+    scores: readings whose mean is the image score; None where the map's maximum is it.
+    """
+
+    maps: Readings
+    scores: Readings | None
+
+    def image_scores(self, size: int, calibration: Calibration | None = None) -> dict[str, Tensor]:
+        """Image scores (N,) by branch, scaled over these images, or as the calibration scales."""
+        if self.scores is None:
+            scale = map_scale(self.maps, size) if calibration is None else calibration.maps
+            return max_scores(self.maps, scale, size)
+        scale = mean_scale(self.scores, size) if calibration is None else calibration.means
+        return mean_scores(self.scores, scale, size)
+
+
+def views(readings: dict[str, Readings], masks: bool, transfer: bool = False) -> Views:
+    """The views of few-shot scoring, or of zero-shot transfer, from readings by head ("seg", "det").
+
+    With masks, few-shot scores are maxima of the seg maps; transfer scores are means of the det tokens. Without
+    masks everything comes from the det tokens (the paper's "Scoring" and "Zero-shot transfer").
+    """
+    if not masks:
+        return Views(readings["det"], readings["det"])
+    return Views(readings["seg"], readings["det"] if transfer else None)
+
+
+def heads(masks: bool, transfer: bool = False) -> tuple[str, ...]:
+    """The heads whose readings `views` needs."""
+    if not masks:
+        return ("det",)
+    return ("seg", "det") if transfer else ("seg",)
+
+
+def evaluate(
+    seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int, calibration: Calibration | None
+) -> dict[str, dict[str, float]]:
+    """Figures by branch over a test set: labels (N,) in {0, 1}, masks bool (N, S, S) or None.
+
+    Scores are min-max scaled over the test set as published; sensitivity and specificity are at the calibration's
+    threshold, on scores scaled by the calibration. Raises InputError when a score is not a number.
+    """
+    figures = {}
+    judged = {} if calibration is None else seen.image_scores(size, calibration)
+    for branch, scores in seen.image_scores(size).items():
+        found = _finite(metrics.image_metrics, scores.numpy(), labels)
+        figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
+        if branch in judged:
+            threshold = calibration.image[branch]
+            figures[branch] |= metrics.at_threshold(judged[branch].numpy(), labels, threshold)
+    if masks is not None:
+        for branch, maps in full_maps(seen.maps, size).items():
+            found = _finite(metrics.pixel_metrics, maps, masks)
+            figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
+    return figures
+
+
+def full_maps(readings: Readings, size: int) -> dict[str, np.ndarray]:
+    """By branch, all maps (N, S, S) float32, scaled over these images."""
+    parts = list(scaled_maps(readings, map_scale(readings, size), size))
+    return {branch: np.concatenate([part[branch].numpy() for part in parts]) for branch in parts[0]}
+
+
+def selection(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int) -> dict[str, float]:
+    """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
+    branch = main_branch(seen.maps)
+    value = {
+        "image_auroc": _finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)[
+            "auroc"
+        ]
+    }
+    if masks is not None:
+        maps = full_maps(seen.maps, size)[branch]
+        value["pixel_auroc"] = _finite(metrics.pixel_metrics, maps, masks)["auroc"]
+    return value
+
+
+def main_branch(readings: Readings) -> str:
+    """The branch that stands for the run: the fusion, or the only one that is on."""
+    if readings.zero is not None and readings.few is not None:
+        return "fused"
+    return "few" if readings.zero is None else "zero"
+
+
+def calibrate(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int) -> Calibration:
+    """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None."""
+    maps = map_scale(seen.maps, size)
+    means = maps if seen.scores is None else mean_scale(seen.scores, size)
+    own = Calibration(maps, means, {}, {})
+    image, pixel = {}, {}
+    for branch, scores in seen.image_scores(size, own).items():
+        image[branch] = _threshold(scores.numpy(), labels)
+    for branch, values in full_maps(seen.maps, size).items():
+        pixel[branch] = _pixel_threshold(values, labels, masks)
+    return Calibration(maps, means, image, pixel)
+
+
+def _threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Half-way between the F1-max score and the next lower one; without abnormal scores just above the highest."""
+    if not labels.any():
+        return float(np.nextafter(scores.max(), np.float32(np.inf)))
+    best = _finite(metrics.image_metrics, scores, labels)["threshold"]
+    lower = scores[scores < best]
+    return float((best + lower.max()) / 2) if lower.size else float(best)
+
+
+def _pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
+    """F1-max over the support's pixels, or a high quantile of its normal images' pixels where no mask is."""
+    if masks is not None and masks.any():
+        return float(_finite(metrics.pixel_metrics, maps, masks)["threshold"])
+    normal = maps[labels == 0]
+    return float(np.quantile(normal, NORMAL_QUANTILE)) if normal.size else float("nan")
+
+
+def _finite(metric: object, *arrays: np.ndarray) -> dict[str, float]:
+    """A metric of arrays, or InputError when a score is not a number."""
+    try:
+        return metric(*arrays)
+    except ValueError as fault:
+        raise InputError(
+            f"the model's scores are not finite ({fault}); train with a lower --learning_rate"
+        ) from fault

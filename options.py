@@ -1,0 +1,245 @@
+"""Every option and every default, once. Scripts take a namespace from here; checkpoints store it as a plain dict."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import CLIP
+from errors import InputError
+from madff import ADAPTERS, AXES, BRANCHES
+
+PROTOCOLS = ("paper", "sound")
+DEMO_MODEL, DEMO_PRETRAIN, DEMO_DATA = "ViT-T-16-demo", "demo", "data/demo"
+
+# What decides the numbers of a trained model. Test scripts read these back from the checkpoint.
+MODEL_OPTIONS = (
+    "model_name",
+    "pretrain",
+    "img_size",
+    "features_list",
+    "adapter",
+    "madff",
+    "madff_axis",
+    "protocol",
+)
+SUPPORT_OPTIONS = ("shot", "abnormal_shot", "iterate", "seed", "classname", "demo")
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    """The options that all scripts share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--obj",
+        default="Brain",
+        help="Brain, Liver, ..., mvtec/bottle, mvtec (all its classes), or a name of your own",
+    )
+    data.add_argument(
+        "--data_path",
+        type=Path,
+        default=Path("data"),
+        help="folder that holds Brain_AD, mvtec, ..., or your own images",
+    )
+    data.add_argument(
+        "--classname", help="words for the prompts, e.g. 'solar cell'; default: the object's own"
+    )
+    data.add_argument(
+        "--demo",
+        action="store_true",
+        help="the embedded demo CLIP on generated images (made in data/demo when missing)",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model_name", default="ViT-L-14-336", help=f"{', '.join(CLIP.model_names())}, or a config JSON"
+    )
+    model.add_argument(
+        "--pretrain",
+        default="openai",
+        help="which published weights: openai, laion400m, laion2b, datacomp, ...",
+    )
+    model.add_argument("--clip_path", type=Path, help="a weights file of your own, instead of --pretrain's")
+    model.add_argument(
+        "--trust_weights",
+        action="store_true",
+        help="open a TorchScript archive whose sha256 is not an official one",
+    )
+    model.add_argument("--offline", action="store_true", help="never fetch weights")
+    model.add_argument("--img_size", type=positive, default=240, help="pixels a side")
+    model.add_argument(
+        "--features_list",
+        type=positive,
+        nargs="+",
+        help="blocks with adapters; default: quarters of the depth (6 12 18 24)",
+    )
+    model.add_argument("--adapter", choices=ADAPTERS, default="madff")
+    model.add_argument(
+        "--madff", choices=BRANCHES, nargs="*", default=list(BRANCHES), help="attention branches that are on"
+    )
+    model.add_argument(
+        "--madff_axis", choices=AXES, default="sequence", help="token: what the released code computes"
+    )
+    model.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="paper",
+        help="sound: CLIP's normalisation, QuickGELU for OpenAI's weights",
+    )
+    model.add_argument("--prompts", default="all", help="base, llm, all, or a JSON file")
+    run = parser.add_argument_group("run")
+    run.add_argument("--seed", type=int, default=111)
+    run.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
+    run.add_argument("--num_workers", type=int, default=0, help="processes that read images")
+    run.add_argument(
+        "--results_path", type=Path, default=Path("results"), help="folder for results.json and results.csv"
+    )
+    run.add_argument(
+        "--save_images", type=Path, metavar="DIR", help="write a picture of every test image's map into DIR"
+    )
+    return parser
+
+
+def _few(parser: argparse.ArgumentParser) -> None:
+    """The options of few-shot scripts."""
+    few = parser.add_argument_group("few-shot")
+    few.add_argument(
+        "--shot", type=positive, default=4, help="normal support images, and as many abnormal ones"
+    )
+    few.add_argument(
+        "--abnormal_shot",
+        type=int,
+        help="abnormal support images; default: as many as --shot; 0: memory bank on the bare trunk",
+    )
+    few.add_argument(
+        "--iterate", type=int, default=0, help="line of the published selection; -1 draws with --seed"
+    )
+    few.add_argument(
+        "--branches",
+        choices=("few", "zero", "both"),
+        default="both",
+        help="what is scored: memory bank, prompts, both",
+    )
+
+
+def _train(parser: argparse.ArgumentParser, save_path: str, batch_size: int, learning_rate: float) -> None:
+    """The options of training scripts."""
+    train = parser.add_argument_group("training")
+    train.add_argument("--epoch", type=int, default=50, help="0 trains nothing and evaluates")
+    train.add_argument("--batch_size", type=positive, default=batch_size)
+    train.add_argument("--learning_rate", type=float, default=learning_rate)
+    train.add_argument(
+        "--eval_every",
+        type=int,
+        default=1,
+        help="epochs between evaluations; 0: only at the end, no best epoch",
+    )
+    train.add_argument("--save_path", type=Path, default=Path(save_path), help="folder for the checkpoint")
+    train.add_argument("--save_model", type=int, choices=(0, 1), default=1)
+    train.add_argument("--log_dir", type=Path, default=Path("runs"), help="folder for TensorBoard scalars")
+
+
+def _test(parser: argparse.ArgumentParser, save_path: str) -> None:
+    """The options of test scripts."""
+    test = parser.add_argument_group("checkpoint")
+    test.add_argument(
+        "--ckpt", type=Path, help="adapter file, ours or a published one; default: the one in --save_path"
+    )
+    test.add_argument("--save_path", type=Path, default=Path(save_path), help="folder where training put it")
+    test.add_argument("--batch_size", type=positive, default=16)
+
+
+def positive(text: str) -> int:
+    """An argparse type: a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse, note in `given` which options were said in so many words, and settle what --demo implies."""
+    args = parser.parse_args(argv)
+    parser.set_defaults(**dict.fromkeys(vars(args), argparse.SUPPRESS))
+    args.given = sorted(
+        name for name, value in vars(parser.parse_args(argv)).items() if value != argparse.SUPPRESS
+    )
+    if min(getattr(args, "epoch", 0), getattr(args, "eval_every", 0)) < 0:
+        raise InputError("--epoch and --eval_every must not be negative")
+    if getattr(args, "branches", "few") == "zero" and args.abnormal_shot == 0:
+        raise InputError(
+            "--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out"
+        )
+    if args.demo:
+        imply_demo(args)
+    return args
+
+
+def imply_demo(args: argparse.Namespace) -> None:
+    """The demo's model and data, and names drawn by the seed, wherever nothing else was asked for."""
+    implied = {
+        "model_name": DEMO_MODEL,
+        "pretrain": DEMO_PRETRAIN,
+        "data_path": Path(DEMO_DATA),
+        "iterate": -1,
+    }
+    for name, value in implied.items():
+        if hasattr(args, name) and name not in args.given:
+            setattr(args, name, value)
+
+
+def train_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of train_few.py."""
+    parser = _parser("Train adapters on k normal and k abnormal images, evaluate on the test split.")
+    _few(parser)
+    _train(parser, "ckpt/few-shot", batch_size=1, learning_rate=1e-3)
+    return _parse(parser, argv)
+
+
+def test_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of test_few.py."""
+    parser = _parser("Evaluate few-shot adapters on the test split.")
+    _few(parser)
+    _test(parser, "ckpt/few-shot")
+    return _parse(parser, argv)
+
+
+def train_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of train_zero.py."""
+    parser = _parser("Train adapters on all other medical objects, evaluate on the one they have never seen.")
+    _train(parser, "ckpt/zero-shot", batch_size=16, learning_rate=1e-4)
+    return _parse(parser, argv)
+
+
+def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of test_zero.py."""
+    parser = _parser("Evaluate adapters trained on other objects.")
+    _test(parser, "ckpt/zero-shot")
+    return _parse(parser, argv)
+
+
+def recall(args: argparse.Namespace, record: dict | None, source: Path) -> argparse.Namespace:
+    """Options for testing a checkpoint: those it was trained with, and those given now where that makes sense.
+
+    A file published by others has no record: then the options are as given. Raises InputError when an option that
+    decides the numbers is given otherwise than the checkpoint has it.
+    """
+    if record is None:
+        return args
+    trained, merged = record["options"], dict(vars(args))
+    for name in (*FITTED, *FOLLOWED):
+        if name not in trained or name not in merged:
+            continue
+        value = trained[name]
+        if name in args.given and name in FITTED and merged[name] != value:
+            flag = " ".join(map(str, merged[name])) if isinstance(merged[name], list) else merged[name]
+            raise InputError(f"{source} was trained with --{name} {value}, not {flag}; leave --{name} out")
+        if name not in args.given:
+            merged[name] = Path(value) if name.endswith("_path") and value is not None else value
+    return argparse.Namespace(**merged)
+
+
+def plain(args: argparse.Namespace) -> dict:
+    """The options as JSON can hold them, without the list of those given."""
+    options = {name: value for name, value in vars(args).items() if name != "given"}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}

@@ -1,0 +1,124 @@
+"""The optimisation that few-shot and zero-shot training share, and the support images in all their variants."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from checkpoint import Stage
+from dataset import FewShotSet, Sample, load_image, load_mask
+from errors import InputError
+from evaluation import Views
+from loss import adapter_loss
+from system import System
+from utils import VARIANTS, augment
+
+BETAS = (0.5, 0.999)  # of Adam
+
+
+@dataclass(frozen=True)
+class Support:
+    """Every variant of every support image: the abnormal ones first, all images of one variant together."""
+
+    images: Tensor  # (V, 3, S, S) in [0, 1]
+    masks: Tensor  # (V, 1, S, S) in {0, 1}
+    labels: Tensor  # (V,) in {0, 1}
+    source: Tensor  # (V,) which image a variant is of
+    variant: Tensor  # (V,) which of the 11 it is
+
+    @property
+    def normal(self) -> Tensor:
+        """Rows of the normal variants."""
+        return (self.labels == 0).nonzero()[:, 0]
+
+
+def load_support(data: FewShotSet, size: int) -> Support:
+    """Read and augment the support (the paper's "Few-shot training")."""
+    columns = [
+        _variants(samples, size) for samples in (data.support_abnormal, data.support_normal) if samples
+    ]
+    images, masks, labels, source, variant = (torch.cat(part) for part in zip(*columns, strict=True))
+    source = source + len(data.support_abnormal) * (labels == 0)
+    return Support(images, masks, labels, source, variant)
+
+
+def _variants(samples: tuple[Sample, ...], size: int) -> tuple[Tensor, ...]:
+    """Images, masks, labels, image numbers and variant numbers of samples of one label, variant by variant."""
+    pairs = []
+    for sample in samples:
+        mask = torch.zeros(1, size, size) if sample.mask is None else load_mask(sample.mask, size)
+        pairs.append(augment(load_image(sample.image, size), mask))
+    images, masks = (torch.stack(part, dim=1).flatten(0, 1) for part in zip(*pairs, strict=True))
+    labels = torch.full((len(images),), float(samples[0].label))
+    source = torch.arange(len(samples)).repeat(VARIANTS)
+    return images, masks, labels, source, torch.arange(VARIANTS).repeat_interleave(len(samples))
+
+
+class Trainer:
+    """Adam for the seg and for the det adapters, one step at a time."""
+
+    def __init__(self, system: System, learning_rate: float) -> None:
+        self.system = system
+        self.optimizers = [
+            torch.optim.Adam(adapters.parameters(), lr=learning_rate, betas=BETAS)
+            for adapters in (system.decoder.seg_adapters, system.decoder.det_adapters)
+        ]
+
+    def step(self, images: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> float:
+        """One step on images (B, 3, S, S), labels (B,), masks (B, 1, S, S) or None; gives the loss before it.
+
+        Raises InputError when the loss is no longer a number.
+        """
+        device = self.system.device
+        decoded = self.system.decode(images)
+        loss = adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
+        value = loss.item()
+        if not math.isfinite(value):
+            raise InputError(
+                f"the loss became {value}; train with a lower --learning_rate (nothing was saved)"
+            )
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return value
+
+
+def shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterable[Tensor]:
+    """Row numbers 0 to count - 1 in a new random order, a batch at a time."""
+    return torch.randperm(count, generator=generator).split(batch_size)
+
+
+@dataclass
+class Course:
+    """What training has come to: the last epoch's stage, and the best one by the test set."""
+
+    last: Stage
+    best: Stage | None = None
+    best_seen: Views | None = None
+    best_value: float = -math.inf
+
+    def offer(self, stage: Stage, seen: Views, value: float) -> None:
+        """Keep the stage if it scores higher on the test set than all before it."""
+        if value > self.best_value:
+            self.best, self.best_seen, self.best_value = stage, seen, value
+
+
+class Log:
+    """TensorBoard scalars of one run."""
+
+    def __init__(self, folder: object) -> None:
+        self.writer = SummaryWriter(str(folder))
+
+    def add(self, epoch: int, **values: float) -> None:
+        """One epoch's scalars."""
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, epoch)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self.writer.close()
