@@ -129,7 +129,7 @@ class FewShotRun:
             "adapter": self.system.decoder.kind,
             "seconds": round(seconds, 1),
             "device": str(self.system.device),
-            "environment": report.environment(),
+            "environment": report.environment(self.system.device),
         }
 
 

@@ -2,8 +2,8 @@
 
 A panel shows input | ground truth | anomaly map | overlay | predicted mask at the image's own resolution,
 above a strip with the file's name, the score, the verdict and the colour bar. Colours mean the same in every
-panel of a run, since the caller gives one scale (the support's calibrated range) for all: a normal image stays
-dark.
+panel of a run, since the caller gives one scale for all (the support's calibrated range): a normal image
+stays dark.
 """
 
 import hashlib

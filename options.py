@@ -160,10 +160,9 @@ def positive(text: str) -> int:
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse, note in `given` which options were said in so many words, and settle what --demo implies."""
     args = parser.parse_args(argv)
-    parser.set_defaults(**dict.fromkeys(vars(args), argparse.SUPPRESS))
-    args.given = sorted(
-        name for name, value in vars(parser.parse_args(argv)).items() if value != argparse.SUPPRESS
-    )
+    unsaid = object()
+    parser.set_defaults(**dict.fromkeys(vars(args), unsaid))
+    args.given = sorted(name for name, value in vars(parser.parse_args(argv)).items() if value is not unsaid)
     if min(getattr(args, "epoch", 0), getattr(args, "eval_every", 0)) < 0:
         raise InputError("--epoch and --eval_every must not be negative")
     if getattr(args, "branches", "few") == "zero" and args.abnormal_shot == 0:

@@ -46,8 +46,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "kornia", 
 class Outcome:
     """What one object's test images gave at one epoch.
 
-    selected: "last" (the end of training, fixed before the test set was seen) or "best" (chosen on the test set).
-    branches: "zero", "few", "fused" (those that ran) -> metrics by the names in COLUMNS; others are stored too.
+    selected: "last" (the end of training, whatever the test set says) or "best" (chosen on the test set).
+    branches: "zero", "few", "fused" (those that ran) -> metrics, named as in COLUMNS (others are stored).
     """
 
     obj: str
@@ -240,7 +240,7 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | None]:
 
 
 def commit(folder: Path) -> str | None:
-    """The git commit that `folder` is the checkout of, with " and changes" if files differ; None without git."""
+    """The git commit that `folder` is a checkout of, " and changes" behind it if files differ; else None."""
     found = _output("git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD")
     if found is None:
         return None

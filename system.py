@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 import CLIP
 import dataset
 import prompt
 from CLIP import weights
-from dataset import ImageSet, ObjectInfo, Sample, demo, load_mask
+from dataset import Batches, ImageSet, ObjectInfo, Sample, demo, load_mask
 from decoder import Decoded, MDecoder, default_taps
 from errors import InputError
 from scoring import MemoryBank, Readings, read
@@ -155,7 +154,7 @@ def survey(
     """Grid values of all samples by head, in their order; images are decoded ahead by `workers` processes."""
     images = ImageSet([replace(sample, mask=None) for sample in samples], system.size)
     pinned = system.device.type == "cuda"
-    batches = DataLoader(images, batch_size, num_workers=workers, pin_memory=pinned)
+    batches = Batches(images, batch_size, num_workers=workers, pin_memory=pinned)
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=len(samples) < BAR_FROM)
     parts = [system.read(batch["image"], heads, text, banks) for batch in bar]
     return {head: Readings.join([part[head] for part in parts]) for head in heads}

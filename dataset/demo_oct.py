@@ -1,10 +1,10 @@
 """Drawn optical coherence tomography: B-scans of a retina, healthy or with fluid, drusen or new vessels.
 
-A scan is built from the bottom up. Bruch's membrane is a curve; every layer above it is a thickness along the
-picture's columns. A lesion that lifts the retina (fluid, detachment, drusen) is a layer that has no thickness in a
-healthy eye, so its mask is exactly the pixels that it fills; cysts are shapes cut into the finished layers.
-`draw_resc` imitates wide, grainy scans; `draw_oct2017` squarer, averaged scans with the white margins that
-straightening leaves.
+A scan is built from the bottom up. Bruch's membrane is a curve; every layer above it is a thickness along
+the picture's columns. A lesion that lifts the retina (fluid, detachment, drusen) is a layer that has no
+thickness in a healthy eye, so its mask is exactly the pixels that it fills; cysts are shapes cut into the
+finished layers. `draw_resc` imitates wide, grainy scans; `draw_oct2017` squarer, averaged scans with the white
+margins that straightening leaves.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,6 @@ import numpy as np
 from dataset.demo_draw import (
     Drawing,
     blob,
-    blur,
     chance,
     exposure,
     fill,
@@ -90,12 +89,12 @@ class Scan:
 
 
 def draw_resc(rng: np.random.Generator, abnormal: bool) -> Drawing:
-    """A wide, grainy macular scan, uint8 (256, 320); fluid under or in the retina, or a detached epithelium."""
+    """A wide, grainy macular scan, uint8 (256, 320); fluid under or in the retina, detached epithelium."""
     return _draw(rng, abnormal, RESC)
 
 
 def draw_oct2017(rng: np.random.Generator, abnormal: bool) -> Drawing:
-    """An averaged macular scan, uint8 (248, 256); drusen, new vessels from the choroid, or diabetic oedema."""
+    """An averaged macular scan, uint8 (248, 256); drusen, choroidal new vessels, diabetic oedema."""
     return _draw(rng, abnormal, OCT2017)
 
 
@@ -129,7 +128,7 @@ def _retina(rng: np.random.Generator, protocol: Protocol) -> Scan:
     fovea = uniform(rng, -0.4, 0.4) if chance(rng, 0.85) else None
     pit = np.zeros_like(x)
     if fovea is not None:
-        pit = uniform(rng, 0.6, 1.0) * np.exp(-np.abs((x - fovea) / uniform(rng, 0.13, 0.24)) ** 1.7)
+        pit = uniform(rng, 0.6, 1.0) * np.exp(-(np.abs((x - fovea) / uniform(rng, 0.13, 0.24)) ** 1.7))
     total = height * uniform(rng, *protocol.thickness)
     nasal = uniform(rng, -0.6, 0.6)  # the nerve fibres thicken towards the optic disc
     thickness, level = {}, {}
@@ -150,13 +149,23 @@ def _retina(rng: np.random.Generator, protocol: Protocol) -> Scan:
 def _bump(rng: np.random.Generator, width: int, centre: float, half: float, power: float) -> np.ndarray:
     """A dome along the columns, float32 (W,), 1 at its top and 0 outside centre +- half; a little uneven."""
     x = (np.arange(width, dtype=np.float32) - centre) / half
+    inside = np.abs(x) < 1
     x = x + uniform(rng, -0.2, 0.2) * (1 - x * x)
-    dome = np.clip(1 - x * x, 0, 1) ** power
+    dome = np.clip(1 - x * x, 0, 1) ** power * inside
     return dome * (1 + 0.10 * noise(rng, (1, width), max(half / 2, 3.0))[0])
 
 
+def _lift(scan: Scan, name: str, rise: np.ndarray) -> None:
+    """Thicken a layer by `rise` (W,) pixels; softer layers above give way, so the surface rises smoothly."""
+    scan.thickness[name] += rise
+    slack = cv2.GaussianBlur(rise[None], (0, 0), sigmaX=12, borderType=cv2.BORDER_REPLICATE)[0] - rise
+    for layer, share in (("outer nuclear", 0.5), ("inner nuclear", 0.1), ("ganglion", 0.4)):
+        room = scan.thickness[layer]
+        scan.thickness[layer] = np.maximum(room + share * slack, 0.3 * room)
+
+
 def _centre(rng: np.random.Generator, scan: Scan, reach: float) -> float:
-    """A column for a lesion: anywhere that leaves it `reach` pixels to the sides, more often near the fovea."""
+    """A column for a lesion that leaves it `reach` pixels to the sides, more often near the fovea."""
     width = scan.shape[1]
     column = rng.uniform(0.12, 0.88) * width
     if scan.fovea is not None and chance(rng, 0.5):
@@ -172,7 +181,7 @@ def _subretinal_fluid(rng: np.random.Generator, scan: Scan, faint: bool, centre:
     tall = uniform(rng, 7, 12) if faint else uniform(rng, 12, 38)
     centre = _centre(rng, scan, half) if centre is None else centre
     dome = _bump(rng, scan.shape[1], centre, half, uniform(rng, 0.7, 1.5))
-    scan.thickness["subretinal fluid"] += np.float32(tall) * dome
+    _lift(scan, "subretinal fluid", np.float32(tall) * dome)
     scan.level["subretinal fluid"][:] = uniform(rng, 0.15, 0.19) if faint else uniform(rng, 0.03, 0.10)
     scan.level["photoreceptor line"] *= 1 - 0.4 * np.clip(dome * 3, 0, 1)
 
@@ -182,9 +191,9 @@ def _detachment(rng: np.random.Generator, scan: Scan, faint: bool, centre: float
     tall = uniform(rng, 7, 11) if faint else uniform(rng, 14, 42)
     centre = _centre(rng, scan, half) if centre is None else centre
     dome = _bump(rng, scan.shape[1], centre, half, uniform(rng, 0.45, 1.0))
-    scan.thickness["detachment"] += np.float32(tall) * dome
-    serous = chance(rng, 0.6)
-    scan.level["detachment"][:] = uniform(rng, 0.05, 0.14) if serous and not faint else uniform(rng, 0.25, 0.38)
+    _lift(scan, "detachment", np.float32(tall) * dome)
+    serous = chance(rng, 0.6) and not faint
+    scan.level["detachment"][:] = uniform(rng, 0.05, 0.14) if serous else uniform(rng, 0.25, 0.38)
     # The epithelium is stretched over the dome, and the nuclear layer above it pressed flat.
     scan.thickness["outer nuclear"] *= 1 - 0.35 * np.clip(dome, 0, 1)
 
@@ -214,7 +223,8 @@ def _cysts(rng: np.random.Generator, scan: Scan, faint: bool, exudates: bool = F
             if tall > 2.0 and chance(rng, 0.88):
                 middle = tops[top][column] + room * uniform(rng, 0.44, 0.56)
                 wide = min(step * uniform(rng, 0.42, 0.7), 3.0 * tall)
-                points = outline(rng, (column, float(middle)), (wide, tall), 0.12, 4, uniform(rng, -0.2, 0.2), 32)
+                lean = uniform(rng, -0.2, 0.2)
+                points = outline(rng, (column, float(middle)), (wide, tall), 0.12, 4, lean, 32)
                 alpha = np.maximum(alpha, fill(scan.shape, points))
             x += step * uniform(rng, 0.8, 1.5)
     if not alpha.any():  # a thin retina leaves room for one hole only
@@ -240,14 +250,14 @@ def _drusen(rng: np.random.Generator, scan: Scan, faint: bool) -> None:
     """A row of small domes under the pigment epithelium."""
     width = scan.shape[1]
     centre, spread = _centre(rng, scan, 40), uniform(rng, 20, 75)
-    count = int(rng.integers(3, 6)) if faint else int(rng.integers(3, 10))
+    count = int(rng.integers(3, 6)) if faint else int(rng.integers(4, 10))
     total = np.zeros(width, np.float32)
     for place in centre + spread * rng.uniform(-1, 1, count):
-        half = uniform(rng, 6, 10) if faint else uniform(rng, 7, 17)
-        tall = uniform(rng, 4, 6) if faint else uniform(rng, 0.6, 1.25) * half
+        half = uniform(rng, 8, 12) if faint else uniform(rng, 8, 20)
+        tall = uniform(rng, 5, 7) if faint else min(uniform(rng, 0.65, 1.3) * half, 20)
         dome = _bump(rng, width, float(np.clip(place, 8, width - 8)), half, uniform(rng, 0.6, 1.1))
         total = np.maximum(total, np.float32(tall) * dome)
-    scan.thickness["detachment"] += total
+    _lift(scan, "detachment", total)
     scan.level["detachment"][:] = uniform(rng, 0.34, 0.55)
     raised = np.clip(total / 5, 0, 1)
     scan.level["photoreceptor line"] *= 1 - uniform(rng, 0.2, 0.6) * raised
@@ -258,12 +268,12 @@ def _drusen(rng: np.random.Generator, scan: Scan, faint: bool) -> None:
 def _new_vessels(rng: np.random.Generator, scan: Scan, faint: bool) -> None:
     """A ragged, bright membrane that breaks through the pigment epithelium, often with fluid beside it."""
     width = scan.shape[1]
-    half = uniform(rng, 18, 28) if faint else uniform(rng, 26, 62)
+    half = uniform(rng, 22, 32) if faint else uniform(rng, 26, 62)
     centre = _centre(rng, scan, half)
     ragged = 1 + 0.35 * noise(rng, (1, width), 9, 2)[0]
     dome = np.clip(_bump(rng, width, centre, half, 0.8) * ragged, 0, 1.6)
-    tall = uniform(rng, 7, 11) if faint else uniform(rng, 13, 30)
-    scan.thickness["detachment"] += np.float32(tall) * dome
+    tall = uniform(rng, 9, 13) if faint else uniform(rng, 14, 32)
+    _lift(scan, "detachment", np.float32(tall) * dome)
     scan.level["detachment"][:] = uniform(rng, 0.42, 0.66)
     loss = np.clip(1.5 * dome, 0, 1)
     for name in ("photoreceptor line", "pigment epithelium"):
@@ -323,7 +333,9 @@ def _place(scan: Scan, mask: np.ndarray) -> str:
     if scan.fovea is None:
         return place_word(mask)
     offset = (float(np.flatnonzero(mask.any(0)).mean()) - scan.fovea) / scan.shape[1]
-    return "at the fovea" if abs(offset) < 0.1 else "left of the fovea" if offset < 0 else "right of the fovea"
+    if abs(offset) < 0.1:
+        return "at the fovea"
+    return "left of the fovea" if offset < 0 else "right of the fovea"
 
 
 # Picture
@@ -340,13 +352,13 @@ def _layers(rng: np.random.Generator, scan: Scan) -> np.ndarray:
         above = scan.level[name]
     depth = np.clip(y - scan.bruch, 0, None)
     reach = height * uniform(rng, 0.12, 0.26)
-    lumens = 1 - uniform(rng, 0.3, 0.65) * np.clip(noise(rng, scan.shape, uniform(rng, 9, 15)) * 1.6, 0, 1)
+    lumens = 1 - uniform(rng, 0.2, 0.55) * np.clip(noise(rng, scan.shape, uniform(rng, 9, 15)) * 1.6, 0, 1)
     lumens = 1 + (lumens - 1) * np.clip(depth / 6 - 0.3, 0, 1)
     choroid = CHOROID * uniform(rng, 0.8, 1.25) * np.exp(-((depth / reach) ** 1.5)) * lumens
     # The detachment's fluid lets more light through to the choroid below.
     choroid *= 1 + 0.3 * np.clip(scan.thickness["detachment"] / 30, 0, 1) * (scan.level["detachment"] < 0.2)
     image += (choroid - above) * np.clip(depth + 0.5 * (depth > 0), 0, 1)
-    rim = np.clip(scan.thickness["detachment"] / 4, 0, 1)  # Bruch's membrane shows where the epithelium has left it
+    rim = np.clip(scan.thickness["detachment"] / 4, 0, 1)  # Bruch's membrane shows under a lifted epithelium
     image += 0.35 * rim * np.exp(-0.5 * (y - scan.bruch - 0.5) ** 2)
     for alpha, grey in scan.holes + scan.spots:
         image += alpha * (grey - image)
@@ -369,7 +381,8 @@ def _shadows(rng: np.random.Generator, scan: Scan) -> np.ndarray:
             scan.spots.append((blob(scan.shape, centre, (half, half * 0.8)), uniform(rng, 0.6, 0.85)))
     columns = 1 + uniform(rng, 0.03, 0.13) * noise(rng, (1, width), uniform(rng, 40, 120))[0]
     if chance(rng, 0.25):  # an opacity in front of the retina, or the edge of the pupil
-        columns *= 1 - uniform(rng, 0.25, 0.5) * np.exp(-(((x - uniform(rng, 0, width)) / uniform(rng, 15, 50)) ** 2))
+        away = (x - uniform(rng, 0, width)) / uniform(rng, 15, 50)
+        columns *= 1 - uniform(rng, 0.25, 0.5) * np.exp(-(away**2))
     return (1 - shade * np.clip((y - surface - 6) / 6, 0, 1)) * np.clip(columns, 0.2, 1.5)
 
 
@@ -390,7 +403,8 @@ def _picture(rng: np.random.Generator, scan: Scan, clean: np.ndarray, protocol: 
     image = cv2.GaussianBlur(image, (0, 0), sigmaX=uniform(rng, 0.8, 1.5), sigmaY=uniform(rng, 0.5, 0.9))
     rough = speckle(rng, shape, uniform(rng, *protocol.looks), 0.0)
     image *= 1 + uniform(rng, 0.7, 1.0) * (cv2.GaussianBlur(rough, (0, 0), sigmaX=0.7, sigmaY=0.45) - 1)
-    image += uniform(rng, *protocol.haze) + uniform(rng, *protocol.floor) * grain(rng, shape, uniform(rng, 0, 0.7))
+    floor = uniform(rng, *protocol.floor) * grain(rng, shape, uniform(rng, 0, 0.7))
+    image += uniform(rng, *protocol.haze) + floor
     if chance(rng, 0.3):  # the reflex of the pit or of a flat surface: one saturated streak
         x = uniform(rng, 0.1, 0.9) * shape[1] if scan.fovea is None else scan.fovea
         surface = float(scan.tops()["nerve fibre"][int(np.clip(x, 0, shape[1] - 1))])

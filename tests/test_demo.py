@@ -71,7 +71,7 @@ def test_tree_and_counts(root, name):
     assert {image.suffix for part in (support, test) for image in part[0] + part[1]} == {
         {"visa/pcb1": ".JPG", "Retina_OCT2017": ".jpeg"}.get(name, ".png")
     }
-    assert (root / item.folder / "VERSION").read_text() == "demo generator 1, seed 0\n"
+    assert (root / item.folder / "VERSION").read_text() == f"demo generator {demo.VERSION}, seed 0\n"
 
 
 def test_no_mask_without_image(root):

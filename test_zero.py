@@ -1,0 +1,56 @@
+"""Zero-shot evaluation: a checkpoint of train_zero.py, or published adapters, on the object they have never seen.
+
+    python test_zero.py --obj Brain
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import checkpoint
+import options
+import report
+from errors import InputError, exit_code
+from system import objects
+from utils import seed_everything
+from zeroshot import conclude, fits, open_run
+
+
+def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpoint.Checkpoint) -> list[report.Outcome]:
+    """Evaluate the stages of one target's checkpoint."""
+    started = time.time()
+    seed_everything(args.seed)
+    run = open_run(args, obj)
+    calibrated = fits(run, trained.record, path)
+    outcomes = []
+    for selected, stage in (("last", trained.last), ("best", trained.best)):
+        if stage is not None:
+            stage = stage if calibrated else replace(stage, calibration=None)
+            outcomes += conclude(run, stage, selected)[1]
+    seen = (trained.record or {}).get("trained_on", [])
+    record = run.record("test_zero.py", time.time() - started, seen) | {"checkpoint": str(path)}
+    report.write_results(args.results_path / "test_zero" / run.name, record | {"outcomes": outcomes})
+    return outcomes
+
+
+def main() -> None:
+    """Test every object that --obj names."""
+    args = options.test_zero()
+    if args.ckpt is not None and "obj" not in args.given:
+        args.obj = (checkpoint.read(args.ckpt).record or {}).get("obj", args.obj)
+    outcomes = []
+    for obj in objects(args):
+        path = args.ckpt or args.save_path / f"{obj.replace('/', '_')}.pth"
+        trained = checkpoint.read(path)
+        if trained.record is not None and obj in trained.record.get("trained_on", [obj]):
+            raise InputError(f"{path} was trained on {obj} itself, so this would be no zero-shot result")
+        recalled = options.recall(args, trained.record, path)
+        objects(recalled)  # a checkpoint of the demo brings the demo's images with it
+        outcomes += test_object(recalled, obj, path, trained)
+    print(report.table(outcomes, "zero", demo=recalled.demo))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
