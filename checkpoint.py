@@ -66,18 +66,14 @@ def read(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(
-            f"no checkpoint {path}; train first (train_few.py, train_zero.py) or name one with --ckpt"
-        )
+        raise InputError(f"no checkpoint {path}; train first (train_few.py, train_zero.py) or name one with --ckpt")
     try:
         if path.suffix == ".safetensors":
             content = _nested(load_file(path))
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
-        raise InputError(
-            f"{path} holds more than tensors and plain data, or is damaged; it was not opened"
-        ) from fault
+        raise InputError(f"{path} holds more than tensors and plain data, or is damaged; it was not opened") from fault
     except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as fault:
         raise InputError(f"{path} is damaged or no checkpoint; train again or fetch it again") from fault
     if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in HEADS):

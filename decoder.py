@@ -52,10 +52,7 @@ class MDecoder(nn.Module):
             adapters = (
                 []
                 if adapter == "none"
-                else [
-                    build_adapter(adapter, width, clip.embed_dim, branches=branches, axis=axis)
-                    for _ in self.taps
-                ]
+                else [build_adapter(adapter, width, clip.embed_dim, branches=branches, axis=axis) for _ in self.taps]
             )
             setattr(self, name, nn.ModuleList(adapters))
 
@@ -83,9 +80,7 @@ class MDecoder(nn.Module):
     def adapter_state(self) -> dict[str, dict[str, Tensor]]:
         """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""
         return {
-            name: {
-                key: tensor.detach().cpu().clone() for key, tensor in getattr(self, name).state_dict().items()
-            }
+            name: {key: tensor.detach().cpu().clone() for key, tensor in getattr(self, name).state_dict().items()}
             for name in HEADS
         }
 

@@ -22,9 +22,7 @@ def exit_code(main: Callable[[], None]) -> int:
         return _say("stopped by the user; no file was left half-written")
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _say(
-                f"no space left on the device for {fault.filename or 'the output'}; free some and run again"
-            )
+            return _say(f"no space left on the device for {fault.filename or 'the output'}; free some and run again")
         if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _say(f"no permission for {fault.filename}; choose another folder")
         raise

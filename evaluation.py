@@ -8,7 +8,6 @@ from torch import Tensor
 import metrics
 from errors import InputError
 from scoring import (
-    BRANCHES,
     Calibration,
     Readings,
     map_scale,
@@ -91,11 +90,7 @@ def full_maps(readings: Readings, size: int) -> dict[str, np.ndarray]:
 def selection(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int) -> dict[str, float]:
     """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
     branch = main_branch(seen.maps)
-    value = {
-        "image_auroc": _finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)[
-            "auroc"
-        ]
-    }
+    value = {"image_auroc": _finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)["auroc"]}
     if masks is not None:
         maps = full_maps(seen.maps, size)[branch]
         value["pixel_auroc"] = _finite(metrics.pixel_metrics, maps, masks)["auroc"]
@@ -144,6 +139,4 @@ def _finite(metric: object, *arrays: np.ndarray) -> dict[str, float]:
     try:
         return metric(*arrays)
     except ValueError as fault:
-        raise InputError(
-            f"the model's scores are not finite ({fault}); train with a lower --learning_rate"
-        ) from fault
+        raise InputError(f"the model's scores are not finite ({fault}); train with a lower --learning_rate") from fault

@@ -158,12 +158,8 @@ def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
     bare = not data.support_abnormal
     system = build(args, adapter="none" if bare else None)
     if bare:
-        print(
-            "no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)"
-        )
-        return FewShotRun(
-            argparse.Namespace(**vars(args) | {"branches": "few"}), data, system, support, None, ""
-        )
+        print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
+        return FewShotRun(argparse.Namespace(**vars(args) | {"branches": "few"}), data, system, support, None, "")
     words = sentences(args, data.info)
     return FewShotRun(args, data, system, support, system.text(words), prompt.digest(*words))
 
@@ -176,9 +172,7 @@ def fits(run: FewShotRun, record: dict | None, source: Path) -> bool:
     if record is None:
         return False
     if record["weights_sha256"] != run.system.weights_sha256:
-        raise InputError(
-            f"{source} was trained on other CLIP weights; name those with --pretrain or --clip_path"
-        )
+        raise InputError(f"{source} was trained on other CLIP weights; name those with --pretrain or --clip_path")
     now = run.record("", 0.0)["support"]
     if record["support"] != now:
         names = set(map(str, now["normal"] + now["abnormal"]))
@@ -189,9 +183,7 @@ def fits(run: FewShotRun, record: dict | None, source: Path) -> bool:
         )
     if record["prompts_sha256"] == run.prompts_sha256:
         return True
-    print(
-        "the prompts are not those of the training run: scales and thresholds are taken anew from the support"
-    )
+    print("the prompts are not those of the training run: scales and thresholds are taken anew from the support")
     return False
 
 

@@ -84,9 +84,7 @@ def heat(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
     return COLOURS[np.round(255 * _share(anomaly_map, scale)).astype(np.uint8)]
 
 
-def contact_sheet(
-    panels: Sequence[str | Path], path: str | Path, width: int = 1200, columns: int = 1
-) -> None:
+def contact_sheet(panels: Sequence[str | Path], path: str | Path, width: int = 1200, columns: int = 1) -> None:
     """Write a PNG `width` pixels wide with the given panels in rows of `columns`, e.g. for a readme."""
     if not panels:
         raise ValueError("a contact sheet needs at least one panel")
@@ -184,9 +182,7 @@ def _lay_out(tiles: Sequence[np.ndarray | str], size: tuple[int, int]) -> Image.
     return canvas
 
 
-def _caption(
-    canvas: Image.Image, name: str, scale: Scale, score: float, label: int | None, text: int
-) -> None:
+def _caption(canvas: Image.Image, name: str, scale: Scale, score: float, label: int | None, text: int) -> None:
     """File name and verdict on the left of the bottom strip, the colour bar with its numbers on the right."""
     draw, font, gap = ImageDraw.Draw(canvas), _font(text), text // 2
     room = _colour_bar(canvas, scale, text) - 3 * gap

@@ -26,5 +26,5 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes, read in pieces."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,9 +11,7 @@ from figures import Scale, panel_names, save_panel
 from scoring import Calibration, scaled_maps
 
 
-def save_maps(
-    folder: Path, samples: Sequence[Sample], seen: Views, calibration: Calibration, size: int
-) -> None:
+def save_maps(folder: Path, samples: Sequence[Sample], seen: Views, calibration: Calibration, size: int) -> None:
     """Write input | ground truth | anomaly map | overlay | predicted mask of every sample into `folder`.
 
     Maps are scaled by the support, so 0 to 1 means the same in every picture and for an image alone.

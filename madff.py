@@ -21,9 +21,7 @@ RESIDUAL_SHARE = {"plain": 0.3, "sca": 0.2, "llspm": 0.2, "fab": 0.3}  # of each
 def squeeze_mlp(width: int) -> nn.Sequential:
     """C -> C/r -> C without biases, the shape of both channel gates. Widths below r keep one unit."""
     narrow = max(width // SQUEEZE, 1)
-    return nn.Sequential(
-        nn.Linear(width, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, width, bias=False)
-    )
+    return nn.Sequential(nn.Linear(width, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, width, bias=False))
 
 
 class SCA(nn.Module):
@@ -59,8 +57,10 @@ class FAB(nn.Module):
         self.fc = squeeze_mlp(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = torch.fft.fft2(x.float().transpose(1, 2)).abs()  # (B, C, L)
-        summary = (spectrum.mean(dim=2) + spectrum.amax(dim=2)) / 2  # (B, C)
+        width = x.shape[2]
+        spectrum = torch.fft.rfft2(x.float()).abs()  # (B, L, C/2 + 1): of a real x the other channels mirror these
+        summary = (spectrum.mean(dim=1) + spectrum.amax(dim=1)) / 2  # (B, C/2 + 1)
+        summary = torch.cat([summary, summary[:, 1 : (width + 1) // 2].flip(1)], dim=1)  # (B, C)
         return x * torch.sigmoid(self.fc(summary.to(x.dtype))).unsqueeze(1)
 
 

@@ -246,9 +246,7 @@ def _bands(maps: np.ndarray) -> list[tuple[np.float32, np.float32]]:
     return list(pairwise(edges))[::-1]
 
 
-def _negative_pixels(
-    maps: np.ndarray, masks: np.ndarray, low: np.float32, high: np.float32
-) -> tuple[np.ndarray, int]:
+def _negative_pixels(maps: np.ndarray, masks: np.ndarray, low: np.float32, high: np.float32) -> tuple[np.ndarray, int]:
     """Sorted scores of the normal pixels in [low, high), and how many pixels each of them stands for."""
     alone = np.nextafter(low, np.float32(np.inf)) == high
     found, count = [], 0

@@ -11,25 +11,17 @@ from madff import ADAPTERS, AXES, BRANCHES
 PROTOCOLS = ("paper", "sound")
 DEMO_MODEL, DEMO_PRETRAIN, DEMO_DATA = "ViT-T-16-demo", "demo", "data/demo"
 
-# What decides the numbers of a trained model. Test scripts read these back from the checkpoint.
-MODEL_OPTIONS = (
-    "model_name",
-    "pretrain",
-    "img_size",
-    "features_list",
-    "adapter",
-    "madff",
-    "madff_axis",
-    "protocol",
+# What decides the numbers of a trained model: test scripts read it back and refuse anything else.
+FITTED = (
+    *("model_name", "pretrain", "img_size", "features_list", "adapter", "madff", "madff_axis", "protocol"),
+    *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo"),
 )
-SUPPORT_OPTIONS = ("shot", "abnormal_shot", "iterate", "seed", "classname", "demo")
+FOLLOWED = ("data_path", "clip_path", "prompts", "branches")  # read back too, but free to be given anew
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
     """The options that all scripts share."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--obj",
@@ -42,9 +34,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
         default=Path("data"),
         help="folder that holds Brain_AD, mvtec, ..., or your own images",
     )
-    data.add_argument(
-        "--classname", help="words for the prompts, e.g. 'solar cell'; default: the object's own"
-    )
+    data.add_argument("--classname", help="words for the prompts, e.g. 'solar cell'; default: the object's own")
     data.add_argument(
         "--demo",
         action="store_true",
@@ -77,9 +67,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     model.add_argument(
         "--madff", choices=BRANCHES, nargs="*", default=list(BRANCHES), help="attention branches that are on"
     )
-    model.add_argument(
-        "--madff_axis", choices=AXES, default="sequence", help="token: what the released code computes"
-    )
+    model.add_argument("--madff_axis", choices=AXES, default="sequence", help="token: what the released code computes")
     model.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -103,17 +91,13 @@ def _parser(description: str) -> argparse.ArgumentParser:
 def _few(parser: argparse.ArgumentParser) -> None:
     """The options of few-shot scripts."""
     few = parser.add_argument_group("few-shot")
-    few.add_argument(
-        "--shot", type=positive, default=4, help="normal support images, and as many abnormal ones"
-    )
+    few.add_argument("--shot", type=positive, default=4, help="normal support images, and as many abnormal ones")
     few.add_argument(
         "--abnormal_shot",
         type=int,
         help="abnormal support images; default: as many as --shot; 0: memory bank on the bare trunk",
     )
-    few.add_argument(
-        "--iterate", type=int, default=0, help="line of the published selection; -1 draws with --seed"
-    )
+    few.add_argument("--iterate", type=int, default=0, help="line of the published selection; -1 draws with --seed")
     few.add_argument(
         "--branches",
         choices=("few", "zero", "both"),
@@ -166,9 +150,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     if min(getattr(args, "epoch", 0), getattr(args, "eval_every", 0)) < 0:
         raise InputError("--epoch and --eval_every must not be negative")
     if getattr(args, "branches", "few") == "zero" and args.abnormal_shot == 0:
-        raise InputError(
-            "--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out"
-        )
+        raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
     if args.demo:
         imply_demo(args)
     return args

@@ -883,9 +883,7 @@ def class_name(obj: str) -> str:
     return name
 
 
-def sentences(
-    obj: str, prompts: str | Path = "all", classname: str | None = None
-) -> tuple[list[str], list[str]]:
+def sentences(obj: str, prompts: str | Path = "all", classname: str | None = None) -> tuple[list[str], list[str]]:
     """The (normal, abnormal) sentences of `obj`, without repeats, always in the same order.
 
     `obj` is an object's name ("Brain", "mvtec/bottle") or anyone's own; a name without a block gets GENERIC.
@@ -908,9 +906,7 @@ def sentences(
         abnormal += composed[1]
     for label, texts in (("normal", normal), ("abnormal", abnormal)):
         if not texts:
-            raise InputError(
-                f"prompt.py: no {label} sentences for {obj}, --prompts {prompts}; fill its lists"
-            )
+            raise InputError(f"prompt.py: no {label} sentences for {obj}, --prompts {prompts}; fill its lists")
     return _unique(normal), _unique(abnormal)
 
 
@@ -936,9 +932,7 @@ def read_json(path: str | Path, classname: str) -> tuple[list[str], list[str]]:
             raise InputError(f'{path}: {what} of prompts under "{label}"; {shape}')
         for number, text in enumerate(texts, start=1):
             if not isinstance(text, str) or not text.strip():
-                raise InputError(
-                    f'{path}: prompt {number} of "{label}" must be a text in quotes, not {text!r:.40}'
-                )
+                raise InputError(f'{path}: prompt {number} of "{label}" must be a text in quotes, not {text!r:.40}')
         lists.append(_unique([text.replace("{classname}", classname).strip() for text in texts]))
     return lists[0], lists[1]
 

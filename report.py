@@ -144,9 +144,7 @@ def _aligned(rows: list[tuple[str, dict]], known: list[tuple[str, dict]]) -> lis
     lines += [line(label, {name: _cell(row.get(name), "n/a") for name in COLUMNS}) for label, row in rows]
     if known:
         lines.append("published")
-    return lines + [
-        line(f"  {label}", {name: _cell(row.get(name), "") for name in COLUMNS}) for label, row in known
-    ]
+    return lines + [line(f"  {label}", {name: _cell(row.get(name), "") for name in COLUMNS}) for label, row in known]
 
 
 def _left_out(outcomes: Sequence[Outcome]) -> list[str]:
@@ -156,9 +154,7 @@ def _left_out(outcomes: Sequence[Outcome]) -> list[str]:
     for name in ("image_auroc", "pixel_auroc"):
         count = sum(_known(outcome.branches.get(last, {}).get(name)) for outcome in outcomes)
         if 0 < count < len(outcomes):
-            notes.append(
-                f"({COLUMNS[name][0]} means: over the {count} of {len(outcomes)} objects that have them)"
-            )
+            notes.append(f"({COLUMNS[name][0]} means: over the {count} of {len(outcomes)} objects that have them)")
     return notes
 
 

@@ -1,7 +1,7 @@
 """From tokens to maps and scores: the zero branch (text), the few branch (memory bank), and their fusion.
 
-Of every image only grid values are kept (`Readings`); full-size maps are built from them in passes. Tokens are (B, L, h)
-with the class token first. The paper's "Scoring".
+Of every image only grid values are kept (`Readings`); full-size maps are built from them in passes. Tokens are
+(B, L, h) with the class token first. The paper's "Scoring".
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -152,8 +152,7 @@ def scaled_maps(readings: Readings, scale: Scale, size: int) -> Iterator[dict[st
     """By chunk, the scaled maps (n, size, size) of every branch that is on, and the fused ones."""
     for part in chunks(readings):
         zero, few = (
-            None if getattr(part, branch) is None else branch_maps(part, branch, size)
-            for branch in ("zero", "few")
+            None if getattr(part, branch) is None else branch_maps(part, branch, size) for branch in ("zero", "few")
         )
         yield scale.fuse(zero, few)
 
@@ -170,8 +169,7 @@ def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor
 def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
     parts = [
-        {name: maps.amax(dim=(1, 2)) for name, maps in part.items()}
-        for part in scaled_maps(readings, scale, size)
+        {name: maps.amax(dim=(1, 2)) for name, maps in part.items()} for part in scaled_maps(readings, scale, size)
     ]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 

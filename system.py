@@ -86,9 +86,7 @@ def objects(args: argparse.Namespace, *, all_medical: bool = False) -> list[str]
     made = [name for name in names if name in demo.OBJECTS]
     if not made:
         raise InputError(f"--obj {args.obj} is not in the demo, which has: {', '.join(demo.OBJECTS)}")
-    others = (
-        [name for name, made_of in demo.OBJECTS.items() if made_of.layout == "medical"] if all_medical else []
-    )
+    others = [name for name, made_of in demo.OBJECTS.items() if made_of.layout == "medical"] if all_medical else []
     demo.ensure(args.data_path, names=dict.fromkeys([*made, *others]))
     return made
 

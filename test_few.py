@@ -18,9 +18,7 @@ from system import objects
 from utils import seed_everything
 
 
-def test_object(
-    args: argparse.Namespace, obj: str, path: Path, trained: checkpoint.Checkpoint
-) -> list[report.Outcome]:
+def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpoint.Checkpoint) -> list[report.Outcome]:
     """Rebuild the memory bank of one object's checkpoint and evaluate its stages."""
     started = time.time()
     seed_everything(args.seed)

@@ -1,6 +1,6 @@
 """Zero-shot evaluation: a checkpoint of train_zero.py, or published adapters, on the object they have never seen.
 
-    python test_zero.py --obj Brain
+python test_zero.py --obj Brain
 """
 
 import argparse

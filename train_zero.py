@@ -1,6 +1,6 @@
 """Zero-shot transfer: adapters from all other medical objects, evaluated on an object they have never seen.
 
-    python train_zero.py --obj Brain
+python train_zero.py --obj Brain
 """
 
 import argparse

@@ -37,9 +37,7 @@ class Support:
 
 def load_support(data: FewShotSet, size: int) -> Support:
     """Read and augment the support (the paper's "Few-shot training")."""
-    columns = [
-        _variants(samples, size) for samples in (data.support_abnormal, data.support_normal) if samples
-    ]
+    columns = [_variants(samples, size) for samples in (data.support_abnormal, data.support_normal) if samples]
     images, masks, labels, source, variant = (torch.cat(part) for part in zip(*columns, strict=True))
     source = source + len(data.support_abnormal) * (labels == 0)
     return Support(images, masks, labels, source, variant)
@@ -77,9 +75,7 @@ class Trainer:
         loss = adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
         value = loss.item()
         if not math.isfinite(value):
-            raise InputError(
-                f"the loss became {value}; train with a lower --learning_rate (nothing was saved)"
-            )
+            raise InputError(f"the loss became {value}; train with a lower --learning_rate (nothing was saved)")
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -136,7 +136,11 @@ def fits(run: TransferRun, record: dict | None, source: Path) -> bool:
 
 
 def conclude(
-    run: TransferRun, stage: Stage, selected: str, others: list[Source] | None = None, seen: Views | None = None
+    run: TransferRun,
+    stage: Stage,
+    selected: str,
+    others: list[Source] | None = None,
+    seen: Views | None = None,
 ) -> tuple[Stage, list[report.Outcome]]:
     """Put a stage's adapters in, calibrate them on `others` if given, and give the stage and its figures."""
     run.system.decoder.load_adapters(stage.adapters)

@@ -1,6 +1,7 @@
 """CLIP: `load_clip` builds a model by name and reads its weights; `tokenize` makes ids of texts."""
 
 import json
+import math
 from pathlib import Path
 
 import torch
@@ -73,9 +74,7 @@ def load_clip(
     if state is None:
         _start(model)
     else:
-        _weights.check_shapes(
-            state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights
-        )
+        _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
         model.load_state_dict(state)
     return model.float().eval().requires_grad_(False)
 
@@ -99,3 +98,4 @@ def _start(model: CLIP) -> None:
     torch.nn.init.normal_(model.token_embedding.weight, std=0.02)
     torch.nn.init.normal_(model.positional_embedding, std=0.01)
     torch.nn.init.normal_(model.text_projection, std=model.text_config.width**-0.5)
+    model.logit_scale.fill_(math.log(1 / 0.07))

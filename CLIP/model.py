@@ -53,9 +53,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         b, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3C)
-        q, k, v = qkv.view(b, length, 3, self.heads, width // self.heads).permute(
-            2, 0, 3, 1, 4
-        )  # (B, nh, L, hs)
+        q, k, v = qkv.view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # (B, nh, L, hs)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, nh, L, hs)
         return self.out_proj(y.transpose(1, 2).reshape(b, length, width))  # (B, L, C)
 
@@ -145,9 +143,7 @@ class VisionTower(nn.Module):
 class CLIP(nn.Module):
     """Both towers. Text parameters lie at the top level, as published."""
 
-    def __init__(
-        self, *, embed_dim: int, vision: VisionConfig, text: TextConfig, activation: str = "gelu"
-    ) -> None:
+    def __init__(self, *, embed_dim: int, vision: VisionConfig, text: TextConfig, activation: str = "gelu") -> None:
         super().__init__()
         self.embed_dim, self.vision_config, self.text_config = embed_dim, vision, text
         self.activation = activation

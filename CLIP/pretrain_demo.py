@@ -2,8 +2,8 @@
 
     python -m CLIP.pretrain_demo
 
-Pictures come from the generators of the demo benchmark, drawn with seeds that the benchmark never uses. A caption states
-a few facts of its picture (object, state, finding, place, size); a caption is a positive of every picture in
+Pictures come from the generators of the demo benchmark, drawn with seeds that the benchmark never uses. A caption
+states a few facts of its picture (object, state, finding, place, size); it is a positive of every picture in
 the batch of which all its facts are true, so the loss is the usual symmetric contrastive one with several positives.
 The wording comes from this file's templates, the base ensemble and the P-Prompts of `prompt.py`.
 """
@@ -81,9 +81,7 @@ def draw_pool(name: str, count: int, seed: int) -> Pool:
         drawing = draw_object(name, rng, abnormal=index % 2 == 1)
         picture = Image.fromarray(drawing.image).convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
         pictures[index] = np.asarray(picture)
-        masks[index] = np.asarray(
-            Image.fromarray(drawing.mask).resize((SIZE, SIZE), Image.Resampling.NEAREST)
-        )
+        masks[index] = np.asarray(Image.fromarray(drawing.mask).resize((SIZE, SIZE), Image.Resampling.NEAREST))
         words.append({"object": name, "state": "abnormal" if index % 2 else "normal", **drawing.words})
     return Pool(pictures, masks, words)
 
@@ -117,9 +115,7 @@ def caption(rng: np.random.Generator, facts: dict[str, str], wordings: dict) -> 
         templates = NORMAL if state == "normal" else ABNORMAL
         return str(rng.choice(templates)).format(WORDS[name]), stated
     if kind < 0.85 or "place" not in facts:
-        return str(rng.choice(FINDING)).format(WORDS[name], facts["finding"]), stated | {
-            "finding": facts["finding"]
-        }
+        return str(rng.choice(FINDING)).format(WORDS[name], facts["finding"]), stated | {"finding": facts["finding"]}
     text = str(rng.choice(DETAIL)).format(
         WORDS[name], *(facts[slot] for slot in ("finding", "contrast", "size", "place"))
     )
@@ -237,9 +233,7 @@ def train(args: argparse.Namespace) -> None:
     started = time.time()
     names = list(OBJECTS)
     with ProcessPoolExecutor(args.workers) as executor:
-        pools = dict(
-            zip(names, executor.map(draw_pool, names, [args.pool] * 9, [DRAW_SEED] * 9), strict=True)
-        )
+        pools = dict(zip(names, executor.map(draw_pool, names, [args.pool] * 9, [DRAW_SEED] * 9), strict=True))
         held = dict(zip(names, executor.map(draw_pool, names, [48] * 9, [CHECK_SEED] * 9), strict=True))
     model = CLIP.load_clip(MODEL, image_size=SIZE).requires_grad_(True).train()
     optimizer, batches = optimiser(model, args.learning_rate), Batches(pools, args.batch, DRAW_SEED)
@@ -278,11 +272,11 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--pool", type=int, default=1500, help="pictures drawn of each object")
+    parser.add_argument("--pool", type=int, default=1200, help="pictures drawn of each object")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--check_every", type=int, default=200)
+    parser.add_argument("--check_every", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2, help="processes that draw")
     parser.add_argument("--out", type=Path, default=OUT)
     train(parser.parse_args())

@@ -46,9 +46,7 @@ def _release(model_name: str, tag: str, digits: str) -> Source:
     return Source(model_name, tag, f"{model_name}-{tag}.pt", (url,), digits)
 
 
-def _hub(
-    model_name: str, tag: str, repository: str, quick_gelu: bool = False, half_range: bool = False
-) -> Source:
+def _hub(model_name: str, tag: str, repository: str, quick_gelu: bool = False, half_range: bool = False) -> Source:
     """A repository on Hugging Face's hub, which states the sha256 when the file is fetched."""
     root = f"https://huggingface.co/{repository}/resolve/main"
     urls = (f"{root}/open_clip_model.safetensors", f"{root}/open_clip_pytorch_model.bin")

@@ -4,6 +4,7 @@ import gzip
 import html
 import warnings
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import ftfy
@@ -69,9 +70,7 @@ class Tokenizer:
         symbols = [self.byte_symbol[byte] for byte in piece.encode("utf-8")]
         symbols[-1] += END_OF_WORD
         while len(symbols) > 1:
-            best = min(
-                zip(symbols, symbols[1:], strict=False), key=lambda pair: self.rank.get(pair, len(self.rank))
-            )
+            best = min(pairwise(symbols), key=lambda pair: self.rank.get(pair, len(self.rank)))
             if best not in self.rank:
                 break
             joined, place = [], 0

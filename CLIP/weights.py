@@ -47,9 +47,7 @@ def find(
     if clip_path is not None:
         path = Path(clip_path)
         if not path.is_file():
-            raise InputError(
-                f"no weights file {path}; correct --clip_path, or leave it out to use --pretrain"
-            )
+            raise InputError(f"no weights file {path}; correct --clip_path, or leave it out to use --pretrain")
         return path
     published = source(model_name, pretrain)
     files = published.files(Path(folder))
@@ -161,9 +159,7 @@ def _form(path: Path) -> str:
     if not head:
         raise InputError(f"{path} is empty; {again}")
     if head.startswith(b"version https://git-lfs"):
-        raise InputError(
-            f"{path} is only git-lfs's pointer to the weights; run git lfs pull in its repository"
-        )
+        raise InputError(f"{path} is only git-lfs's pointer to the weights; run git lfs pull in its repository")
     if head.lstrip()[:1] == b"<":
         raise InputError(f"{path} is a web page, not weights; {again}, with the file's direct link")
     if head.startswith(b"PK\x03\x04"):
@@ -214,18 +210,14 @@ def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path} holds trained adapters, not CLIP's weights; it is for --ckpt")
     if not isinstance(loaded, Mapping) or not any(isinstance(value, Tensor) for value in loaded.values()):
         raise InputError(f"{path} holds no state dict of tensors; save the model's state_dict()")
-    state = {
-        str(name): value for name, value in loaded.items() if isinstance(value, Tensor) or name in _EXTRAS
-    }
+    state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor) or name in _EXTRAS}
     for prefix in ("_orig_mod.", "module."):  # torch.compile, DistributedDataParallel
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
-def check_shapes(
-    state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], path: str | Path
-) -> None:
+def check_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Sequence[int]], path: str | Path) -> None:
     """Raise InputError unless names and shapes are as expected, saying whose weights these seem to be."""
     faults = {
         "it lacks": [name for name in expected if name not in state],

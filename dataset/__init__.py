@@ -59,9 +59,7 @@ def open_few(
     return _reader(info, root, medical_few).open_few(info, root, request)
 
 
-def open_test(
-    obj: str, data_path: str | Path, classname: str | None = None
-) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+def open_test(obj: str, data_path: str | Path, classname: str | None = None) -> tuple[ObjectInfo, tuple[Sample, ...]]:
     """One object's record (masks decided) and its test split; InputError naming the file of any fault."""
     info = find(obj, data_path, classname)
     root = locate(info, data_path)

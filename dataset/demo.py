@@ -49,9 +49,7 @@ OBJECTS: dict[str, DemoObject] = {
     "Histopathology": DemoObject(demo_histo.draw, "medical", "Histopathology_AD", False),
     "mvtec/carpet": DemoObject(demo_industrial.draw_carpet, "mvtec", "mvtec/carpet"),
     "mvtec/metal_nut": DemoObject(demo_industrial.draw_metal_nut, "mvtec", "mvtec/metal_nut"),
-    "visa/pcb1": DemoObject(
-        demo_industrial.draw_pcb, "visa", "visa"
-    ),  # the split table lies beside the class
+    "visa/pcb1": DemoObject(demo_industrial.draw_pcb, "visa", "visa"),  # the split table lies beside the class
 }
 
 
@@ -171,9 +169,7 @@ def _write_medical(folder: Path, name: str, pictures: Iterable[Picture]) -> None
     item = OBJECTS[name]
     for picture in pictures:
         place = folder / picture.split / ("Ungood" if picture.abnormal else "good")
-        file = (
-            f"{picture.split}_{'abnormal' if picture.abnormal else 'normal'}_{picture.index:03d}{item.suffix}"
-        )
+        file = f"{picture.split}_{'abnormal' if picture.abnormal else 'normal'}_{picture.index:03d}{item.suffix}"
         _save(place / "img" / file, picture.drawing.image)
         if picture.abnormal and item.masks:
             _save(place / "anomaly_mask" / file, picture.drawing.mask)

@@ -130,9 +130,7 @@ def _disc(canvas: np.ndarray, centre: Point, radius: float, colour: Colour | flo
     cv2.circle(canvas, (int(x), int(y)), int(radius * 2**SUBPIXEL), _level(colour), -1, cv2.LINE_AA, SUBPIXEL)
 
 
-def _line(
-    canvas: np.ndarray, points: object, colour: Colour | float, width: int, closed: bool = False
-) -> None:
+def _line(canvas: np.ndarray, points: object, colour: Colour | float, width: int, closed: bool = False) -> None:
     cv2.polylines(canvas, [_fixed(points)], closed, _level(colour), width, cv2.LINE_AA, SUBPIXEL)
 
 

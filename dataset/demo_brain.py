@@ -51,9 +51,7 @@ def draw(rng: np.random.Generator, abnormal: bool) -> Drawing:
         image, cover, words = _lesion(rng, head)
     turn = cv2.getRotationMatrix2D((SIZE / 2, SIZE / 2), dd.uniform(rng, -12, 12), 1.0)
     turn[:, 2] += rng.uniform(-6, 6, 2)
-    image, cover = (
-        cv2.warpAffine(layer, turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR) for layer in (image, cover)
-    )
+    image, cover = (cv2.warpAffine(layer, turn, (SIZE, SIZE), flags=cv2.INTER_LINEAR) for layer in (image, cover))
     mask = cover > 0.3
     if abnormal:
         words["place"] = _lobe(mask)
@@ -155,9 +153,7 @@ def _ventricles(rng: np.random.Generator, image: np.ndarray, plan: Plan) -> tupl
     image = dd.blend(image, level["fluid"], smooth)
     if dd.chance(rng, 0.5):
         for side in (-1, 1):
-            points = dd.outline(
-                rng, (centre[0] + side * (15 + wide), centre[1] + 24), (2.2, 6), 0.3, angle=-side * 0.5
-            )
+            points = dd.outline(rng, (centre[0] + side * (15 + wide), centre[1] + 24), (2.2, 6), 0.3, angle=-side * 0.5)
             image = dd.blend(image, dd.uniform(rng, 0.55, 0.95), dd.fill(SHAPE, points, 0.6) * smooth)
     return image, smooth > 0.5
 
@@ -175,17 +171,13 @@ def _midline(rng: np.random.Generator, image: np.ndarray, plan: Plan) -> np.ndar
             image = dd.blend(image, level["grey"] + 0.15, dd.stroke(SHAPE, path, 1, 0.4))
     for side in (-1, 1):
         start = (centre[0] + side * radii[0], centre[1] + dd.uniform(rng, -22, -8))
-        path = dd.wander(
-            rng, start, np.pi / 2 - side * dd.uniform(rng, 1.1, 1.7), dd.uniform(rng, 22, 36), bend=0.2
-        )
+        path = dd.wander(rng, start, np.pi / 2 - side * dd.uniform(rng, 1.1, 1.7), dd.uniform(rng, 22, 36), bend=0.2)
         image = dd.blend(image, level["grey"], dd.stroke(SHAPE, path, 10, 1.0))
         image = dd.blend(image, level["fluid"], dd.stroke(SHAPE, path, dd.uniform(rng, 2, 4), 0.6))
     return image
 
 
-def _benign(
-    rng: np.random.Generator, image: np.ndarray, brain: np.ndarray, level: dict[str, float]
-) -> np.ndarray:
+def _benign(rng: np.random.Generator, image: np.ndarray, brain: np.ndarray, level: dict[str, float]) -> np.ndarray:
     """What healthy brains show too: bright vessels in section, perivascular spaces (dark dots)."""
     for _ in range(int(rng.integers(2, 9))):
         spot, _ = dd.inside_point(rng, brain)
@@ -229,11 +221,7 @@ def _lesion(rng: np.random.Generator, head: Head) -> tuple[np.ndarray, np.ndarra
     finding = dd.pick(rng, FINDINGS, (3, 3, 2.5, 2, 2.5))
     strength = dd.uniform(rng, 0.75, 1.0) if dd.chance(rng, 0.75) else dd.uniform(rng, 0.4, 0.7)
     home = head.brain & ~cv2.dilate(head.ventricles.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-    radius = (
-        dd.uniform(rng, 6, 9.5)
-        if finding == "metastasis"
-        else np.exp(dd.uniform(rng, np.log(11), np.log(27)))
-    )
+    radius = dd.uniform(rng, 6, 9.5) if finding == "metastasis" else np.exp(dd.uniform(rng, np.log(11), np.log(27)))
     spot, _ = dd.inside_point(rng, home, margin=min(radius + 2, 20))
     painters = {
         "ring-enhancing mass": _ring,

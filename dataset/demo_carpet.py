@@ -71,9 +71,7 @@ def _anywhere(rng: np.random.Generator, margin: float) -> tuple[float, float]:
     return uniform(rng, margin, SHAPE[1] - margin), uniform(rng, margin, SHAPE[0] - margin)
 
 
-def _fray(
-    rng: np.random.Generator, image: np.ndarray, edge: np.ndarray, carpet: Carpet, count: int
-) -> np.ndarray:
+def _fray(rng: np.random.Generator, image: np.ndarray, edge: np.ndarray, carpet: Carpet, count: int) -> np.ndarray:
     """Loose fibres that stand off the points of a torn edge (N, 2)."""
     for index in rng.integers(0, len(edge), count):
         path = wander(rng, tuple(edge[index]), uniform(rng, 0, 6.3), uniform(rng, 6, 15), 0.3)
@@ -98,9 +96,7 @@ def _cut(rng: np.random.Generator, carpet: Carpet) -> np.ndarray:
 def _hole(rng: np.random.Generator, carpet: Carpet) -> np.ndarray:
     """A hole down to the backing, whose edge throws a shadow inwards."""
     radius = uniform(rng, 9, 22)
-    edge = outline(
-        rng, _anywhere(rng, 35), (radius, radius * uniform(rng, 0.65, 1)), 0.12, 9, uniform(rng, 0, 3.1)
-    )
+    edge = outline(rng, _anywhere(rng, 35), (radius, radius * uniform(rng, 0.65, 1)), 0.12, 9, uniform(rng, 0, 3.1))
     gap = fill(SHAPE, edge, 0.7)
     backing = np.asarray((0.42, 0.34, 0.24)) if chance(rng, 0.5) else np.asarray((0.16, 0.16, 0.17))
     mesh = 1 + 0.25 * grain(rng, SHAPE, 1.2)
@@ -111,9 +107,7 @@ def _hole(rng: np.random.Generator, carpet: Carpet) -> np.ndarray:
 
 def _thread(rng: np.random.Generator, carpet: Carpet) -> np.ndarray:
     """A loose twisted yarn that lies on the carpet, with its shadow."""
-    path = wander(
-        rng, _anywhere(rng, 60), uniform(rng, 0, 6.3), uniform(rng, 60, 150), uniform(rng, 0.1, 0.25)
-    )
+    path = wander(rng, _anywhere(rng, 60), uniform(rng, 0, 6.3), uniform(rng, 60, 150), uniform(rng, 0.1, 0.25))
     width = uniform(rng, 3, 5)
     yarn = stroke(SHAPE, path, width, 0.4)
     shadow = stroke(SHAPE, path + 2.0, width, 1.0)
@@ -134,9 +128,7 @@ def _stain(rng: np.random.Generator, carpet: Carpet) -> np.ndarray:
     if chance(rng, 0.6):
         tint = np.asarray((0.55, 0.45, 0.33)) if chance(rng, 0.6) else np.asarray((0.35, 0.35, 0.42))
         return carpet.image * (1 - strength * soaked[..., None] * (1 - 0.7 * tint))
-    return blend(
-        carpet.image, carpet.weave[..., None] * np.asarray((0.82, 0.80, 0.74)), 0.7 * strength * soaked
-    )
+    return blend(carpet.image, carpet.weave[..., None] * np.asarray((0.82, 0.80, 0.74)), 0.7 * strength * soaked)
 
 
 def _colour_change(rng: np.random.Generator, carpet: Carpet) -> np.ndarray:

@@ -293,8 +293,7 @@ def _ground_glass(rng: np.random.Generator, chest: Chest, lung: np.ndarray) -> t
             spot, _ = dd.inside_point(rng, home > 0.5, margin=10)
             cover = np.maximum(
                 cover,
-                home
-                * dd.shape_alpha(rng, SHAPE, spot, (radius, radius * dd.uniform(rng, 0.6, 1.0)), 0.2, 4.5),
+                home * dd.shape_alpha(rng, SHAPE, spot, (radius, radius * dd.uniform(rng, 0.6, 1.0)), 0.2, 4.5),
             )
     haze = cover * (0.8 + 0.3 * np.clip(dd.noise(rng, SHAPE, 7, octaves=3), -1.5, 1.5))
     return cover, dd.uniform(rng, 0.13, 0.2) * haze
@@ -340,9 +339,7 @@ def _expose(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
             int(rng.integers(18, 60)),
         )
         tone = int(rng.integers(215, 256))
-        cv2.putText(
-            image, letter, spot, cv2.FONT_HERSHEY_SIMPLEX, dd.uniform(rng, 0.4, 0.65), tone, 2, cv2.LINE_AA
-        )
+        cv2.putText(image, letter, spot, cv2.FONT_HERSHEY_SIMPLEX, dd.uniform(rng, 0.4, 0.65), tone, 2, cv2.LINE_AA)
     if dd.chance(rng, 0.3):
         rim = rng.integers(2, 12, 4)
         image[: rim[0]], image[SIZE - rim[1] :], image[:, : rim[2]], image[:, SIZE - rim[3] :] = 0, 0, 0, 0

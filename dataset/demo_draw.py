@@ -99,9 +99,7 @@ def gradient(rng: np.random.Generator, shape: Shape, strength: float) -> np.ndar
 def coordinates(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
     """(y, x), float32 (H, 1) and (1, W), running from -1 to 1; they broadcast to (H, W)."""
     height, width = shape
-    return np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[
-        None
-    ]
+    return np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[None]
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -154,9 +152,7 @@ def closed_curve(knots: Sequence[Point] | np.ndarray, per_knot: int = 8) -> np.n
     p0, p2, p3 = np.roll(p1, 1, axis=0), np.roll(p1, -1, axis=0), np.roll(p1, -2, axis=0)
     t = np.linspace(0, 1, per_knot, endpoint=False, dtype=np.float32)[None, :, None]
     p0, p1, p2, p3 = (p[:, None] for p in (p0, p1, p2, p3))
-    curve = (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
+    curve = 2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
     return (0.5 * curve).reshape(-1, 2)
 
 
@@ -168,9 +164,7 @@ def fill(shape: Shape, points: np.ndarray, soft: float = 0.0) -> np.ndarray:
     return blur(canvas.astype(np.float32) / 255.0, soft)
 
 
-def stroke(
-    shape: Shape, points: np.ndarray, width: float, soft: float = 0.0, closed: bool = False
-) -> np.ndarray:
+def stroke(shape: Shape, points: np.ndarray, width: float, soft: float = 0.0, closed: bool = False) -> np.ndarray:
     """Alpha of a line of `width` pixels along points (N, 2) of (x, y), antialiased, blurred by `soft` pixels.
 
     A line thinner than one pixel is drawn one pixel wide and paler.
@@ -219,9 +213,7 @@ def wander(
     turns = blur(rng.standard_normal((1, count)).astype(np.float32), 1.5)[0] * bend * 2.0
     heading = angle + np.cumsum(turns)
     moves = step * np.stack([np.cos(heading), np.sin(heading)], axis=1)
-    return (np.asarray(start) + np.concatenate([np.zeros((1, 2)), np.cumsum(moves, axis=0)])).astype(
-        np.float32
-    )
+    return (np.asarray(start) + np.concatenate([np.zeros((1, 2)), np.cumsum(moves, axis=0)])).astype(np.float32)
 
 
 def tree(
@@ -247,13 +239,9 @@ def tree(
             for side in (-1, 1):
                 turn = side * spread * uniform(rng, 0.4, 1.2)
                 shrink = uniform(rng, 0.6, 0.9)
-                stems.append(
-                    (tuple(path[-1]), onward + turn, reach * shrink, thick * uniform(rng, 0.6, 0.8), left - 1)
-                )
+                stems.append((tuple(path[-1]), onward + turn, reach * shrink, thick * uniform(rng, 0.6, 0.8), left - 1))
     layer = np.zeros(canvas.shape, np.uint8)
-    for path, thick in sorted(
-        lines, key=lambda line: line[1]
-    ):  # thick last: stems lie over thin, paler branches
+    for path, thick in sorted(lines, key=lambda line: line[1]):  # thick last: stems lie over thin, paler branches
         fixed = np.round(path * 2**SUBPIXEL).astype(np.int32)
         level = int(255 * min(thick, 1.0))
         cv2.polylines(layer, [fixed], False, level, max(round(thick), 1), cv2.LINE_AA, SUBPIXEL)

@@ -61,9 +61,7 @@ def draw_pcb(rng: np.random.Generator, abnormal: bool) -> Drawing:
     return _photograph(rng, abnormal, demo_pcb.clean(rng), demo_pcb.DEFECTS)
 
 
-def _photograph(
-    rng: np.random.Generator, abnormal: bool, scene: Scene, defects: dict[str, Defect]
-) -> Drawing:
+def _photograph(rng: np.random.Generator, abnormal: bool, scene: Scene, defects: dict[str, Defect]) -> Drawing:
     """The scene, with one defect if it is to be abnormal, as a camera of random settings sees it."""
     mask, words, picture = np.zeros(scene.image.shape[:2], bool), {}, scene.image
     if abnormal:

@@ -34,9 +34,7 @@ def draw(rng: np.random.Generator, abnormal: bool) -> Drawing:
 
 def _outline(rng: np.random.Generator) -> np.ndarray:
     """Alpha (H, W) of the liver: a big right lobe, a left lobe that tapers, the notches of its lower edge."""
-    left = dd.uniform(
-        rng, 0.0, 1.0
-    )  # 0: a low slice, the right lobe alone; 1: a high one with a long left lobe
+    left = dd.uniform(rng, 0.0, 1.0)  # 0: a low slice, the right lobe alone; 1: a high one with a long left lobe
     reach = 50 + 95 * left
     knots = np.array(
         [
@@ -58,9 +56,7 @@ def _outline(rng: np.random.Generator) -> np.ndarray:
     alpha = dd.fill(SHAPE, curve)
     if dd.chance(rng, 0.55):  # the gallbladder's bed, or the vena cava, bites into the edge
         edge = curve[int(len(curve) * dd.uniform(rng, 0.5, 0.78))]
-        alpha *= 1 - dd.shape_alpha(
-            rng, SHAPE, edge, (dd.uniform(rng, 8, 17), dd.uniform(rng, 7, 13)), 0.12, 0
-        )
+        alpha *= 1 - dd.shape_alpha(rng, SHAPE, edge, (dd.uniform(rng, 8, 17), dd.uniform(rng, 7, 13)), 0.12, 0)
     return dd.warp(rng, [alpha], 2.0, 22)[0]
 
 
@@ -82,9 +78,7 @@ def _parenchyma(rng: np.random.Generator, liver: np.ndarray, body: float) -> np.
     for _ in range(int(rng.integers(1, 5))):
         spot, _ = dd.inside_point(rng, inside)
         size = dd.uniform(rng, 0.9, 2.0)
-        image = dd.blend(
-            image, dd.uniform(rng, 0.85, 1.0), dd.shape_alpha(rng, SHAPE, spot, (size, size), 0.2, 0.5)
-        )
+        image = dd.blend(image, dd.uniform(rng, 0.85, 1.0), dd.shape_alpha(rng, SHAPE, spot, (size, size), 0.2, 0.5))
     return image.astype(np.float32)
 
 

@@ -197,9 +197,7 @@ def _patch(rng: np.random.Generator, nut: Nut) -> np.ndarray:
     """Alpha of a random soft patch on the metal."""
     radius = uniform(rng, 11, 30)
     centre = _on_metal(rng, nut, 10)
-    return shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.5, 1)), 0.2, 2.5) * _silhouette(
-        nut
-    )
+    return shape_alpha(rng, SHAPE, centre, (radius, radius * uniform(rng, 0.5, 1)), 0.2, 2.5) * _silhouette(nut)
 
 
 def _dent(rng: np.random.Generator, nut: Nut) -> np.ndarray:

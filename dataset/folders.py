@@ -24,9 +24,7 @@ def subfolder(folder: Path, *names: str) -> Path | None:
     for name in names:
         hits = sorted(found for found in present if found.lower() == name.lower())
         if len(hits) > 1:
-            raise InputError(
-                f"{folder} holds both {hits[0]} and {hits[1]}: put their images into one of them"
-            )
+            raise InputError(f"{folder} holds both {hits[0]} and {hits[1]}: put their images into one of them")
         if hits:
             return folder / hits[0]
     return None
@@ -94,22 +92,17 @@ def pair_masks(images: list[Path], folder: Path) -> list[Path]:
             continue
         hits = by_stem.pop(image.stem, []) or by_stem.pop(f"{image.stem}_mask", [])
         if len(hits) > 1:
-            raise InputError(
-                f"{image} has two masks, {hits[0].name} and {hits[1].name} in {folder}: remove one"
-            )
+            raise InputError(f"{image} has two masks, {hits[0].name} and {hits[1].name} in {folder}: remove one")
         if hits:
             pairs[image] = left.pop(hits[0].name)
     bare = [image for image in images if image not in pairs]
     if bare:
         raise InputError(
-            f"{bare[0]} has no mask in {folder}{_more(bare)}: add {bare[0].stem}.png there, "
-            "or take the image away"
+            f"{bare[0]} has no mask in {folder}{_more(bare)}: add {bare[0].stem}.png there, or take the image away"
         )
     if left:
         stray = sorted(left.values())
-        raise InputError(
-            f"{stray[0]} is a mask without an image{_more(stray)}: add the image or remove the mask"
-        )
+        raise InputError(f"{stray[0]} is a mask without an image{_more(stray)}: add the image or remove the mask")
     return [pairs[image] for image in images]
 
 

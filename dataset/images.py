@@ -123,9 +123,7 @@ class Batches(DataLoader):
 
 def check(samples: Sequence[Sample], name: str) -> None:
     """Read every header: InputError naming a file that is no image, or a mask of another size."""
-    for sample in tqdm(
-        samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM
-    ):
+    for sample in tqdm(samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM):
         size = _size(sample.image)
         if sample.mask is None:
             continue
@@ -157,16 +155,10 @@ def _readable(path: Path):
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
     except FileNotFoundError as fault:
-        raise InputError(
-            f"{path} is not there (a link to a missing file?): restore it or remove the link"
-        ) from fault
-    except (
-        Exception
-    ) as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        raise InputError(f"{path} is not there (a link to a missing file?): restore it or remove the link") from fault
+    except Exception as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
         reason = str(fault).split(chr(10))[0].replace(str(path), "it") or type(fault).__name__
-        raise InputError(
-            f"{path} can't be read as an image ({reason}): replace it or take it away"
-        ) from fault
+        raise InputError(f"{path} can't be read as an image ({reason}): replace it or take it away") from fault
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -52,9 +52,7 @@ def _train(info: ObjectInfo, root: Path) -> tuple[Sample, ...]:
     if layout_of(root) == "visa":
         normal = tuple(sample for split, sample in _visa(info, root) if split == "train" and not sample.label)
         if not normal:
-            raise InputError(
-                f"1cls.csv names no normal training image of {root}: give some rows the split train"
-            )
+            raise InputError(f"1cls.csv names no normal training image of {root}: give some rows the split train")
         return normal
     train = subfolder(root, "train")
     good = train and subfolder(train, *GOOD)
@@ -73,18 +71,14 @@ def _test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]
         samples = _mvtec_test(root, masks)
     labels = {sample.label for sample in samples}
     if not labels or (info.layout != "own" and labels != {0, 1}):
-        raise InputError(
-            f"the test split of {root} lacks {'abnormal' if 0 in labels else 'normal'} images: add them"
-        )
+        raise InputError(f"the test split of {root} lacks {'abnormal' if 0 in labels else 'normal'} images: add them")
     return replace(info, masks=masks), samples
 
 
 def _mvtec_test(root: Path, masks: bool) -> tuple[Sample, ...]:
     test = subfolder(root, "test")
     if test is None:
-        raise InputError(
-            f"{root} has no folder test: put test/good and test/DEFECT there (tree: data/readme.md)"
-        )
+        raise InputError(f"{root} has no folder test: put test/good and test/DEFECT there (tree: data/readme.md)")
     truth = subfolder(root, "ground_truth")
     if masks and truth is None:
         raise InputError(f"{root} has no folder ground_truth: put the masks in ground_truth/DEFECT")
@@ -118,9 +112,7 @@ def _visa(info: ObjectInfo, root: Path) -> list[tuple[str, Sample]]:
         root = root.resolve()  # the class is the folder's name, and its table lies beside it
     table = root.parent / "split_csv" / "1cls.csv"
     if not table.is_file():
-        raise InputError(
-            f"{table} is missing: it says which images of {root} are for training and which for testing"
-        )
+        raise InputError(f"{table} is missing: it says which images of {root} are for training and which for testing")
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not set(VISA_COLUMNS) <= set(reader.fieldnames or ()):
@@ -138,9 +130,7 @@ def _visa(info: ObjectInfo, root: Path) -> list[tuple[str, Sample]]:
     folder = subfolder(root / "Data" / "Masks", "Anomaly")
     strays = [mask for mask in images_in(folder) if mask.name not in named] if folder else []
     if strays:
-        raise InputError(
-            f"{strays[0]} is a mask that {table} gives to no image: add its row or remove the mask"
-        )
+        raise InputError(f"{strays[0]} is a mask that {table} gives to no image: add its row or remove the mask")
     return _ordered(found)
 
 
@@ -152,16 +142,13 @@ def _visa_row(table: Path, number: int, row: dict[str, str]) -> tuple[str, Sampl
     where = f"{table}, line {number}"
     if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
         raise InputError(
-            f"{where}: want split train or test and label normal or anomaly, "
-            f"found {row['split']} and {row['label']}"
+            f"{where}: want split train or test and label normal or anomaly, found {row['split']} and {row['label']}"
         )
     image = table.parent.parent / row["image"]
     mask = table.parent.parent / row["mask"] if row["mask"] else None
     for file in (image, mask):
         if file and not file.is_file():
-            raise InputError(
-                f"{file} is not there, though {where} names it: restore the file or remove the row"
-            )
+            raise InputError(f"{file} is not there, though {where} names it: restore the file or remove the row")
     abnormal = row["label"] == "anomaly"
     return row["split"], Sample(image, int(abnormal), mask if abnormal else None)
 

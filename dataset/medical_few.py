@@ -47,9 +47,7 @@ def read_split(info: ObjectInfo, root: Path, split: str) -> tuple[Sample, ...]:
     if ungood is None:
         strangers = [path.name for path in subfolders(folder) if path != good]
         if strangers:
-            raise InputError(
-                f"{folder / strangers[0]} is neither good nor Ungood: rename it to Ungood or remove it"
-            )
+            raise InputError(f"{folder / strangers[0]} is neither good nor Ungood: rename it to Ungood or remove it")
     if info.layout != "own" and split == "test" and not (good and ungood):
         raise InputError(f"{folder} has no folder {'good' if good is None else 'Ungood'}: {_tree(info)}")
     normal = [Sample(image, 0) for image in images_in(good)] if good else []

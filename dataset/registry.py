@@ -99,9 +99,7 @@ MEDICAL: dict[str, ObjectInfo] = {
     for name, (words, modality, masks, test, valid) in _MEDICAL.items()
 }
 INDUSTRIAL: dict[str, ObjectInfo] = {
-    f"{family}/{name}": ObjectInfo(
-        f"{family}/{name}", words, _FAMILY[family][1], True, _FAMILY[family][0], test, train
-    )
+    f"{family}/{name}": ObjectInfo(f"{family}/{name}", words, _FAMILY[family][1], True, _FAMILY[family][0], test, train)
     for family, classes in _INDUSTRIAL.items()
     for name, (words, test, train) in classes.items()
 }
@@ -127,9 +125,7 @@ def find(obj: str, data_path: str | Path, classname: str | None = None) -> Objec
     `classname` replaces the words for the prompts. Raises InputError for a name that is neither.
     """
     if obj in FAMILIES:
-        raise InputError(
-            f"{obj} is a set of {len(FAMILIES[obj])} classes: name one, such as {FAMILIES[obj][0]}"
-        )
+        raise InputError(f"{obj} is a set of {len(FAMILIES[obj])} classes: name one, such as {FAMILIES[obj][0]}")
     info = _KNOWN.get(obj)
     if info is None:
         _own_root(obj, Path(data_path))
@@ -151,9 +147,7 @@ def locate(info: ObjectInfo, data_path: str | Path) -> Path:
             mend = f"make it with: python -m dataset.solar --out {data_path}"
     else:
         wanted, mend = data_path / info.name, f"put the {info.name.split('/')[0]} set there"
-    raise InputError(
-        f"no folder {wanted}: {mend}, or say where it is with --data_path (trees: data/readme.md)"
-    )
+    raise InputError(f"no folder {wanted}: {mend}, or say where it is with --data_path (trees: data/readme.md)")
 
 
 def look_for(info: ObjectInfo, data_path: str | Path) -> Path | None:

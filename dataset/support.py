@@ -40,9 +40,7 @@ class Request:
         if self.abnormal_shot is not None and self.abnormal_shot < 0:
             raise InputError(f"--abnormal_shot {self.abnormal_shot}: give 0 (normal images alone) or more")
         if self.iterate < -1:
-            raise InputError(
-                f"--iterate {self.iterate}: give a line of the selection file (0, 1, ...) or -1 to draw"
-            )
+            raise InputError(f"--iterate {self.iterate}: give a line of the selection file (0, 1, ...) or -1 to draw")
 
     @property
     def abnormal(self) -> int:
@@ -59,9 +57,7 @@ class Pool:
     abnormal_place: Path
 
 
-def choose(
-    info: ObjectInfo, pool: Pool, request: Request
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
+def choose(info: ObjectInfo, pool: Pool, request: Request) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
     """Normal support, abnormal support, and in words where the choice comes from.
 
     A stored selection (`fewshot_seed/OBJ/K-shot.txt`) wins unless `iterate` is -1; otherwise, or for more
@@ -133,9 +129,7 @@ def _stored(file: Path, iterate: int) -> tuple[list[str], list[str]]:
 def _look_up(names: Sequence[str], pool: Mapping[str, Sample], place: Path, file: Path) -> tuple[Sample, ...]:
     for name in names:
         if name not in pool:
-            raise InputError(
-                f"{name} is named in {file} but not in {place}: restore it, or draw with --iterate -1"
-            )
+            raise InputError(f"{name} is named in {file} but not in {place}: restore it, or draw with --iterate -1")
     return tuple(pool[name] for name in names)
 
 

@@ -43,8 +43,7 @@ def test_every_object_has_words_and_a_layout():
     assert registry.MEDICAL["Brain"].test == 3715
     assert registry.INDUSTRIAL["mvtec/metal_nut"].classname == "metal nut"
     published = {
-        family: [registry.INDUSTRIAL[name] for name in registry.FAMILIES[family]]
-        for family in registry.FAMILIES
+        family: [registry.INDUSTRIAL[name] for name in registry.FAMILIES[family]] for family in registry.FAMILIES
     }
     assert {family: sum(info.test for info in infos) for family, infos in published.items()} == {
         "mvtec": 1725, "mpdd": 458, "btad": 741, "visa": 2162,

@@ -29,9 +29,7 @@ def split(root: Path, name: str, part: str) -> dict[int, list[Path]]:
     folder = root / item.folder
     if item.layout == "medical":
         folder = folder / ("valid" if part == "train" else part)
-        return {
-            label: sorted((folder / kind / "img").iterdir()) for label, kind in enumerate(("good", "Ungood"))
-        }
+        return {label: sorted((folder / kind / "img").iterdir()) for label, kind in enumerate(("good", "Ungood"))}
     if item.layout == "mvtec":
         files = sorted((folder / part).glob("*/*"))
         return {label: [file for file in files if (file.parent.name != "good") == label] for label in (0, 1)}

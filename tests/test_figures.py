@@ -122,9 +122,7 @@ def test_the_strip_tells_score_verdict_label_and_name(files, tmp_path):
         save_panel(tmp_path / f"{name}.png", files[0], None, half_hot(), SCALE, **words)
     strips = {name: strip(tmp_path / f"{name}.png") for name in variants}
     assert len({picture.tobytes() for picture in strips.values()}) == len(variants)
-    assert all(
-        (strips["a"][:, -190:] == picture[:, -190:]).all() for picture in strips.values()
-    )  # colour bar
+    assert all((strips["a"][:, -190:] == picture[:, -190:]).all() for picture in strips.values())  # colour bar
 
     def is_red(picture: np.ndarray) -> bool:
         return bool((picture == (190, 30, 30)).all(axis=2).any())

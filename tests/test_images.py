@@ -64,9 +64,7 @@ def test_alpha_is_dropped(tmp_path, colours, mode):
     image = Image.fromarray(colours).convert(mode)
     image.putalpha(Image.new("L", image.size, 60))
     image.save(tmp_path / "a.png")
-    assert torch.equal(
-        load_image(tmp_path / "a.png", SIZE), published(Image.fromarray(colours).convert(mode[:-1]))
-    )
+    assert torch.equal(load_image(tmp_path / "a.png", SIZE), published(Image.fromarray(colours).convert(mode[:-1])))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])

@@ -24,9 +24,7 @@ def short(samples) -> list[str]:
     return [f"{sample.image.parent.name}/{sample.image.name}" for sample in samples]
 
 
-@pytest.mark.parametrize(
-    "place", ["mvtec/bottle", "MVTec/bottle", "mvtec_anomaly_detection/bottle", "bottle"]
-)
+@pytest.mark.parametrize("place", ["mvtec/bottle", "MVTec/bottle", "mvtec_anomaly_detection/bottle", "bottle"])
 def test_mvtec_tree(tmp_path, place):
     root = trees.mvtec(tmp_path / place)
     for path in (tmp_path, root):
@@ -124,10 +122,7 @@ def test_own_visa_folder_without_masks(tmp_path):
     shutil.rmtree(root / "Data" / "Masks")
     table = tmp_path / "split_csv" / "1cls.csv"
     table.write_text(
-        "\n".join(
-            line.split(".JPG")[0] + ".JPG," if "JPG" in line else line
-            for line in table.read_text().splitlines()
-        )
+        "\n".join(line.split(".JPG")[0] + ".JPG," if "JPG" in line else line for line in table.read_text().splitlines())
     )
     info, samples = dataset.open_test("mine", tmp_path)
     assert info.masks is False and len(samples) == 5

@@ -173,10 +173,7 @@ def test_findings_meet_every_place_and_adjectives_and_phrasings_vary():
         for place in block["places"]:
             assert len([text for text in abnormal if tail in text and place in text]) == 1
     starts = {
-        (text.split()[1], word)
-        for text in abnormal
-        for word in prompt.VOICES["report"]["severity"]
-        if word in text
+        (text.split()[1], word) for text in abnormal for word in prompt.VOICES["report"]["severity"] if word in text
     }
     assert len(starts) > 15
 

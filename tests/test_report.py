@@ -21,9 +21,7 @@ def metrics(value: float, masks: bool = True) -> dict[str, float]:
     return {name: value if masks or not name.startswith("pixel") else math.nan for name in COLUMNS}
 
 
-def outcome(
-    obj: str = "Brain", value: float = 0.5, selected: str = "last", epoch: int = 50, **kind
-) -> Outcome:
+def outcome(obj: str = "Brain", value: float = 0.5, selected: str = "last", epoch: int = 50, **kind) -> Outcome:
     branches = {"zero": metrics(value - 0.1, **kind), "few": metrics(value - 0.2, **kind)}
     return Outcome(obj, epoch, selected, branches | {"fused": metrics(value, **kind)})
 
@@ -57,9 +55,7 @@ def test_published_by_object_and_shot():
 
 
 def test_grep_lines_are_rounded_as_python_prints():
-    found = Outcome(
-        "Brain", 50, "last", {"fused": metrics(0.0) | {"image_auroc": 0.92441, "pixel_auroc": 0.97299}}
-    )
+    found = Outcome("Brain", 50, "last", {"fused": metrics(0.0) | {"image_auroc": 0.92441, "pixel_auroc": 0.97299}})
     assert grep_lines(found) == ["Brain pAUC : 0.973", "Brain AUC : 0.9244"]
     numpy = Outcome(
         "Brain", 50, "last", {"fused": {"image_auroc": np.float64(0.92441), "pixel_auroc": np.float32(0.5)}}
@@ -85,9 +81,7 @@ def test_table_has_a_block_for_each_selection():
         assert [line.split()[0] for line in block.splitlines()[3:6]] == ["zero", "few", "fused"]
         assert rows_of(block, "MVFA-AD 4-shot, paper")[0].split("|")[1].split() == ["92.44"]
         assert rows_of(block, "MVFA-AD 4-shot, paper")[0].split("|")[2].split() == ["97.30"]
-    assert [part.split() for part in rows_of(last, "fused")[0].split("|")[1:]] == [
-        ["91.23"] * n for n in (3, 4, 2)
-    ]
+    assert [part.split() for part in rows_of(last, "fused")[0].split("|")[1:]] == [["91.23"] * n for n in (3, 4, 2)]
     assert last.splitlines()[-2:] == ["Brain pAUC : 0.9123", "Brain AUC : 0.9123"]
     assert best.splitlines()[-2:] == ["Brain pAUC : 0.95", "Brain AUC : 0.95"]
 
@@ -110,11 +104,7 @@ def test_missing_values_are_printed_as_such():
 
 def test_demo_runs_say_so_and_show_nothing_published():
     text = table([outcome()], 4, demo=True)
-    assert (
-        text.splitlines()[-1]
-        == DEMO_NOTE
-        == "demo data: generated pictures; says nothing about medical images"
-    )
+    assert text.splitlines()[-1] == DEMO_NOTE == "demo data: generated pictures; says nothing about medical images"
     assert "MVFA" not in text and "PatchCore" not in text
     assert DEMO_NOTE not in table([outcome()], 4)
 
@@ -205,9 +195,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path):
 def test_environment_names_what_ran():
     found = report.environment("cpu")
     assert found["numpy"] == np.__version__
-    assert {"torch", "torchvision", "scipy", "scikit-learn", "kornia", "pillow", "opencv", "python"} <= set(
-        found
-    )
+    assert {"torch", "torchvision", "scipy", "scikit-learn", "kornia", "pillow", "opencv", "python"} <= set(found)
     assert found["device"] == "cpu" and found["cpu"] and found["platform"]
     assert json.dumps(found)
 

@@ -64,9 +64,7 @@ def visa(root: Path, name: str = "candle") -> Path:
     for i in range(3):
         file = picture(root / name / "Data" / "Images" / "Anomaly" / f"{i:03d}.JPG")
         drawn = mask(root / name / "Data" / "Masks" / "Anomaly" / f"{i:03d}.png", level=i + 1)
-        rows.append(
-            (name, "test", "anomaly", file.relative_to(root).as_posix(), drawn.relative_to(root).as_posix())
-        )
+        rows.append((name, "test", "anomaly", file.relative_to(root).as_posix(), drawn.relative_to(root).as_posix()))
     table = root / "split_csv" / "1cls.csv"
     table.parent.mkdir()
     with table.open("w", newline="") as file:
