@@ -5,6 +5,7 @@
 Pictures come from the generators of the demo benchmark, drawn with seeds that the benchmark never uses. A caption
 states a few facts of its picture (object, state, finding, place, size); it is a positive of every picture in
 the batch of which all its facts are true, so the loss is the usual symmetric contrastive one with several positives.
+Training begins on small crops, which are cheap and in which a lesion is large, and ends on whole pictures.
 The wording comes from this file's templates, the base ensemble and the P-Prompts of `prompt.py`.
 """
 
@@ -12,7 +13,7 @@ import argparse
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ MODEL = "ViT-T-16-demo"
 OUT = Path(__file__).with_name("ckpt")
 DRAW_SEED, CHECK_SEED = 20_001, 20_002  # the benchmark's own is 0; seeds enter through np.random.SeedSequence
 SIZE = 240
-CROP = (144, SIZE)  # sides of the crops that most pictures are seen through, in pixels
+HELD_OUT = 48  # pictures of each object that are only checked on
+SLIVER, ENOUGH = 0.6, 0.3  # a crop shows a lesion with this share of it, or if it fills this share of the crop
 SLOTS = ("object", "state", "finding", "place", "size", "contrast")
 UNSTATED = -1
 WORDS = {
@@ -86,21 +88,41 @@ def draw_pool(name: str, count: int, seed: int) -> Pool:
     return Pool(pictures, masks, words)
 
 
-def crop(rng: np.random.Generator, pool: Pool, index: int) -> tuple[np.ndarray, dict[str, str]]:
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training: steps, batch, image side, sides of the crops in pixels, share of whole pictures."""
+
+    steps: int
+    batch: int
+    side: int
+    crops: tuple[int, int]
+    whole: float
+
+
+PHASES = (Phase(1200, 128, 112, (88, 144), 0.0), Phase(500, 48, SIZE, (176, SIZE), 0.7))
+
+
+def crop(rng: np.random.Generator, pool: Pool, index: int, phase: Phase) -> tuple[np.ndarray, dict[str, str]]:
     """A random square of a picture, and the facts that hold of it: a crop past the lesion is a normal picture."""
     words, mask = pool.words[index], pool.masks[index]
-    if rng.random() < 0.4:
+    if rng.random() < phase.whole:
         return pool.pictures[index], words
-    for _ in range(8):
-        side = int(rng.integers(*CROP))
-        y, x = rng.integers(0, SIZE - side + 1, 2)
-        seen = mask[y : y + side, x : x + side].sum()
-        facts = {slot: words[slot] for slot in ("object", "state", "finding", "contrast") if slot in words}
-        if seen == 0 and words["state"] == "abnormal":
-            facts = {"object": words["object"], "state": "normal"}
-        if seen == 0 or seen > 0.6 * mask.sum():  # neither a sliver of a lesion nor a cut through it
-            return pool.pictures[index][y : y + side, x : x + side], facts
-    return pool.pictures[index], words
+    facts = {slot: words[slot] for slot in ("object", "state", "finding", "contrast") if slot in words}
+    near = words["state"] == "abnormal" and rng.random() < 0.6
+    while True:
+        side = int(rng.integers(*phase.crops))
+        corner = rng.integers(0, SIZE - side + 1, 2)
+        if near:  # around a pixel of the lesion
+            pixels = np.argwhere(mask)
+            offset = pixels[rng.integers(len(pixels))] - rng.integers(0, side, 2)
+            corner = offset.clip(0, SIZE - side)
+        window = tuple(slice(first, first + side) for first in corner)
+        seen = mask[window].sum()
+        if seen == 0:
+            return pool.pictures[index][window], {"object": words["object"], "state": "normal"}
+        if seen > SLIVER * mask.sum() or seen > ENOUGH * side**2:
+            return pool.pictures[index][window], facts
+        near = rng.random() < 0.5  # neither a sliver of a lesion nor a cut through it: try elsewhere
 
 
 def caption(rng: np.random.Generator, facts: dict[str, str], wordings: dict) -> tuple[str, dict[str, str]]:
@@ -123,10 +145,10 @@ def caption(rng: np.random.Generator, facts: dict[str, str], wordings: dict) -> 
 
 
 class Batches:
-    """Endless batches: images (B, 3, 240, 240) in [0, 1], token ids (B, T), truth (B, B) in {0, 1}."""
+    """Endless batches: images (B, 3, S, S) in [0, 1], token ids (B, T), truth (B, B) in {0, 1}."""
 
-    def __init__(self, pools: dict[str, Pool], batch: int, seed: int) -> None:
-        self.pools, self.batch = pools, batch
+    def __init__(self, pools: dict[str, Pool], seed: int) -> None:
+        self.pools = pools
         self.rng = np.random.default_rng(seed)
         self.wordings = {}
         for name in pools:
@@ -138,17 +160,17 @@ class Batches:
     def _row(self, facts: dict[str, str]) -> list[int]:
         return [self.number[facts[slot]] if slot in facts else UNSTATED for slot in SLOTS]
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
         """One batch over three objects, so that most negatives are of the same kind as the picture."""
         names = self.rng.choice(list(self.pools), 3, replace=False)
         images, texts, shown, stated = [], [], [], []
-        for place in range(self.batch):
+        for place in range(phase.batch):
             pool = self.pools[names[place % 3]]
-            picture, facts = crop(self.rng, pool, int(self.rng.integers(len(pool.words))))
+            picture, facts = crop(self.rng, pool, int(self.rng.integers(len(pool.words))), phase)
             text, said = caption(self.rng, facts, self.wordings)
             image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).unsqueeze(0) / 255
-            if image.shape[-1] != SIZE:
-                image = F.interpolate(image, (SIZE, SIZE), mode="bilinear", align_corners=False)
+            if image.shape[-1] != phase.side:
+                image = F.interpolate(image, (phase.side, phase.side), mode="bilinear", align_corners=False)
             images.append(image)
             texts.append(text)
             shown.append(self._row(facts))
@@ -233,47 +255,41 @@ def train(args: argparse.Namespace) -> None:
     started = time.time()
     names = list(OBJECTS)
     with ProcessPoolExecutor(args.workers) as executor:
-        pools = dict(zip(names, executor.map(draw_pool, names, [args.pool] * 9, [DRAW_SEED] * 9), strict=True))
-        held = dict(zip(names, executor.map(draw_pool, names, [48] * 9, [CHECK_SEED] * 9), strict=True))
+        pools = dict(
+            zip(names, executor.map(draw_pool, names, [args.pool] * len(names), [DRAW_SEED] * len(names)), strict=True)
+        )
+        held = dict(
+            zip(names, executor.map(draw_pool, names, [HELD_OUT] * len(names), [CHECK_SEED] * len(names)), strict=True)
+        )
     model = CLIP.load_clip(MODEL, image_size=SIZE).requires_grad_(True).train()
-    optimizer, batches = optimiser(model, args.learning_rate), Batches(pools, args.batch, DRAW_SEED)
-    log, mean_loss = (
-        [{"event": "drawn", "pictures": args.pool * 9, "seconds": round(time.time() - started)}],
-        0.0,
-    )
-    for step in tqdm(range(1, args.steps + 1), desc="pre-training"):
-        done = step / args.steps
-        rate = args.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * done)) + 0.01)
+    optimizer, batches = optimiser(model, args.learning_rate), Batches(pools, DRAW_SEED)
+    mean_loss = 0.0
+    log = [{"pictures": args.pool * len(names), "seconds": round(time.time() - started)}]
+    plan = [phase for phase in PHASES for _ in range(int(phase.steps * args.share))]
+    for step, phase in enumerate(tqdm(plan, desc="pre-training", mininterval=10), start=1):
+        rate = args.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * step / len(plan))) + 0.01)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = step_loss(model, *batches.draw())
+        loss = step_loss(model, *batches.draw(phase))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         mean_loss += (loss.item() - mean_loss) / min(step, 50)
-        if step % args.check_every == 0 or step == args.steps:
-            log.append(
-                {
-                    "step": step,
-                    "loss": round(mean_loss, 4),
-                    "seconds": round(time.time() - started),
-                    "zero-shot AUROC": check(model, held),
-                }
-            )
+        if step % args.check_every == 0 or step == len(plan):
+            spent, auroc = round(time.time() - started), check(model, held)
+            log.append({"step": step, "loss": round(mean_loss, 4), "seconds": spent, "zero-shot AUROC": auroc})
             print(json.dumps(log[-1]), flush=True)
             save(model, args.out)
+            chosen = {name: str(value) for name, value in vars(args).items()} | {"phases": list(map(asdict, PHASES))}
             with writing(args.out / f"{MODEL}.log.json") as draft:
-                draft.write_text(
-                    json.dumps({"options": {k: str(v) for k, v in vars(args).items()}, "log": log}, indent=1)
-                )
+                draft.write_text(json.dumps({"options": chosen, "log": log}, indent=1))
 
 
 def main() -> None:
     """Read the options and train."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=1400)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--share", type=float, default=1.0, help="of the planned steps, e.g. 0.01 to try it out")
     parser.add_argument("--pool", type=int, default=1200, help="pictures drawn of each object")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--check_every", type=int, default=100)

@@ -1,4 +1,4 @@
-"""The one table of objects: what they are called in prompts, whether they have masks, and where they lie."""
+"""The one table of objects: whether they have masks, how many images, where they lie. Their words: prompt.py."""
 
 import difflib
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataset.folders import EXPECTED, layout_of, subfolder
 from errors import InputError
+from prompt import class_name
 
 
 @dataclass(frozen=True)
@@ -26,65 +27,64 @@ class ObjectInfo:
     valid: int | None
 
 
-# name: (words, modality, has masks, published test images, published validation images)
+# name: (modality, has masks, published test images, published validation images)
 _MEDICAL = {
-    "Brain": ("Brain", "brain MRI (BraTS2021), 240x240", True, 3715, 83),
-    "Liver": ("Liver", "liver CT (BTCV + LiTS), 512x512", True, 1493, 166),
-    "Retina_RESC": ("retinal OCT", "retinal OCT (RESC), 512x1024", True, 1805, 115),
-    "Retina_OCT2017": ("retinal OCT", "retinal OCT (OCT2017), 512x496", False, 968, 32),
-    "Chest": ("Chest X-ray film", "chest X-ray (RSNA), 1024x1024", False, 17194, 1490),
-    "Histopathology": ("histopathological image", "H&E patches (Camelyon16), 256x256", False, 1997, 236),
-    "Skin_HAM10000": ("skin lesion", "dermoscopy, melanoma against naevus", True, None, None),
-    "Skin_ISIC2019": ("skin lesion", "dermoscopy, melanoma against naevus", False, None, None),
-    "Solar": ("solar cell", "electroluminescence of solar cells (ELPV), 300x300", False, 1999, 224),
+    "Brain": ("brain MRI (BraTS2021), 240x240", True, 3715, 83),
+    "Liver": ("liver CT (BTCV + LiTS), 512x512", True, 1493, 166),
+    "Retina_RESC": ("retinal OCT (RESC), 512x1024", True, 1805, 115),
+    "Retina_OCT2017": ("retinal OCT (OCT2017), 512x496", False, 968, 32),
+    "Chest": ("chest X-ray (RSNA), 1024x1024", False, 17194, 1490),
+    "Histopathology": ("H&E patches (Camelyon16), 256x256", False, 1997, 236),
+    "Skin_HAM10000": ("dermoscopy, melanoma against naevus", True, None, None),
+    "Skin_ISIC2019": ("dermoscopy, melanoma against naevus", False, None, None),
+    "Solar": ("electroluminescence of solar cells (ELPV), 300x300", False, 1999, 224),
 }
 
-# family -> class: (words, published test images, published normal training images)
+# family -> class: (published test images, published normal training images)
 _INDUSTRIAL = {
     "mvtec": {
-        "bottle": ("bottle", 83, 209),
-        "cable": ("cable", 150, 224),
-        "capsule": ("capsule", 132, 219),
-        "carpet": ("carpet", 117, 280),
-        "grid": ("grid", 78, 264),
-        "hazelnut": ("hazelnut", 110, 391),
-        "leather": ("leather", 124, 245),
-        "metal_nut": ("metal nut", 115, 220),
-        "pill": ("pill", 167, 267),
-        "screw": ("screw", 160, 320),
-        "tile": ("tile", 117, 230),
-        "toothbrush": ("toothbrush", 42, 60),
-        "transistor": ("transistor", 100, 213),
-        "wood": ("wood", 79, 247),
-        "zipper": ("zipper", 151, 240),
+        "bottle": (83, 209),
+        "cable": (150, 224),
+        "capsule": (132, 219),
+        "carpet": (117, 280),
+        "grid": (78, 264),
+        "hazelnut": (110, 391),
+        "leather": (124, 245),
+        "metal_nut": (115, 220),
+        "pill": (167, 267),
+        "screw": (160, 320),
+        "tile": (117, 230),
+        "toothbrush": (42, 60),
+        "transistor": (100, 213),
+        "wood": (79, 247),
+        "zipper": (151, 240),
     },
     "mpdd": {
-        "bracket_black": ("black metal bracket", 79, 289),
-        "bracket_brown": ("brown metal bracket", 77, 185),
-        "bracket_white": ("white metal bracket", 60, 110),
-        "connector": ("metal connector", 44, 128),
-        "metal_plate": ("metal plate", 97, 54),
-        "tubes": ("metal tubes", 101, 122),
+        "bracket_black": (79, 289),
+        "bracket_brown": (77, 185),
+        "bracket_white": (60, 110),
+        "connector": (44, 128),
+        "metal_plate": (97, 54),
+        "tubes": (101, 122),
     },
-    # The authors number their three products and name none of them.
     "btad": {
-        "01": ("industrial product", 70, 400),
-        "02": ("industrial product", 230, 399),
-        "03": ("industrial product", 441, 1000),
+        "01": (70, 400),
+        "02": (230, 399),
+        "03": (441, 1000),
     },
     "visa": {
-        "candle": ("candle", 200, 900),
-        "capsules": ("capsules", 160, 542),
-        "cashew": ("cashew", 150, 450),
-        "chewinggum": ("chewing gum", 150, 453),
-        "fryum": ("fryum", 150, 450),
-        "macaroni1": ("macaroni", 200, 900),
-        "macaroni2": ("macaroni", 200, 900),
-        "pcb1": ("printed circuit board", 200, 904),
-        "pcb2": ("printed circuit board", 200, 901),
-        "pcb3": ("printed circuit board", 201, 905),
-        "pcb4": ("printed circuit board", 201, 904),
-        "pipe_fryum": ("pipe fryum", 150, 450),
+        "candle": (200, 900),
+        "capsules": (160, 542),
+        "cashew": (150, 450),
+        "chewinggum": (150, 453),
+        "fryum": (150, 450),
+        "macaroni1": (200, 900),
+        "macaroni2": (200, 900),
+        "pcb1": (200, 904),
+        "pcb2": (200, 901),
+        "pcb3": (201, 905),
+        "pcb4": (201, 904),
+        "pipe_fryum": (150, 450),
     },
 }
 _FAMILY = {  # family: (layout, modality, names that its folder goes by)
@@ -95,13 +95,13 @@ _FAMILY = {  # family: (layout, modality, names that its folder goes by)
 }
 
 MEDICAL: dict[str, ObjectInfo] = {
-    name: ObjectInfo(name, words, modality, masks, "medical", test, valid)
-    for name, (words, modality, masks, test, valid) in _MEDICAL.items()
+    name: ObjectInfo(name, class_name(name), modality, masks, "medical", test, valid)
+    for name, (modality, masks, test, valid) in _MEDICAL.items()
 }
 INDUSTRIAL: dict[str, ObjectInfo] = {
-    f"{family}/{name}": ObjectInfo(f"{family}/{name}", words, _FAMILY[family][1], True, _FAMILY[family][0], test, train)
+    name: ObjectInfo(name, class_name(name), _FAMILY[family][1], True, _FAMILY[family][0], test, train)
     for family, classes in _INDUSTRIAL.items()
-    for name, (words, test, train) in classes.items()
+    for name, (test, train) in ((f"{family}/{name}", counts) for name, counts in classes.items())
 }
 FAMILIES: dict[str, tuple[str, ...]] = {
     family: tuple(f"{family}/{name}" for name in classes) for family, classes in _INDUSTRIAL.items()
@@ -129,8 +129,7 @@ def find(obj: str, data_path: str | Path, classname: str | None = None) -> Objec
     info = _KNOWN.get(obj)
     if info is None:
         _own_root(obj, Path(data_path))
-        words = obj.rsplit("/", 1)[-1].replace("_", " ").strip()
-        info = ObjectInfo(obj, words, "own images", None, "own", None, None)
+        info = ObjectInfo(obj, class_name(obj), "own images", None, "own", None, None)
     return replace(info, classname=classname) if classname else info
 
 

@@ -1,0 +1,36 @@
+"""What several test files share: the small CLIP of the golden numbers, its images, and decoders on it."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from goldens import CONFIG, GOLDEN, WEIGHTS, arrays
+from safetensors.torch import load_file
+from torch import Tensor
+
+import CLIP
+from decoder import MDecoder
+
+
+@pytest.fixture(scope="session")
+def clip() -> CLIP.CLIP:
+    """The small CLIP with GELU; frozen, so every test may use the same one."""
+    return CLIP.load_clip(CONFIG, WEIGHTS)
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """Two images, (2, 3, 240, 240) in [0, 1]."""
+    return torch.from_numpy(arrays("visual")["image_uint8"]).float() / 255
+
+
+@pytest.fixture
+def golden_decoder(clip: CLIP.CLIP) -> Callable[..., MDecoder]:
+    """Builds a decoder of kind "madff" or "mvfa" with that kind's golden adapters."""
+
+    def build(kind: str, **options: object) -> MDecoder:
+        decoder = MDecoder(clip, adapter=kind, **options)
+        decoder.load_adapters(load_file(GOLDEN / f"adapters_{kind}.safetensors"))
+        return decoder
+
+    return build
