@@ -1,5 +1,7 @@
 """Trained adapters with the record of how they came about: written whole, read without unpickling anything but data."""
 
+import argparse
+import io
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,8 +53,10 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
     if checkpoint.best is not None:
         best = checkpoint.best
         content["best"] = {**best.adapters, "epoch": best.epoch, "calibration": _plain(best.calibration)}
+    buffer = io.BytesIO()  # a full disk then shows as the system's error, not as one of the archive writer's
+    torch.save(content, buffer)
     with writing(path) as draft:
-        torch.save(content, draft)
+        draft.write_bytes(buffer.getbuffer())
 
 
 def _plain(calibration: Calibration | None) -> dict | None:
@@ -69,13 +73,15 @@ def read(path: str | Path) -> Checkpoint:
         raise InputError(f"no checkpoint {path}; train first (train_few.py, train_zero.py) or name one with --ckpt")
     try:
         if path.suffix == ".safetensors":
-            content = _nested(load_file(path))
+            content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
         raise InputError(f"{path} holds more than tensors and plain data, or is damaged; it was not opened") from fault
     except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as fault:
         raise InputError(f"{path} is damaged or no checkpoint; train again or fetch it again") from fault
+    if isinstance(content, dict) and not any(name in content for name in HEADS):
+        content = _nested(content)
     if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in HEADS):
         raise InputError(f"{path} holds no adapters: 'seg_adapters' and 'det_adapters' are missing")
     try:
@@ -98,6 +104,26 @@ def _nested(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Dotted names to one dict a head."""
     nested = {}
     for name, tensor in flat.items():
-        head, _, rest = name.partition(".")
+        head, _, rest = str(name).partition(".")
         nested.setdefault(head, {})[rest] = tensor
     return nested
+
+
+MARKS = {"channel_attention": "sca", "spatial_attention": "llspm", "frequency_attention": "fab"}
+
+
+def recognise(adapters: dict[str, dict[str, Tensor]]) -> tuple[str, list[str]]:
+    """The adapter kind that weights are of, by their names, and the attention branches of MADFF."""
+    names = {part for head in adapters.values() for name in head for part in name.split(".")}
+    branches = [branch for mark, branch in MARKS.items() if mark in names]
+    if "norm" in names:
+        return "projector", branches
+    return ("madff" if branches else "mvfa"), branches
+
+
+def fit_options(args: argparse.Namespace, checkpoint: Checkpoint) -> argparse.Namespace:
+    """Options for a file without a record: its adapter kind, unless --adapter was given."""
+    if checkpoint.record is not None or "adapter" in args.given:
+        return args
+    kind, branches = recognise(checkpoint.last.adapters)
+    return argparse.Namespace(**vars(args) | {"adapter": kind, "madff": branches or args.madff})

@@ -86,16 +86,15 @@ class MDecoder(nn.Module):
 
     def load_adapters(self, state: Mapping[str, Tensor | Mapping[str, Tensor]]) -> None:
         """Read adapters published by MVFA-AD or written by us: nested as `adapter_state`, or flat with dotted names.
+        Anything else beside them, such as a checkpoint's record, is passed over.
 
         Raises InputError when a weight is missing, unknown or of another shape.
         """
         flat = {}
         for name, value in state.items():
-            flat |= (
-                {f"{name}.{key}": tensor for key, tensor in value.items()}
-                if isinstance(value, Mapping)
-                else {name: value}
-            )
+            if name.startswith(HEADS):
+                nested = isinstance(value, Mapping)
+                flat |= {f"{name}.{key}": tensor for key, tensor in value.items()} if nested else {name: value}
         own = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(HEADS)}
         faults = [f"no {name}" for name in own.keys() - flat.keys()]
         faults += [f"unknown {name}" for name in flat.keys() - own.keys()]

@@ -2,11 +2,21 @@
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(Exception):
     """A fault in what the user gave: the message is one line that names the file and the mend."""
+
+
+@contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Put a file's name before the fault that comes of its content."""
+    try:
+        yield
+    except InputError as fault:
+        raise InputError(f"{path}: {fault}") from fault
 
 
 def exit_code(main: Callable[[], None]) -> int:

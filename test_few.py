@@ -12,7 +12,7 @@ from pathlib import Path
 import checkpoint
 import options
 import report
-from errors import InputError, exit_code
+from errors import InputError, exit_code, naming
 from fewshot import conclude, finish, fits, open_run, run_name
 from system import objects
 from utils import seed_everything
@@ -24,6 +24,8 @@ def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpo
     seed_everything(args.seed)
     run = open_run(args, obj)
     calibrated = fits(run, trained.record, path)
+    with naming(path):
+        run.system.decoder.load_adapters(trained.last.adapters)
     outcomes = []
     for selected, stage in (("last", trained.last), ("best", trained.best)):
         if stage is not None:
@@ -44,9 +46,11 @@ def main() -> None:
         trained = checkpoint.read(path)
         if trained.record is not None and trained.record["obj"] != obj:
             raise InputError(f"{path} was trained on {trained.record['obj']}, not on {obj}")
-        recalled = options.recall(args, trained.record, path)
+        recalled = options.recall(checkpoint.fit_options(args, trained), trained.record, path)
         objects(recalled)  # a checkpoint of the demo brings the demo's images with it
         outcomes += test_object(recalled, obj, path, trained)
+    if len({outcome.obj for outcome in outcomes}) > 1:
+        report.write_results(args.results_path / "test_few" / run_name(args.obj, args.shot), {"outcomes": outcomes})
     print(report.table(outcomes, recalled.shot, demo=recalled.demo))
 
 

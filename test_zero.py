@@ -12,7 +12,7 @@ from pathlib import Path
 import checkpoint
 import options
 import report
-from errors import InputError, exit_code
+from errors import InputError, exit_code, naming
 from system import objects
 from utils import seed_everything
 from zeroshot import conclude, fits, open_run
@@ -24,6 +24,8 @@ def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpo
     seed_everything(args.seed)
     run = open_run(args, obj)
     calibrated = fits(run, trained.record, path)
+    with naming(path):
+        run.system.decoder.load_adapters(trained.last.adapters)
     outcomes = []
     for selected, stage in (("last", trained.last), ("best", trained.best)):
         if stage is not None:
@@ -46,7 +48,7 @@ def main() -> None:
         trained = checkpoint.read(path)
         if trained.record is not None and obj in trained.record.get("trained_on", [obj]):
             raise InputError(f"{path} was trained on {obj} itself, so this would be no zero-shot result")
-        recalled = options.recall(args, trained.record, path)
+        recalled = options.recall(checkpoint.fit_options(args, trained), trained.record, path)
         objects(recalled)  # a checkpoint of the demo brings the demo's images with it
         outcomes += test_object(recalled, obj, path, trained)
     print(report.table(outcomes, "zero", demo=recalled.demo))

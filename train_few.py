@@ -14,7 +14,7 @@ import options
 import report
 from checkpoint import Checkpoint, Stage, write
 from errors import exit_code
-from fewshot import FewShotRun, conclude, finish, open_run
+from fewshot import FewShotRun, conclude, finish, open_run, run_name
 from system import objects
 from training import Course, Log, Trainer, shuffled
 from utils import seed_everything
@@ -75,6 +75,8 @@ def main() -> None:
     """Train every object that --obj names."""
     args = options.train_few()
     outcomes = [outcome for obj in objects(args) for outcome in train_object(args, obj)]
+    if len({outcome.obj for outcome in outcomes}) > 1:
+        report.write_results(args.results_path / "train_few" / run_name(args.obj, args.shot), {"outcomes": outcomes})
     print(report.table(outcomes, args.shot, demo=args.demo))
 
 

@@ -114,12 +114,27 @@ class VisionTower(nn.Module):
         self.transformer = Transformer(width, width // config.head_width, config.layers, activation)
         self.ln_post = nn.LayerNorm(width)
         self.proj = nn.Parameter(torch.zeros(width, embed_dim))
+        self._resized: tuple[tuple, Tensor] | None = None  # what `positions` made last, and of what
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Position embedding (1 + rows·columns, C), resized from the checkpoint's grid; the class's is kept."""
+        """Position embedding (1 + rows·columns, C), resized from the checkpoint's grid; the class's is kept.
+
+        Of frozen weights the last size is kept at hand, made on the CPU since not every device can.
+        """
+        own = self.positional_embedding
         if rows == columns == self.grid:
-            return self.positional_embedding
-        first, grid = self.positional_embedding[:1], self.positional_embedding[1:]
+            return own
+        if own.requires_grad:
+            return self._resize(own, rows, columns)
+        key = (rows, columns, own.device, own.dtype, own.data_ptr(), own._version)
+        if self._resized is None or self._resized[0] != key:
+            with torch.inference_mode(False), torch.no_grad():  # kept for training steps too
+                self._resized = key, self._resize(own.cpu(), rows, columns).to(own.device)
+        return self._resized[1]
+
+    def _resize(self, positions: Tensor, rows: int, columns: int) -> Tensor:
+        """(1 + g·g, C) -> (1 + rows·columns, C), bicubic."""
+        first, grid = positions[:1], positions[1:]
         grid = grid.T.reshape(1, -1, self.grid, self.grid)  # (1, C, g, g)
         grid = F.interpolate(grid, (rows, columns), mode="bicubic", align_corners=False, antialias=True)
         return torch.cat([first, grid.flatten(2)[0].T])
