@@ -109,6 +109,21 @@ def test_rows_and_columns_are_not_swapped():
     assert rows[0, 0] < 1.5 < rows[1, 0]
 
 
+def test_resized_positions_follow_size_and_weights():
+    torch.manual_seed(0)
+    tower = CLIP.load_clip("ViT-T-16-demo").visual
+    with torch.inference_mode():
+        first = tower.positions(3, 4)
+    assert tower.positions(3, 4) is first and not first.is_inference()
+    assert tower.positions(4, 3).shape == first.shape and not tower.positions(4, 3).equal(first)
+    assert tower.positions(3, 4).equal(first)
+    tower.load_state_dict({name: 2 * tensor for name, tensor in tower.state_dict().items()})
+    assert relative(tower.positions(3, 4), 2 * first) < 1e-6
+    tower.requires_grad_(True)
+    tower.positions(3, 4).sum().backward()
+    assert tower.positional_embedding.grad.any()
+
+
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
 def test_architectures_are_open_clips(name):
     embed_dim, vision, text = CLIP.config(name)
@@ -197,7 +212,7 @@ def test_own_config_by_path(tmp_path):
 
 @pytest.mark.parametrize("name", ["ViT-L-15", "", ".", "ViT-B-16.json", "missing/own.json", str(WEIGHTS)])
 def test_unknown_model(name):
-    with pytest.raises(InputError, match="unknown model .* ViT-L-14-336, .* or the path of a config JSON"):
+    with pytest.raises(InputError, match=r"unknown model .* ViT-L-14-336, .* or the path of a config JSON"):
         CLIP.load_clip(name)
 
 
@@ -213,7 +228,7 @@ def test_images_smaller_than_a_patch(size):
 
 
 def test_weights_missing_or_of_another_model(tmp_path):
-    with pytest.raises(InputError, match="none.pt"):
+    with pytest.raises(InputError, match=r"none\.pt"):
         CLIP.load_clip(CONFIG, tmp_path / "none.pt")
     with pytest.raises(InputError, match=r"clip_small\.safetensors does not fit the model"):
         CLIP.load_clip("ViT-T-16-demo", WEIGHTS)

@@ -70,15 +70,15 @@ NUMBERS = """\
 x1y22z333
 T1-weighted ADC_b1000 IDH1R132H
 """.splitlines()
-MOJIBAKE = """\
-schÃ¶n, cafÃ©, naÃ¯ve
-â€œquotedâ€\x9d and itâ€™s
-âœ” No problems
-l’humanitÃ©
-Ð\x9cÐ¾Ñ\x81ÐºÐ²Ð°
-Ã¢â‚¬Å“twiceÃ¢â‚¬Â
-\ufeffmark \ufffd gone
-""".split("\n")
+MOJIBAKE = [
+    "schÃ¶n, cafÃ©, naÃ¯ve",
+    "â€œquotedâ€\x9d and itâ€™s",
+    "âœ” No problems",
+    "l’humanitÃ©",
+    "Ð\x9cÐ¾Ñ\x81ÐºÐ²Ð°",
+    "Ã¢â‚¬Å“twiceÃ¢â‚¬Â",
+    "\ufeffmark \ufffd gone",
+]
 SPACES = [
     "",
     " ",

@@ -1,0 +1,226 @@
+"""Figures and thresholds on readings small enough to be worked out by hand."""
+
+from math import inf, isnan, nan
+
+import numpy as np
+import pytest
+import torch
+
+from errors import InputError
+from evaluation import (
+    NORMAL_QUANTILE,
+    Views,
+    calibrate,
+    evaluate,
+    full_maps,
+    heads,
+    main_branch,
+    selection,
+    views,
+)
+from scoring import Calibration, Readings, Scale
+
+SIZE = 2  # grids of 2 x 2 are their own maps
+NONE = np.zeros((4, SIZE, SIZE), bool)
+
+
+def few(*images: list[float]) -> Readings:
+    """Distances of images of four patches, at one tap."""
+    return Readings(None, torch.tensor(images, dtype=torch.float32).view(-1, 1, SIZE, SIZE))
+
+
+def both(zero: list[float], few: list[float]) -> Readings:
+    """Constant grids: a probability and a distance for each image."""
+    grids = [torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, SIZE, SIZE) for values in (zero, few)]
+    return Readings(grids[0].logit(), grids[1])
+
+
+# Two normal and two abnormal images, scaled already: lowest 0, highest 1.
+IMAGES = few([0, 0, 0.25, 0], [0.5, 0.125, 0, 0], [0.75, 0.25, 0, 0], [1, 0.75, 0.125, 0])
+LABELS = np.array([0, 0, 1, 1])
+MASKS = np.stack([*NONE[:2], [[True, False], [False, False]], [[True, True], [False, False]]])
+
+
+def test_thresholds_lie_half_way_below_the_largest_f1():
+    found = calibrate(Views(IMAGES, None), LABELS, MASKS, SIZE)
+    assert found.maps == found.means == Scale(None, (0.0, 1.0))
+    assert found.image == {"few": 0.625}  # between 0.75 and 0.5
+    assert found.pixel == {"few": 0.75}  # all three abnormal pixels are at or above it, and no other
+
+
+def test_a_mistaken_order_takes_the_largest_f1():
+    mixed = few([0, 0, 0, 0], [0.75, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0])
+    found = calibrate(Views(mixed, None), LABELS, None, SIZE)
+    assert found.image == {"few": 0.25}  # F1 at 1: 2/3, at 0.75: 1/2, at 0.5: 4/5
+    masks = NONE.copy()
+    masks[2:, 0, 0] = True
+    assert calibrate(Views(mixed, None), LABELS, masks, SIZE).pixel == {"few": 0.5}
+
+
+def test_no_lower_score_leaves_the_threshold_where_it_is():
+    same = few([1, 0, 0, 0], [1, 0, 0, 0])
+    assert calibrate(Views(same, None), np.array([0, 1]), None, SIZE).image == {"few": 1.0}
+
+
+def test_normal_support_alone_puts_the_threshold_above_its_highest_score():
+    found = calibrate(Views(IMAGES, None), np.zeros(4, int), NONE, SIZE)
+    assert found.image == {"few": float(np.nextafter(np.float32(1), np.float32(2)))}
+    pixels = np.sort(IMAGES.few.flatten().numpy())
+    assert found.pixel["few"] == pytest.approx(np.quantile(pixels, NORMAL_QUANTILE))
+    assert 0.75 < found.pixel["few"] < 1
+
+
+def test_without_masks_the_pixel_threshold_comes_of_normal_images():
+    found = calibrate(Views(IMAGES, None), LABELS, None, SIZE)
+    normal = IMAGES.few[:2].flatten().numpy()
+    assert found.pixel["few"] == pytest.approx(np.quantile(normal, NORMAL_QUANTILE))
+    assert found.pixel["few"] < 0.5
+
+
+def test_no_normal_image_and_no_mask_leave_no_threshold():
+    found = calibrate(Views(IMAGES, None), np.ones(4, int), None, SIZE)
+    assert isnan(found.image["few"]) and isnan(found.pixel["few"])
+
+
+def test_an_object_without_masks_has_a_scale_of_its_means():
+    found = calibrate(Views(IMAGES, IMAGES), LABELS, None, SIZE)
+    low, high = 0.0625, 0.46875  # means of the first and of the last image
+    assert found.maps.few == (0.0, 1.0) and found.means.few == (low, high)
+    scaled = [(mean - low) / (high - low) for mean in (0.15625, 0.25)]  # of the second and of the third
+    assert found.image["few"] == pytest.approx(sum(scaled) / 2)
+
+
+def test_every_branch_is_calibrated():
+    found = calibrate(Views(both([0.25, 0.5, 0.75], [0.5, 0.25, 1]), None), np.array([0, 0, 1]), None, SIZE)
+    assert found.maps.zero == pytest.approx((0.25, 0.75)) and found.maps.few == (0.25, 1)
+    assert found.image["zero"] == pytest.approx(0.75)  # between 1 and 0.5
+    assert found.image["few"] == pytest.approx((1 + 1 / 3) / 2)
+    assert found.image["fused"] == pytest.approx((1 + 0.25) / 2)
+
+
+def test_figures_by_hand():
+    labels, scores = np.array([0, 1, 0, 1]), [0.25, 0.5, 0.75, 1.0]
+    seen = Views(few(*([score, 0, 0, 0] for score in scores)), None)
+    masks = NONE.copy()
+    masks[[1, 3], 0, 0] = True
+    calibration = Calibration(Scale(None, (0.0, 2.0)), Scale(None, (0.0, 2.0)), {"few": 0.3}, {"few": 0.3})
+    found = evaluate(seen, labels, masks, SIZE, calibration)
+    assert found.keys() == {"few"}
+    expected = {
+        "image_auroc": 3 / 4,
+        "image_ap": (1 + 2 / 3) / 2,
+        "image_f1_max": 4 / 5,
+        "sensitivity": 1 / 2,  # halved, the scores are 0.125, 0.25, 0.375, 0.5
+        "specificity": 1 / 2,
+        "pixel_auroc": (14 + 13) / 28,  # of 14 normal pixels 12 are 0
+        "pixel_ap": (1 + 2 / 3) / 2,
+        "pixel_f1_max": 4 / 5,
+    }
+    assert found["few"] == pytest.approx(expected | {"pixel_aupro": found["few"]["pixel_aupro"]})
+    # Half the overlap at once, the other half after 1 of 14 normal pixels; the limit is 0.3 of them.
+    assert found["few"]["pixel_aupro"] == pytest.approx(1 - 0.5 / 14 / 0.3)
+
+
+def test_the_threshold_itself_is_abnormal():
+    seen = Views(few([0, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0]), None)
+    calibration = Calibration(Scale(None, (0.0, 1.0)), Scale(None, (0.0, 1.0)), {"few": 0.5}, {})
+    found = evaluate(seen, np.array([0, 0, 1]), None, SIZE, calibration)["few"]
+    assert (found["sensitivity"], found["specificity"]) == (1, 0.5)
+
+
+def test_the_calibrations_scale_is_for_thresholds_only():
+    plain = evaluate(Views(IMAGES, None), LABELS, MASKS, SIZE, None)["few"]
+    odd = Calibration(Scale(None, (5.0, 9.0)), Scale(None, (5.0, 9.0)), {"few": 0.5}, {"few": 0.5})
+    found = evaluate(Views(IMAGES, None), LABELS, MASKS, SIZE, odd)["few"]
+    assert (found.pop("sensitivity"), found.pop("specificity")) == (0, 1)
+    assert found == plain
+
+
+def test_the_support_judged_by_its_own_calibration_is_all_right():
+    seen = Views(IMAGES, None)
+    found = evaluate(seen, LABELS, MASKS, SIZE, calibrate(seen, LABELS, MASKS, SIZE))["few"]
+    assert all(
+        found[name] == 1 for name in ("image_auroc", "sensitivity", "specificity", "pixel_f1_max", "pixel_aupro")
+    )
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_class_alone_has_no_figures(label):
+    calibration = calibrate(Views(IMAGES, None), LABELS, MASKS, SIZE)
+    found = evaluate(Views(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
+    defined = {name for name, value in found.items() if not isnan(value)}
+    assert defined == {"sensitivity" if label else "specificity"}
+    assert found.keys() >= {"image_auroc", "image_ap", "pixel_auroc", "pixel_aupro"}
+
+
+def test_without_masks_there_are_no_pixel_figures():
+    found = evaluate(Views(IMAGES, IMAGES), LABELS, None, SIZE, None)["few"]
+    assert found.keys() == {"image_auroc", "image_ap", "image_f1_max"}
+
+
+def test_all_branches_have_figures():
+    seen = Views(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
+    found = evaluate(seen, LABELS, None, SIZE, None)
+    assert {branch: figures["image_auroc"] for branch, figures in found.items()} == {
+        "zero": 1,
+        "few": 0.5,
+        "fused": 0.75,
+    }
+
+
+@pytest.mark.parametrize("bad", [nan, inf, -inf])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_score_that_is_not_finite_is_refused(bad, place):
+    values = IMAGES.few.clone()
+    values[place, 0, 1, 1] = bad
+    for seen in (Views(Readings(None, values), None), Views(Readings(None, values), Readings(None, values))):
+        for judge in (
+            lambda seen: evaluate(seen, LABELS, None, SIZE, None),
+            lambda seen: selection(seen, LABELS, MASKS, SIZE),
+            lambda seen: calibrate(seen, LABELS, MASKS, SIZE),
+        ):
+            with pytest.raises(InputError, match=r"scores are not finite .* lower --learning_rate") as caught:
+                judge(seen)
+            assert "\n" not in str(caught.value)
+
+
+def test_a_map_that_is_not_finite_is_refused_though_its_image_scores_are():
+    values = IMAGES.few.clone()
+    values[1] = nan
+    with pytest.raises(InputError, match="scores are not finite"):
+        evaluate(Views(Readings(None, values), IMAGES), LABELS, MASKS, SIZE, None)
+
+
+def test_selection_takes_the_figures_of_the_main_branch():
+    assert selection(Views(IMAGES, None), LABELS, None, SIZE) == {"image_auroc": 1.0}
+    found = selection(Views(IMAGES, None), LABELS, MASKS, SIZE)
+    assert found == {"image_auroc": 1.0, "pixel_auroc": 1.0}
+    seen = Views(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
+    assert selection(seen, LABELS, None, SIZE) == {"image_auroc": 0.75}  # the fusion's, see above
+
+
+def test_main_branch():
+    grid = torch.zeros(1, 1, 2, 2)
+    assert main_branch(Readings(grid, grid)) == "fused"
+    assert main_branch(Readings(None, grid)) == "few" and main_branch(Readings(grid, None)) == "zero"
+
+
+@pytest.mark.parametrize("masks", [True, False])
+@pytest.mark.parametrize("transfer", [True, False])
+def test_views_need_exactly_the_heads_that_are_named(masks, transfer):
+    readings = {"seg": few([0, 0, 0, 1]), "det": few([0, 0, 0, 2])}
+    named = heads(masks, transfer)
+    seen = views({head: readings[head] for head in named}, masks, transfer)
+    assert seen.maps is readings["seg" if masks else "det"]
+    assert seen.scores is (readings["det"] if transfer or not masks else None)
+    assert len(named) == len({id(part) for part in parts_of(seen) if part is not None})
+
+
+def parts_of(seen: Views) -> tuple[Readings, Readings | None]:
+    return seen.maps, seen.scores
+
+
+def test_maps_are_scaled_over_all_images():
+    maps = full_maps(few([2, 3, 4, 5], [3, 6, 3, 3]), SIZE)["few"]
+    assert maps.dtype == np.float32
+    assert maps[0].tolist() == [[0, 0.25], [0.5, 0.75]] and maps[1].tolist() == [[0.25, 1], [0.25, 0.25]]

@@ -1,0 +1,137 @@
+"""The steps of training, the order of images, the support in all its variants, and which stage is kept."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from checkpoint import Stage
+from dataset import FewShotSet, Sample, load_image, load_mask
+from dataset.registry import find
+from decoder import MDecoder
+from errors import InputError
+from loss import adapter_loss
+from system import System
+from training import BETAS, Course, Log, Trainer, load_support, shuffled
+from utils import VARIANTS, augment
+
+SIZE = 28  # four patches: quick
+
+
+@pytest.fixture
+def system(clip) -> System:
+    torch.manual_seed(0)
+    return System(clip, MDecoder(clip, adapter="mvfa"), torch.device("cpu"), SIZE, None, "")
+
+
+@pytest.fixture
+def text() -> Tensor:
+    first, step = torch.randn(2, 48, generator=torch.manual_seed(0))
+    return F.normalize(torch.stack([first, first + 0.05 * step], dim=1), dim=0)
+
+
+def batch() -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and masks of one normal and one abnormal image."""
+    images = torch.rand(2, 3, SIZE, SIZE, generator=torch.manual_seed(1))
+    return images, torch.tensor([0.0, 1.0]), torch.stack([torch.zeros(1, SIZE, SIZE), torch.ones(1, SIZE, SIZE)])
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
+    twin = MDecoder(clip, adapter="mvfa")
+    twin.load_adapters(system.decoder.adapter_state())
+    images, labels, mask = batch()
+    mask = mask if masks else None
+    optimizer = torch.optim.Adam([*twin.seg_adapters.parameters(), *twin.det_adapters.parameters()], 1e-2, BETAS)
+    trainer = Trainer(system, 1e-2)
+    for _ in range(3):
+        loss = adapter_loss(twin(images), text, labels, mask)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert trainer.step(images, labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
+    for name, tensor in twin.state_dict().items():
+        assert torch.allclose(system.decoder.state_dict()[name], tensor, atol=1e-5), name
+
+
+def test_steps_lower_the_loss(system, text):
+    images, labels, masks = batch()
+    trainer = Trainer(system, 1e-3)
+    losses = [trainer.step(images, labels, masks, text) for _ in range(30)]
+    assert min(losses[-3:]) < 0.9 * losses[0]
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step(system, text):
+    images, labels, masks = batch()
+    before = system.decoder.adapter_state()
+    with pytest.raises(InputError, match="the loss became nan; train with a lower --learning_rate"):
+        Trainer(system, 1e-3).step(images * math.nan, labels, masks, text)
+    after = system.decoder.adapter_state()
+    assert all(after[head][name].equal(tensor) for head, part in before.items() for name, tensor in part.items())
+
+
+def test_every_row_comes_once_an_epoch_in_an_order_of_the_seed():
+    def epochs(seed: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.cat(list(shuffled(20, 3, generator))).tolist() for _ in range(2)]
+
+    first, second = epochs(1)
+    assert sorted(first) == sorted(second) == list(range(20)) and first != second
+    assert epochs(1) == [first, second] and epochs(2)[0] != first
+    assert [len(rows) for rows in shuffled(20, 3, torch.Generator())] == [3] * 6 + [2]
+
+
+def sample(folder: Path, name: str, label: int, masked: bool = False) -> Sample:
+    """An image file of random pixels, and a mask file if it has one."""
+    rng = np.random.default_rng(len(list(folder.iterdir())))
+    image, mask = folder / f"{name}.png", folder / f"{name}_mask.png"
+    Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(image)
+    if masked:
+        Image.fromarray(255 * rng.integers(0, 2, (SIZE, SIZE), np.uint8)).save(mask)
+    return Sample(image, label, mask if masked else None)
+
+
+def test_support_comes_abnormal_first_and_variant_by_variant(tmp_path):
+    normal = tuple(sample(tmp_path, f"n{row}", 0) for row in range(3))
+    abnormal = tuple(sample(tmp_path, f"a{row}", 1, masked=True) for row in range(2))
+    support = load_support(FewShotSet(find("Brain", tmp_path), normal, abnormal, (), {}), SIZE)
+    assert support.labels.tolist() == [1.0] * 2 * VARIANTS + [0.0] * 3 * VARIANTS
+    assert support.source.tolist() == [0, 1] * VARIANTS + [2, 3, 4] * VARIANTS
+    expected = [variant for many in (2, 3) for variant in range(VARIANTS) for _ in range(many)]
+    assert support.variant.tolist() == expected
+    assert support.normal.tolist() == list(range(2 * VARIANTS, 5 * VARIANTS))
+    for row, (source, variant) in enumerate(zip(support.source.tolist(), support.variant.tolist(), strict=True)):
+        of = (abnormal + normal)[source]
+        mask = load_mask(of.mask, SIZE) if of.mask else torch.zeros(1, SIZE, SIZE)
+        images, masks = augment(load_image(of.image, SIZE), mask)
+        assert support.images[row].equal(images[variant]) and support.masks[row].equal(masks[variant])
+
+
+def test_support_without_abnormal_images(tmp_path):
+    normal = (sample(tmp_path, "n", 0),)
+    support = load_support(FewShotSet(find("Brain", tmp_path), normal, (), (), {}), SIZE)
+    assert len(support.images) == VARIANTS and not support.labels.any() and not support.masks.any()
+    assert not support.source.any() and support.normal.tolist() == list(range(VARIANTS))
+
+
+def test_the_best_stage_is_the_first_that_scores_highest():
+    stages = [Stage(epoch, {}, None) for epoch in range(5)]
+    course = Course(stages[0])
+    assert course.best is None
+    for stage, value in zip(stages, (math.nan, 0.5, 0.75, 0.75, 0.25), strict=True):
+        course.offer(stage, f"views of {stage.epoch}", value)
+    assert (course.best, course.best_seen, course.best_value) == (stages[2], "views of 2", 0.75)
+
+
+def test_scalars_are_logged(tmp_path):
+    log = Log(tmp_path / "log")
+    log.add(3, loss=0.5, auroc=0.25)
+    log.close()
+    (file,) = (tmp_path / "log").iterdir()
+    content = file.read_bytes()
+    assert b"loss" in content and b"auroc" in content
