@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from CLIP.weights import DAMAGE
 from decoder import HEADS
 from errors import InputError
 from files import writing
@@ -78,7 +78,7 @@ def read(path: str | Path) -> Checkpoint:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as fault:
         raise InputError(f"{path} holds more than tensors and plain data, or is damaged; it was not opened") from fault
-    except (RuntimeError, EOFError, ValueError, OSError, SafetensorError) as fault:
+    except DAMAGE as fault:
         raise InputError(f"{path} is damaged or no checkpoint; train again or fetch it again") from fault
     if isinstance(content, dict) and not any(name in content for name in HEADS):
         content = _nested(content)
@@ -86,13 +86,18 @@ def read(path: str | Path) -> Checkpoint:
         raise InputError(f"{path} holds no adapters: 'seg_adapters' and 'det_adapters' are missing")
     try:
         best = content.get("best")
+        if not isinstance(content.get("record"), dict | None):
+            raise TypeError("the record is no dict")
         return Checkpoint(_stage(content), None if best is None else _stage(best), content.get("record"))
-    except (KeyError, TypeError, AttributeError) as fault:
+    except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise InputError(f"{path} is not laid out as this version writes checkpoints: {fault!r}") from fault
 
 
 def _stage(content: dict) -> Stage:
     calibration = content.get("calibration")
+    for name in HEADS:
+        if not all(isinstance(key, str) and isinstance(weight, Tensor) for key, weight in content[name].items()):
+            raise TypeError(f"{name} holds more than named tensors")
     return Stage(
         epoch=int(content.get("epoch", 0)),
         adapters={name: content[name] for name in HEADS},

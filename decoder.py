@@ -113,4 +113,4 @@ class MDecoder(nn.Module):
 
 def default_taps(layers: int) -> tuple[int, ...]:
     """A quarter, half, three quarters and all of the trunk's depth: 6, 12, 18, 24 for ViT-L."""
-    return tuple(max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4))
+    return tuple(dict.fromkeys(max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)))

@@ -33,7 +33,8 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as fault:
         raise InputError(f"--device {name} is no device; use auto, cuda, cuda:N, mps or cpu") from fault
-    if not there.get(device.type, False):
+    missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if missing or not there.get(device.type, False):
         raise InputError(f"--device {name} is not available on this machine; use --device cpu")
     return device
 

@@ -35,7 +35,12 @@ def config(model_name: str | Path) -> tuple[int, VisionConfig, TextConfig]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         vision, text = VisionConfig(**content["vision_cfg"]), TextConfig(**content["text_cfg"])
-        return int(content["embed_dim"]), vision, text
+        numbers = [content["embed_dim"], *vars(vision).values(), *vars(text).values()]
+        if not all(type(number) is int and number > 0 for number in numbers):
+            raise ValueError("all sizes must be whole numbers above 0")
+        if vision.width % vision.head_width or text.width % text.heads:
+            raise ValueError("widths must be multiples of head_width and of heads")
+        return content["embed_dim"], vision, text
     except (ValueError, KeyError, TypeError) as fault:
         raise InputError(f"{path} is not a model config like those in {CONFIGS}: {fault}") from fault
 

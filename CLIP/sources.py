@@ -102,7 +102,8 @@ _TABLE = (
     _hub("ViT-B-16", "dfn2b", "apple/DFN2B-CLIP-ViT-B-16", quick_gelu=True),
     _hub("ViT-L-14", "dfn2b", "apple/DFN2B-CLIP-ViT-L-14", quick_gelu=True),
     _hub("ViT-L-14", "dfn2b_s39b", "apple/DFN2B-CLIP-ViT-L-14-39B"),
-    Source("ViT-T-16-demo", "demo", "ViT-T-16-demo.safetensors"),  # comes with the repository
+    # Comes with the repository; trained on images in [0, 1] as they are.
+    Source("ViT-T-16-demo", "demo", "ViT-T-16-demo.safetensors", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 )
 SOURCES: dict[tuple[str, str], Source] = {(row.model_name, row.pretrain): row for row in _TABLE}
 ALIASES = {  # a short name is the first of these that the model has

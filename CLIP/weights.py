@@ -106,7 +106,7 @@ def weights_hash(path: str | Path) -> str:
 # Numbers that OpenAI's archives carry among the weights, and no other publisher's files do.
 _EXTRAS = {"input_resolution", "context_length", "vocab_size"}
 # What the readers raise on damaged bytes: they document nothing, so this was found by damaging files.
-_DAMAGE = (
+DAMAGE = (
     safetensors.SafetensorError,
     zipfile.BadZipFile,
     RuntimeError,
@@ -181,7 +181,7 @@ def _open(path: Path, reader: Callable[[Path], T]) -> T:
             f"{path} is damaged, or it holds more than tensors, and opening that could run anyone's code; "
             "fetch it again, or save only the model's state_dict()"
         ) from fault
-    except _DAMAGE as fault:
+    except DAMAGE as fault:
         why = (str(fault).splitlines() or [type(fault).__name__])[0][:120]
         raise InputError(f"{path} is cut short or damaged ({why}); remove it and fetch it again") from fault
 
