@@ -9,7 +9,10 @@ from errors import InputError
 from madff import ADAPTERS, AXES, BRANCHES
 
 PROTOCOLS = ("paper", "sound")
-DEMO_MODEL, DEMO_PRETRAIN, DEMO_DATA = "ViT-T-16-demo", "demo", "data/demo"
+DEMO_DATA = Path("data/demo")
+DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": DEMO_DATA, "iterate": -1}  # --demo means these
+DEMO_FEW = {"epoch": 10}  # and these in training: a toy learns fast, and minutes should do
+DEMO_ZERO = {"epoch": 10, "batch_size": 4, "learning_rate": 1e-3}
 
 # What decides the numbers of a trained model: test scripts read it back and refuse anything else.
 FITTED = (
@@ -141,7 +144,7 @@ def positive(text: str) -> int:
     return number
 
 
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, demo: dict | None = None) -> argparse.Namespace:
     """Parse, note in `given` which options were said in so many words, and settle what --demo implies."""
     args = parser.parse_args(argv)
     unsaid = object()
@@ -152,21 +155,10 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     if getattr(args, "branches", "few") == "zero" and args.abnormal_shot == 0:
         raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
     if args.demo:
-        imply_demo(args)
+        for name, value in (DEMO | (demo or {})).items():
+            if hasattr(args, name) and name not in args.given:
+                setattr(args, name, value)
     return args
-
-
-def imply_demo(args: argparse.Namespace) -> None:
-    """The demo's model and data, and names drawn by the seed, wherever nothing else was asked for."""
-    implied = {
-        "model_name": DEMO_MODEL,
-        "pretrain": DEMO_PRETRAIN,
-        "data_path": Path(DEMO_DATA),
-        "iterate": -1,
-    }
-    for name, value in implied.items():
-        if hasattr(args, name) and name not in args.given:
-            setattr(args, name, value)
 
 
 def train_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -174,7 +166,7 @@ def train_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = _parser("Train adapters on k normal and k abnormal images, evaluate on the test split.")
     _few(parser)
     _train(parser, "ckpt/few-shot", batch_size=1, learning_rate=1e-3)
-    return _parse(parser, argv)
+    return _parse(parser, argv, DEMO_FEW)
 
 
 def test_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -189,7 +181,7 @@ def train_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of train_zero.py."""
     parser = _parser("Train adapters on all other medical objects, evaluate on the one they have never seen.")
     _train(parser, "ckpt/zero-shot", batch_size=16, learning_rate=1e-4)
-    return _parse(parser, argv)
+    return _parse(parser, argv, DEMO_ZERO)
 
 
 def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -104,7 +104,7 @@ def main() -> None:
     """Run every job, several at a time, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--data_path", type=Path, default=Path(options.DEMO_DATA))
+    parser.add_argument("--data_path", type=Path, default=options.DEMO_DATA)
     args = parser.parse_args()
     started = time.time()
     demo.ensure(args.data_path)
