@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from goldens import FORWARD, arrays, relative
+from kornia.geometry import transform as geometry
 from torch import Tensor
 
 from errors import InputError
@@ -137,3 +138,17 @@ def test_what_is_no_device(name):
     with pytest.raises(InputError, match=f"--device {name} is no device; use auto, cuda") as caught:
         pick_device(name)
     assert "\n" not in str(caught.value)
+
+
+def test_rotations_and_translations_are_kornias():
+    image = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    variants, _ = augment(image, torch.zeros(1, 64, 64))
+    for place, angle in enumerate(ANGLES, start=1):
+        turned = geometry.rotate(
+            image[None], torch.tensor([math.degrees(angle)]), padding_mode="reflection", align_corners=False
+        )
+        assert torch.allclose(variants[place], turned[0], atol=1e-4)
+    for place, shift in enumerate(SHIFTS, start=1 + len(ANGLES)):
+        pixels = -32 * torch.tensor([shift])  # a shift of the grid moves the picture the other way
+        moved = geometry.translate(image[None], pixels, padding_mode="reflection", align_corners=False)
+        assert torch.allclose(variants[place], moved[0], atol=1e-4)
