@@ -12,7 +12,9 @@ The wording comes from this file's templates, the base ensemble and the P-Prompt
 """
 
 import argparse
+import copy
 import json
+import math
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -305,8 +307,31 @@ def optimiser(model: CLIP.CLIP, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
+@torch.no_grad()
+def fold_scale(model: CLIP.CLIP) -> None:
+    """Make the learned logit scale s the fixed 100 of the method, and change no probability between texts.
+
+    All text features get one common component, large enough that differences between their unit vectors shrink to
+    s / 100; what an image gains by it is the same for every text. Trained CLIPs have such a component of themselves.
+    """
+    texts = [text for name in OBJECTS for part in prompt.sentences(name) for text in part[::7]]
+    inner = []
+    hook = model.ln_final.register_forward_hook(lambda module, inputs, output: inner.append(output))
+    ids = CLIP.tokenize(texts)
+    features = model.encode_text(ids)  # (N, D)
+    hook.remove()
+    read = inner[0][torch.arange(len(ids)), ids.argmax(dim=1)]  # (N, W), what is projected to the features
+    quietest = torch.linalg.eigh(torch.cov(read.T)).eigenvectors[:, 0]  # the direction in which texts differ least
+    ratio = model.logit_scale.exp() / 100
+    length = features.norm(dim=1).mean() * (1 / ratio**2 - 1).sqrt()
+    model.ln_final.bias += quietest * length / (quietest @ model.text_projection).norm()
+    model.logit_scale.fill_(math.log(100))
+
+
 def save(model: CLIP.CLIP, folder: Path) -> None:
-    """Write the weights in half precision, whole or not at all."""
+    """Fold the scale into a copy and write its weights in half precision, whole or not at all."""
+    model = copy.deepcopy(model)
+    fold_scale(model)
     with writing(folder / f"{MODEL}.safetensors") as draft:
         save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, draft)
 
