@@ -1,8 +1,10 @@
 """Every option and every default, once. Scripts take a namespace from here; checkpoints store it as a plain dict."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
+from typing import NoReturn
 
 import CLIP
 from errors import InputError
@@ -12,7 +14,7 @@ PROTOCOLS = ("paper", "sound")
 DEMO_DATA = Path("data/demo")
 DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": DEMO_DATA, "iterate": -1}  # --demo means these
 DEMO_FEW = {"epoch": 10}  # and these in training: a toy learns fast, and minutes should do
-DEMO_ZERO = {"epoch": 10, "batch_size": 4, "learning_rate": 1e-3}
+DEMO_ZERO = {"epoch": 5, "batch_size": 4, "learning_rate": 1e-3}
 
 # What decides the numbers of a trained model: test scripts read it back and refuse anything else.
 FITTED = (
@@ -22,9 +24,32 @@ FITTED = (
 FOLLOWED = ("data_path", "clip_path", "prompts", "branches")  # read back too, but free to be given anew
 
 
-def _parser(description: str) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Raises InputError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
+    """An argparse type: a number from `low` to `high`, both included."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse: "invalid int value: 'x'"
+    return read
+
+
+positive, natural = number(int, 1), number(int, 0)
+
+
+def _parser(description: str) -> Parser:
     """The options that all scripts share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--obj",
@@ -50,7 +75,7 @@ def _parser(description: str) -> argparse.ArgumentParser:
     model.add_argument(
         "--pretrain",
         default="openai",
-        help="which published weights: openai, laion400m, laion2b, datacomp, ...",
+        help="which published weights: openai, laion400m, laion2b, datacomp, ...; beside --clip_path: whose these are",
     )
     model.add_argument("--clip_path", type=Path, help="a weights file of your own, instead of --pretrain's")
     model.add_argument(
@@ -79,9 +104,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )
     model.add_argument("--prompts", default="all", help="base, llm, all, or a JSON file")
     run = parser.add_argument_group("run")
-    run.add_argument("--seed", type=int, default=111)
+    run.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=111)
     run.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
-    run.add_argument("--num_workers", type=int, default=0, help="processes that read images")
+    run.add_argument("--num_workers", type=natural, default=0, help="processes that read images")
     run.add_argument(
         "--results_path", type=Path, default=Path("results"), help="folder for results.json and results.csv"
     )
@@ -91,16 +116,21 @@ def _parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _few(parser: argparse.ArgumentParser) -> None:
+def _few(parser: Parser) -> None:
     """The options of few-shot scripts."""
     few = parser.add_argument_group("few-shot")
     few.add_argument("--shot", type=positive, default=4, help="normal support images, and as many abnormal ones")
     few.add_argument(
         "--abnormal_shot",
-        type=int,
+        type=natural,
         help="abnormal support images; default: as many as --shot; 0: memory bank on the bare trunk",
     )
-    few.add_argument("--iterate", type=int, default=0, help="line of the published selection; -1 draws with --seed")
+    few.add_argument(
+        "--iterate",
+        type=number(int, -1),
+        default=0,
+        help="line of the published selection; -1 draws with --seed",
+    )
     few.add_argument(
         "--branches",
         choices=("few", "zero", "both"),
@@ -109,15 +139,15 @@ def _few(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _train(parser: argparse.ArgumentParser, save_path: str, batch_size: int, learning_rate: float) -> None:
+def _train(parser: Parser, save_path: str, batch_size: int, learning_rate: float) -> None:
     """The options of training scripts."""
     train = parser.add_argument_group("training")
-    train.add_argument("--epoch", type=int, default=50, help="0 trains nothing and evaluates")
+    train.add_argument("--epoch", type=natural, default=50, help="0 trains nothing and evaluates")
     train.add_argument("--batch_size", type=positive, default=batch_size)
-    train.add_argument("--learning_rate", type=float, default=learning_rate)
+    train.add_argument("--learning_rate", type=number(float, 0), default=learning_rate)
     train.add_argument(
         "--eval_every",
-        type=int,
+        type=natural,
         default=1,
         help="epochs between evaluations; 0: only at the end, no best epoch",
     )
@@ -126,7 +156,7 @@ def _train(parser: argparse.ArgumentParser, save_path: str, batch_size: int, lea
     train.add_argument("--log_dir", type=Path, default=Path("runs"), help="folder for TensorBoard scalars")
 
 
-def _test(parser: argparse.ArgumentParser, save_path: str) -> None:
+def _test(parser: Parser, save_path: str) -> None:
     """The options of test scripts."""
     test = parser.add_argument_group("checkpoint")
     test.add_argument(
@@ -136,28 +166,19 @@ def _test(parser: argparse.ArgumentParser, save_path: str) -> None:
     test.add_argument("--batch_size", type=positive, default=16)
 
 
-def positive(text: str) -> int:
-    """An argparse type: a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
-    return number
-
-
-def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None, demo: dict | None = None) -> argparse.Namespace:
+def _parse(parser: Parser, argv: Sequence[str] | None, demo: dict | None = None) -> argparse.Namespace:
     """Parse, note in `given` which options were said in so many words, and settle what --demo implies."""
     args = parser.parse_args(argv)
     unsaid = object()
     parser.set_defaults(**dict.fromkeys(vars(args), unsaid))
     args.given = sorted(name for name, value in vars(parser.parse_args(argv)).items() if value is not unsaid)
-    if min(getattr(args, "epoch", 0), getattr(args, "eval_every", 0)) < 0:
-        raise InputError("--epoch and --eval_every must not be negative")
-    if getattr(args, "branches", "few") == "zero" and args.abnormal_shot == 0:
-        raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
+    args.madff = [branch for branch in BRANCHES if branch in args.madff]  # in whatever order they were given
     if args.demo:
         for name, value in (DEMO | (demo or {})).items():
             if hasattr(args, name) and name not in args.given:
                 setattr(args, name, value)
+    if args.clip_path is not None and "pretrain" not in args.given:
+        args.pretrain = None  # nobody said whose the file is
     return args
 
 

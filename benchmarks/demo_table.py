@@ -14,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -44,12 +45,12 @@ class Job:
     seed: int
 
 
-def run(job: Job, threads: int, data_path: Path) -> dict[str, float]:
+def run(job: Job, threads: int, data_path: Path, epochs: int) -> dict[str, float]:
     """Train and evaluate in this process; the main branch's figures at the last epoch."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch:
         argv = ["--demo", "--obj", job.obj, "--seed", str(job.seed), "--data_path", str(data_path)]
-        argv += ["--eval_every", "0", "--save_model", "0"]
+        argv += ["--epoch", str(epochs), "--eval_every", "0", "--save_model", "0"]
         argv += ["--results_path", f"{scratch}/results", "--log_dir", f"{scratch}/runs"]
         if job.method == TRANSFER:
             outcome = train_zero.train_object(options.train_zero(argv), job.obj)[0]
@@ -86,9 +87,10 @@ def table(figures: dict[Job, dict[str, float]], metric: str) -> list[str]:
 def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.Namespace) -> None:
     """The two tables as Markdown, and every figure as JSON beside them."""
     place = report.environment()
+    seeds = sorted({job.seed for job in figures if job.method != TRANSFER})
     head = [
-        f"`python -m benchmarks.demo_table --jobs {args.jobs}`: seeds {SEEDS}, {place['cpu']}, "
-        f"torch {place['torch']}, commit {place['commit']}, {seconds / 60:.0f} minutes.",
+        f"`python -m benchmarks.demo_table --jobs {args.jobs} --epoch {args.epoch}`: seeds {seeds} (transfer: "
+        f"{SEEDS[0]}), {place['cpu']}, torch {place['torch']}, commit {place['commit']}, {seconds / 60:.0f} minutes.",
         "Generated pictures, a toy CLIP: these figures say nothing about medical images.",
     ]
     body = ["Image AUROC, %", "", *table(figures, "image_auroc"), "", "Pixel AUROC, %", ""]
@@ -101,20 +103,23 @@ def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.N
 
 
 def main() -> None:
-    """Run every job, several at a time, and write the table."""
+    """Run every job, several at a time; the table is written anew after every seed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--epoch", type=int, default=4)
     parser.add_argument("--data_path", type=Path, default=options.DEMO_DATA)
     args = parser.parse_args()
     started = time.time()
     demo.ensure(args.data_path)
-    few = [Job(obj, method, seed) for seed in SEEDS for method in METHODS for obj in demo.OBJECTS]
-    jobs = [*few, *(Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS)]
+    rounds = [[Job(obj, method, seed) for method in METHODS for obj in demo.OBJECTS] for seed in SEEDS]
+    rounds[0] += [Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS]
     threads = max(1, torch.get_num_threads() // args.jobs)
+    figures = {}
     with ProcessPoolExecutor(args.jobs) as executor:
-        found = executor.map(run, jobs, [threads] * len(jobs), [args.data_path] * len(jobs))
-        figures = dict(zip(jobs, found, strict=True))
-    write(figures, time.time() - started, args)
+        for jobs in rounds:
+            found = executor.map(run, jobs, repeat(threads), repeat(args.data_path), repeat(args.epoch))
+            figures |= dict(zip(jobs, found, strict=True))
+            write(figures, time.time() - started, args)
     print(OUT.read_text(encoding="utf-8"))
 
 
