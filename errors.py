@@ -5,6 +5,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+SYSTEM = {  # errno -> what is said of a file or folder
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "no space left on the device for {}; free some and run again"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no permission for {}; choose another folder"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "{} is a file where a folder is wanted; choose another folder"),
+}
+
 
 class InputError(Exception):
     """A fault in what the user gave: the message is one line that names the file and the mend."""
@@ -26,19 +32,14 @@ def exit_code(main: Callable[[], None]) -> int:
     """
     try:
         main()
+        return 0
     except InputError as fault:
-        return _say(str(fault))
+        line = str(fault)
     except KeyboardInterrupt:
-        return _say("stopped by the user; no file was left half-written")
+        line = "stopped by the user; no file was left half-written"
     except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _say(f"no space left on the device for {fault.filename or 'the output'}; free some and run again")
-        if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _say(f"no permission for {fault.filename}; choose another folder")
-        raise
-    return 0
-
-
-def _say(line: str) -> int:
+        if fault.errno not in SYSTEM:
+            raise
+        line = SYSTEM[fault.errno].format(fault.filename or "the output")
     print(f"error: {line}", file=sys.stderr)
     return 2

@@ -143,6 +143,8 @@ def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
 
     With --abnormal_shot 0 nothing can be trained: the memory bank then runs on the bare trunk's tokens.
     """
+    if args.abnormal_shot == 0 and args.branches == "zero":
+        raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
     data = dataset.open_few(
         obj,
         args.data_path,
@@ -165,7 +167,7 @@ def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
 
 
 def fits(run: FewShotRun, record: dict | None, source: Path) -> bool:
-    """Whether a checkpoint's calibration holds for this run: the same prompts, and a record at all.
+    """Whether a checkpoint's calibration holds for this run: the same support, prompts and branches.
 
     Raises InputError when the checkpoint is of other weights, another object or other support images.
     """
@@ -173,6 +175,9 @@ def fits(run: FewShotRun, record: dict | None, source: Path) -> bool:
         return False
     if record["weights_sha256"] != run.system.weights_sha256:
         raise InputError(f"{source} was trained on other CLIP weights; name those with --pretrain or --clip_path")
+    if "support" not in record:
+        print("adapters of zero-shot transfer: scales and thresholds are taken from the support")
+        return False
     now = run.record("", 0.0)["support"]
     if record["support"] != now:
         names = set(map(str, now["normal"] + now["abnormal"]))
@@ -181,9 +186,11 @@ def fits(run: FewShotRun, record: dict | None, source: Path) -> bool:
             f"{source} has other support images than {run.args.data_path} gives ({gone[0] if gone else 'their order'}"
             " is the first to differ); restore the folder it was trained on"
         )
-    if record["prompts_sha256"] == run.prompts_sha256:
+    same = record["prompts_sha256"] == run.prompts_sha256
+    if same and record["options"]["branches"] in ("both", run.args.branches):
         return True
-    print("the prompts are not those of the training run: scales and thresholds are taken anew from the support")
+    what = "branches" if same else "prompts"
+    print(f"the {what} are not those of the training run: scales and thresholds are taken anew from the support")
     return False
 
 

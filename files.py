@@ -20,6 +20,9 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield draft
         os.replace(draft, path)
+    except OSError as fault:
+        fault.filename = str(path)  # a failed write knows no name, a failed opening the temporary one
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

@@ -25,7 +25,7 @@ BAR_FROM = 200  # images; scoring fewer is over before a progress bar helps
 
 @dataclass
 class System:
-    """The model at work: tokens of images, and text directions of objects. `describe` is for the run's record."""
+    """The model at work: tokens of images, and text directions of objects."""
 
     clip: CLIP.CLIP
     decoder: MDecoder
@@ -121,14 +121,14 @@ def activation(args: argparse.Namespace) -> str | None:
     """
     if args.protocol == "paper" and args.img_size != CLIP.config(args.model_name)[1].image_size:
         return "gelu"
-    if args.clip_path is not None and "pretrain" not in args.given:
+    if args.pretrain is None:
         return None
     return "quickgelu" if weights.source(args.model_name, args.pretrain).quick_gelu else None
 
 
 def normalisation(args: argparse.Namespace) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation that the weights were trained with."""
-    if args.clip_path is not None:
+    """Mean and deviation that the weights were trained with; CLIP's own for a file of unknown origin."""
+    if args.pretrain is None:
         return CLIP.MEAN, CLIP.STD
     published = weights.source(args.model_name, args.pretrain)
     return published.mean, published.std

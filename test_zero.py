@@ -15,7 +15,7 @@ import report
 from errors import InputError, exit_code, naming
 from system import objects
 from utils import seed_everything
-from zeroshot import conclude, fits, open_run
+from zeroshot import conclude, fits, open_run, trained_on
 
 
 def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpoint.Checkpoint) -> list[report.Outcome]:
@@ -31,8 +31,7 @@ def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpo
         if stage is not None:
             stage = stage if calibrated else replace(stage, calibration=None)
             outcomes += conclude(run, stage, selected)[1]
-    seen = (trained.record or {}).get("trained_on", [])
-    record = run.record("test_zero.py", time.time() - started, seen) | {"checkpoint": str(path)}
+    record = run.record("test_zero.py", time.time() - started, trained_on(trained.record)) | {"checkpoint": str(path)}
     report.write_results(args.results_path / "test_zero" / run.name, record | {"outcomes": outcomes})
     return outcomes
 
@@ -46,11 +45,13 @@ def main() -> None:
     for obj in objects(args):
         path = args.ckpt or args.save_path / f"{obj.replace('/', '_')}.pth"
         trained = checkpoint.read(path)
-        if trained.record is not None and obj in trained.record.get("trained_on", [obj]):
+        if obj in trained_on(trained.record):
             raise InputError(f"{path} was trained on {obj} itself, so this would be no zero-shot result")
         recalled = options.recall(checkpoint.fit_options(args, trained), trained.record, path)
         objects(recalled)  # a checkpoint of the demo brings the demo's images with it
         outcomes += test_object(recalled, obj, path, trained)
+    if len({outcome.obj for outcome in outcomes}) > 1:
+        report.write_results(args.results_path / "test_zero" / args.obj, {"outcomes": outcomes})
     print(report.table(outcomes, "zero", demo=recalled.demo))
 
 

@@ -16,7 +16,7 @@ from checkpoint import Checkpoint, Stage, write
 from errors import exit_code
 from fewshot import FewShotRun, conclude, finish, open_run, run_name
 from system import objects
-from training import Course, Log, Trainer, shuffled
+from training import Course, Log, Trainer, check_outputs, shuffled
 from utils import seed_everything
 
 
@@ -54,6 +54,7 @@ def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
     started = time.time()
     seed_everything(args.seed)
     run = open_run(args, obj)
+    check_outputs(args)
     log = Log(args.log_dir / "few-shot" / run.name)
     course = train(run, log)
     log.close()

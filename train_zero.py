@@ -18,7 +18,7 @@ from checkpoint import Checkpoint, Stage, write
 from dataset import Batches, ImageSet
 from errors import exit_code
 from system import objects
-from training import Course, Log, Trainer
+from training import Course, Log, Trainer, check_outputs
 from utils import seed_everything
 from zeroshot import Source, TransferRun, batches, conclude, open_run, open_sources
 
@@ -62,6 +62,7 @@ def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
     seed_everything(args.seed)
     run = open_run(args, obj)
     sources = open_sources(run)
+    check_outputs(args)
     log = Log(args.log_dir / "zero-shot" / run.name)
     course = train(run, sources, log)
     log.close()
@@ -83,6 +84,8 @@ def main() -> None:
     """Train for every object that --obj names."""
     args = options.train_zero()
     outcomes = [outcome for obj in objects(args, all_medical=True) for outcome in train_object(args, obj)]
+    if len({outcome.obj for outcome in outcomes}) > 1:
+        report.write_results(args.results_path / "train_zero" / args.obj, {"outcomes": outcomes})
     print(report.table(outcomes, "zero", demo=args.demo))
 
 

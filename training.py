@@ -1,6 +1,8 @@
 """The optimisation that few-shot and zero-shot training share, and the support images in all their variants."""
 
+import argparse
 import math
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -82,6 +84,15 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
         return value
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Write to every folder that results will go to, so that the system refuses before the training, not after it."""
+    for folder in (args.results_path, args.save_path if args.save_model else None, args.save_images):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"?")
 
 
 def shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterable[Tensor]:

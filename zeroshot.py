@@ -129,10 +129,17 @@ def fits(run: TransferRun, record: dict | None, source: Path) -> bool:
         return False
     if record["weights_sha256"] != run.system.weights_sha256:
         raise InputError(f"{source} was trained on other CLIP weights; name those with --pretrain or --clip_path")
-    if record["prompts_sha256"] == run.prompts_sha256:
+    same = record["prompts_sha256"] == run.prompts_sha256
+    if same and "trained_on" in record:
         return True
-    print("the prompts are not those of the training run: the stored thresholds are left out")
+    what = "adapters of one object" if same else "the prompts are not those of the training run"
+    print(f"{what}: the stored thresholds are left out")
     return False
+
+
+def trained_on(record: dict | None) -> list[str]:
+    """The objects that a checkpoint of either training script was trained on; none are known without a record."""
+    return [] if record is None else record.get("trained_on", [record["obj"]])
 
 
 def conclude(

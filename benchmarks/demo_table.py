@@ -70,18 +70,18 @@ def table(figures: dict[Job, dict[str, float]], metric: str) -> list[str]:
     """Markdown rows of one metric: an object a row, a method a column, the mean over objects last."""
     methods = [*METHODS, TRANSFER]
     lines = [f"| object | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
-    columns = {method: [] for method in methods}
+    means = {method: [] for method in methods}
     for obj in demo.OBJECTS:
         cells = []
         for method in methods:
-            found = [row[metric] for job, row in figures.items() if (job.obj, job.method) == (obj, method)]
-            if metric in next(iter(row for job, row in figures.items() if job.obj == obj)) and found:
-                columns[method].append(statistics.mean(found))
-                cells.append(cell(found))
-        if cells:
+            runs = [row for job, row in figures.items() if (job.obj, job.method) == (obj, method)]
+            found = [row[metric] for row in runs if metric in row]
+            means[method] += [statistics.mean(found)] if found else []
+            cells.append(cell(found) if found else "-")
+        if set(cells) != {"-"}:  # objects without masks have no pixel figures
             lines.append(f"| {obj} | {' | '.join(cells)} |")
-    means = [f"{100 * statistics.mean(found):.1f}" for found in columns.values()]
-    return [*lines, f"| mean | {' | '.join(means)} |"]
+    last = [f"{100 * statistics.mean(found):.1f}" if found else "-" for found in means.values()]
+    return [*lines, f"| mean | {' | '.join(last)} |"]
 
 
 def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.Namespace) -> None:
@@ -103,16 +103,16 @@ def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.N
 
 
 def main() -> None:
-    """Run every job, several at a time; the table is written anew after every seed."""
+    """Run every job, several at a time; the table is written anew after every round."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--epoch", type=int, default=4)
+    parser.add_argument("--epoch", type=int, default=3)
     parser.add_argument("--data_path", type=Path, default=options.DEMO_DATA)
     args = parser.parse_args()
     started = time.time()
     demo.ensure(args.data_path)
     rounds = [[Job(obj, method, seed) for method in METHODS for obj in demo.OBJECTS] for seed in SEEDS]
-    rounds[0] += [Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS]
+    rounds.append([Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS])
     threads = max(1, torch.get_num_threads() // args.jobs)
     figures = {}
     with ProcessPoolExecutor(args.jobs) as executor:

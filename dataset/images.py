@@ -117,8 +117,8 @@ class Batches(DataLoader):
         try:
             yield from super().__iter__()
         except InputError as fault:
-            last = str(fault).strip().splitlines()[-1]
-            raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from fault
+            last = str(fault).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
+            raise InputError(last) from fault.with_traceback(None)  # whose frames would keep the workers alive
 
 
 def check(samples: Sequence[Sample], name: str) -> None:

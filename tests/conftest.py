@@ -1,10 +1,12 @@
-"""What several test files share: the small CLIP of the golden numbers, its images, and decoders on it."""
+"""What several test files share: the small CLIP of the golden numbers and a tiny one for whole runs."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from goldens import CONFIG, GOLDEN, WEIGHTS, arrays
+from runs import Lab, write_clip
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -34,3 +36,15 @@ def golden_decoder(clip: CLIP.CLIP) -> Callable[..., MDecoder]:
         return decoder
 
     return build
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The config and the weights of a tiny CLIP."""
+    return write_clip(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def lab(tmp_path: Path, tiny: tuple[Path, Path]) -> Lab:
+    """An empty folder to run scripts in."""
+    return Lab(tmp_path, *tiny)
