@@ -111,6 +111,12 @@ class FewShotRun:
         """The figures that choose the best epoch, on the test set as published."""
         return selection(seen, *self.truth, self.system.size)
 
+    @property
+    def support_names(self) -> dict[str, list[str]]:
+        """File names of the support images by label; of industrial ones also the kind of defect: crack/000.png."""
+        samples = {"normal": self.data.support_normal, "abnormal": self.data.support_abnormal}
+        return {label: [_name(sample.image) for sample in part] for label, part in samples.items()}
+
     def record(self, script: str, seconds: float) -> dict:
         """How these figures came about, as plain data."""
         data, args = self.data, self.args
@@ -120,10 +126,7 @@ class FewShotRun:
             "masks": self.masks,
             "options": options.plain(args),
             "counts": data.counts,
-            "support": {
-                "normal": [sample.image.name for sample in data.support_normal],
-                "abnormal": [sample.image.name for sample in data.support_abnormal],
-            },
+            "support": self.support_names,
             "prompts_sha256": self.prompts_sha256,
             "weights_sha256": self.system.weights_sha256,
             "adapter": self.system.decoder.kind,
@@ -131,6 +134,12 @@ class FewShotRun:
             "device": str(self.system.device),
             "environment": report.environment(self.system.device),
         }
+
+
+def _name(image: Path) -> str:
+    """A support image's name, with its folder where that says more than the label does."""
+    folder = image.parent.name
+    return image.name if folder.lower() in ("img", "good", "ok", "ungood") else f"{folder}/{image.name}"
 
 
 def run_name(obj: str, shot: int) -> str:
@@ -178,7 +187,7 @@ def fits(run: FewShotRun, record: dict | None, source: Path) -> bool:
     if "support" not in record:
         print("adapters of zero-shot transfer: scales and thresholds are taken from the support")
         return False
-    now = run.record("", 0.0)["support"]
+    now = run.support_names
     if record["support"] != now:
         names = set(map(str, now["normal"] + now["abnormal"]))
         gone = [name for part in record["support"].values() for name in part if name not in names]

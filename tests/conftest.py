@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from goldens import CONFIG, GOLDEN, WEIGHTS, arrays
-from runs import Lab, write_clip
+from lab import Lab, write_clip
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 import trees
-from runs import ROOT, Lab, Run, run, write_clip
+from lab import ROOT, Lab, Run, run, write_clip
 
 from CLIP import weights
 

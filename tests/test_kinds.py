@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trees
-from runs import Lab, files, paint, same
+from lab import Lab, files, paint, same
 
 from dataset.registry import FAMILIES
 
@@ -57,6 +57,16 @@ def test_every_layout_is_trained_on_and_tested(lab, kind):
     assert (one["counts"]["scored"]["normal"], one["counts"]["scored"]["abnormal"]) == scored
     assert len(run.seen[0].maps) == sum(scored)  # abnormal support is not scored
     assert f"{obj} AUC : " in run.out and (f"{obj} pAUC : " in run.out) == masks
+
+
+def test_industrial_support_is_named_with_its_kind_of_defect(lab):
+    """MVTec numbers the images of every kind from 000, so their names alone repeat."""
+    lab.mvtec("mvtec/bottle")
+    lab.done("train_few", "--obj", "mvtec/bottle", "--shot", 5, "--epoch", 0)
+    support = lab.results("train_few/mvtec_bottle_5-shot")["support"]
+    assert len(set(support["abnormal"])) == 5
+    assert {name.partition("/")[0] for name in support["abnormal"]} == {"crack", "hole"}
+    assert set(support["normal"]) == {f"{number:03d}.png" for number in range(5)}
 
 
 def only_normal(lab: Lab) -> None:

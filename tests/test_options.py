@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import Lab, Run, files
+from lab import Lab, Run, files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import options

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lab import PROMPTS, ROOT, files, same
 from PIL import Image
-from runs import PROMPTS, ROOT, files, same
 from safetensors.torch import save_file
 from torch import Tensor
 
