@@ -102,24 +102,33 @@ def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.N
         draft.write_text(json.dumps({"environment": place, "seconds": seconds, "runs": rows}, indent=1))
 
 
+def finished() -> tuple[dict[Job, dict[str, float]], float]:
+    """The figures of an earlier, interrupted call, and the seconds they took."""
+    found = json.loads(OUT.with_suffix(".json").read_text(encoding="utf-8"))
+    figures = {Job(row["obj"], row["method"], row["seed"]): row["figures"] for row in found["runs"]}
+    return figures, found["seconds"]
+
+
 def main() -> None:
     """Run every job, several at a time; the table is written anew after every round."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--epoch", type=int, default=3)
     parser.add_argument("--data_path", type=Path, default=options.DEMO_DATA)
+    parser.add_argument("--resume", action="store_true", help="keep the figures that demo_table.json has already")
     args = parser.parse_args()
     started = time.time()
     demo.ensure(args.data_path)
     rounds = [[Job(obj, method, seed) for method in METHODS for obj in demo.OBJECTS] for seed in SEEDS]
-    rounds.append([Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS])
+    rounds.insert(1, [Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS])
     threads = max(1, torch.get_num_threads() // args.jobs)
-    figures = {}
+    figures, spent = finished() if args.resume else ({}, 0.0)
     with ProcessPoolExecutor(args.jobs) as executor:
         for jobs in rounds:
+            jobs = [job for job in jobs if job not in figures]
             found = executor.map(run, jobs, repeat(threads), repeat(args.data_path), repeat(args.epoch))
             figures |= dict(zip(jobs, found, strict=True))
-            write(figures, time.time() - started, args)
+            write(figures, spent + time.time() - started, args)
     print(OUT.read_text(encoding="utf-8"))
 
 
