@@ -107,17 +107,24 @@ class Source:
 def open_run(args: argparse.Namespace, obj: str) -> TransferRun:
     """Check and read the target's test split, build the model, encode its prompts."""
     info, test = dataset.open_test(obj, args.data_path, classname=args.classname)
-    print(f"{info.name}: zero-shot target, {dataset.count(test, info.test)}")
+    print(f"{info.name}: zero-shot target, {found(test, None if args.demo else info.test)}")
     system = build(args)
     words = sentences(args, info)
     return TransferRun(args, info, test, system, system.text(words), prompt.digest(*words))
+
+
+def found(samples: tuple[Sample, ...], published: int | None) -> str:
+    """How many images of either label there are, in words, beside the benchmark's own number."""
+    counts = dataset.count(samples)
+    beside = "" if published is None else f" (the benchmark has {published} in all)"
+    return f"{counts['normal']} normal + {counts['abnormal']} abnormal{beside}"
 
 
 def open_sources(run: TransferRun) -> list[Source]:
     """The other medical objects, each with its own prompts."""
     sources = []
     for info, samples in dataset.open_transfer(run.info.name, run.args.data_path):
-        print(f"{info.name}: trained on, {dataset.count(samples, info.test)}")
+        print(f"{info.name}: trained on, {found(samples, None if run.args.demo else info.test)}")
         words = prompt.sentences(info.name, run.args.prompts)
         sources.append(Source(info, samples, run.system.text(words)))
     return sources
