@@ -80,6 +80,8 @@ def read(path: str | Path) -> Checkpoint:
         raise InputError(f"{path} holds more than tensors and plain data, or is damaged; it was not opened") from fault
     except DAMAGE as fault:
         raise InputError(f"{path} is damaged or no checkpoint; train again or fetch it again") from fault
+    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+        raise InputError(f"{path} was written by another version of this program; train again, or use that version")
     if isinstance(content, dict) and not any(name in content for name in HEADS):
         content = _nested(content)
     if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in HEADS):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.demo_table
 
-Few-shot rows are 4-shot over three seeds (each seed draws other support images), the last epoch, mean and deviation;
+Few-shot rows are 4-shot over SEEDS (each seed draws other support images), the last epoch, mean and deviation;
 zero-shot transfer is one seed. The pictures are generated and the CLIP is a toy: the table compares adapters with
 each other on this toy, and says nothing about medical images.
 """

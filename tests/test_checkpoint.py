@@ -308,3 +308,10 @@ def test_a_baseline_file_leaves_the_branches_as_asked():
     args = argparse.Namespace(adapter="madff", madff=["sca"], given=set())
     found = fit_options(args, Checkpoint(Stage(0, state_of("mvfa"), None), None, None))
     assert (found.adapter, found.madff) == ("mvfa", ["sca"])
+
+
+def test_a_file_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "later.pth"
+    torch.save({"format": 2, "seg_adapters": {}, "det_adapters": {}}, path)
+    with pytest.raises(InputError, match=r"later\.pth was written by another version"):
+        checkpoint.read(path)
