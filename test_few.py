@@ -6,52 +6,36 @@ python test_few.py --obj Brain --shot 4
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import checkpoint
 import options
 import report
-from errors import InputError, exit_code, naming
-from fewshot import conclude, finish, fits, open_run, run_name
-from system import objects
+from checkpoint import Checkpoint
+from errors import InputError, exit_code
+from fewshot import open_run, run_name
+from run import sum_up, test_stages, trained
 from utils import seed_everything
 
+SCRIPT = "test_few"
 
-def test_object(args: argparse.Namespace, obj: str, path: Path, trained: checkpoint.Checkpoint) -> list[report.Outcome]:
+
+def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[report.Outcome]:
     """Rebuild the memory bank of one object's checkpoint and evaluate its stages."""
     started = time.time()
+    if content.record is not None and content.record["obj"] != obj:
+        raise InputError(f"{path} was trained on {content.record['obj']}, not on {obj}")
     seed_everything(args.seed)
     run = open_run(args, obj)
-    calibrated = fits(run, trained.record, path)
-    with naming(path):
-        run.system.decoder.load_adapters(trained.last.adapters)
-    outcomes = []
-    for selected, stage in (("last", trained.last), ("best", trained.best)):
-        if stage is not None:
-            stage = stage if calibrated else replace(stage, calibration=None)
-            outcomes += conclude(run, stage, selected)[1]
-    finish(run, run.record("test_few.py", time.time() - started) | {"checkpoint": str(path)}, outcomes)
-    return outcomes
+    return test_stages(run, SCRIPT, content, path, run.fits(content.record, path), started)
 
 
 def main() -> None:
     """Test every object that --obj names."""
     args = options.test_few()
-    if args.ckpt is not None and "obj" not in args.given:
-        args.obj = (checkpoint.read(args.ckpt).record or {}).get("obj", args.obj)
     outcomes = []
-    for obj in objects(args):
-        path = args.ckpt or args.save_path / f"{run_name(obj, args.shot)}.pth"
-        trained = checkpoint.read(path)
-        if trained.record is not None and trained.record["obj"] != obj:
-            raise InputError(f"{path} was trained on {trained.record['obj']}, not on {obj}")
-        recalled = options.recall(checkpoint.fit_options(args, trained), trained.record, path)
-        objects(recalled)  # a checkpoint of the demo brings the demo's images with it
-        outcomes += test_object(recalled, obj, path, trained)
-    if len({outcome.obj for outcome in outcomes}) > 1:
-        report.write_results(args.results_path / "test_few" / run_name(args.obj, args.shot), {"outcomes": outcomes})
-    print(report.table(outcomes, recalled.shot, demo=recalled.demo))
+    for obj, path, content, recalled in trained(args, lambda obj: run_name(obj, args.shot)):
+        outcomes += test_object(recalled, obj, path, content)
+    sum_up(recalled, SCRIPT, run_name(args.obj, args.shot), outcomes, recalled.shot)
 
 
 if __name__ == "__main__":

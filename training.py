@@ -3,18 +3,21 @@
 import argparse
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
-from checkpoint import Stage
+import report
+from checkpoint import Checkpoint, Stage, write
 from dataset import FewShotSet, Sample, load_image, load_mask
 from errors import InputError
 from evaluation import Views
 from loss import adapter_loss
+from run import Run
 from system import System
 from utils import VARIANTS, augment
 
@@ -88,7 +91,7 @@ class Trainer:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Write to every folder that results will go to, so that the system refuses before the training, not after it."""
-    for folder in (args.results_path, args.save_path if args.save_model else None, args.save_images):
+    for folder in (args.results_path, args.log_dir, args.save_path if args.save_model else None, args.save_images):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as file:
@@ -108,6 +111,11 @@ class Course:
     best: Stage | None = None
     best_seen: Views | None = None
     best_value: float = -math.inf
+
+    @staticmethod
+    def untrained(run: Run) -> "Course":
+        """Where training begins, and ends if there is nothing to train."""
+        return Course(Stage(0, run.system.decoder.adapter_state(), None))
 
     def offer(self, stage: Stage, seen: Views, value: float) -> None:
         """Keep the stage if it scores higher on the test set than all before it."""
@@ -129,3 +137,40 @@ class Log:
     def close(self) -> None:
         """Write what is left."""
         self.writer.close()
+
+
+def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Course:
+    """All epochs; the best one is noted every --eval_every epochs. Scalars go to `folder` under --log_dir.
+
+    epoch_losses trains one epoch and gives its steps' losses.
+    """
+    args, decoder = run.args, run.system.decoder
+    course, log = Course.untrained(run), Log(args.log_dir / folder / run.name)
+    for epoch in tqdm(range(1, args.epoch + 1), desc="training", unit="epoch", disable=not args.epoch):
+        losses = epoch_losses()
+        log.add(epoch, loss=sum(losses) / len(losses))
+        course.last = Stage(epoch, decoder.adapter_state(), None)
+        if args.eval_every and epoch % args.eval_every == 0:
+            seen = run.see_test()
+            figures = run.selection(seen)
+            log.add(epoch, **{f"test/{name}": value for name, value in figures.items()})
+            course.offer(course.last, seen, sum(figures.values()))
+    log.close()
+    return course
+
+
+def finish(run: Run, script: str, course: Course, started: float) -> list[report.Outcome]:
+    """Evaluate the last and the best epoch; write the checkpoint and the results."""
+    last, outcome = run.conclude(course.last, "last")
+    best, outcomes = None, [outcome]
+    if course.best is not None:
+        run.system.decoder.load_adapters(course.best.adapters)
+        best, outcome = run.conclude(course.best, "best", course.best_seen)
+        outcomes.append(outcome)
+    record = run.record(script, started)
+    if run.args.save_model:
+        path = run.args.save_path / f"{run.name}.pth"
+        write(path, Checkpoint(last, best, record))
+        print(f"checkpoint: {path}")
+    run.write(record, outcomes)
+    return outcomes

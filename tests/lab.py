@@ -166,7 +166,7 @@ def watched(seen: list[evaluation.Views]) -> Iterator[None]:
         seen.append(views)
         return evaluation.evaluate(views, *rest)
 
-    with patch("fewshot.evaluate", evaluate), patch("zeroshot.evaluate", evaluate):
+    with patch("run.evaluate", evaluate):
         yield
 
 

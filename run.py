@@ -1,0 +1,146 @@
+"""One run on one object, the part that every script shares: what is seen of the test images, figures, the record."""
+
+import argparse
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+import checkpoint
+import options
+import report
+from checkpoint import Checkpoint, Stage
+from dataset import ObjectInfo, Sample
+from errors import InputError, naming
+from evaluation import Views, evaluate, selection
+from gallery import save_maps
+from scoring import Calibration
+from system import System, objects, truth
+
+
+@dataclass
+class Run(ABC):
+    """An object, its test images and its words, and the model that sees them."""
+
+    args: argparse.Namespace
+    info: ObjectInfo
+    test: tuple[Sample, ...]
+    system: System
+    text: Tensor | None  # directions (D, 2); None: nothing is trained, the bank alone scores
+    prompts_sha256: str
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The run's name in file names."""
+
+    @abstractmethod
+    def see_test(self) -> Views:
+        """Views of the test images under the adapters as they are now."""
+
+    @abstractmethod
+    def calibrate(self) -> Calibration | None:
+        """Scales and thresholds of the adapters as they are now, never from the test images."""
+
+    @abstractmethod
+    def origin(self) -> dict:
+        """What the record says of the data."""
+
+    @property
+    def masks(self) -> bool:
+        """Whether the object has masks."""
+        return bool(self.info.masks)
+
+    @cached_property
+    def truth(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
+        return truth(self.test, self.system.size, self.masks)
+
+    def selection(self, seen: Views) -> dict[str, float]:
+        """The figures that choose the best epoch, on the test set as published."""
+        return selection(seen, *self.truth, self.system.size)
+
+    def conclude(self, stage: Stage, selected: str, seen: Views | None = None) -> tuple[Stage, report.Outcome]:
+        """The stage, calibrated unless it was, and its figures. Its adapters must be in.
+
+        `seen` are the test views of that stage, if they are at hand.
+        """
+        if stage.calibration is None:
+            stage = replace(stage, calibration=self.calibrate())
+        seen = self.see_test() if seen is None else seen
+        figures = evaluate(seen, *self.truth, self.system.size, stage.calibration)
+        if selected == "last" and self.args.save_images:
+            save_maps(self.args.save_images, self.test, seen, stage.calibration, self.system.size)
+        return stage, report.Outcome(self.info.name, stage.epoch, selected, figures)
+
+    def record(self, script: str, started: float) -> dict:
+        """How the figures of a script that began at `started` (seconds) came about, as plain data."""
+        return {
+            "script": f"{script}.py",
+            "obj": self.info.name,
+            "masks": self.masks,
+            "options": options.plain(self.args),
+            **self.origin(),
+            "prompts_sha256": self.prompts_sha256,
+            "weights_sha256": self.system.weights_sha256,
+            "adapter": self.system.decoder.kind,
+            "seconds": round(time.time() - started, 1),
+            "device": str(self.system.device),
+            "environment": report.environment(self.system.device),
+        }
+
+    def write(self, record: dict, outcomes: Sequence[report.Outcome]) -> None:
+        """Write results.json and results.csv."""
+        folder = self.args.results_path / record["script"].removesuffix(".py") / self.name
+        report.write_results(folder, record | {"outcomes": outcomes})
+        print(f"results: {folder}")
+
+
+def same_weights(run: Run, record: dict, source: Path) -> None:
+    """Raise InputError when a checkpoint's record is of other CLIP weights."""
+    if record["weights_sha256"] != run.system.weights_sha256:
+        raise InputError(f"{source} was trained on other CLIP weights; name those with --pretrain or --clip_path")
+
+
+def trained(
+    args: argparse.Namespace, run_name: Callable[[str], str]
+) -> Iterator[tuple[str, Path, Checkpoint, argparse.Namespace]]:
+    """For every object that --obj or --ckpt names: its name, its checkpoint's path and content, the options to test by.
+
+    `run_name` makes the file name of an object's checkpoint.
+    """
+    if args.ckpt is not None and "obj" not in args.given:
+        args.obj = (checkpoint.read(args.ckpt).record or {}).get("obj", args.obj)
+    for obj in objects(args):
+        path = args.ckpt or args.save_path / f"{run_name(obj)}.pth"
+        content = checkpoint.read(path)
+        recalled = options.recall(checkpoint.fit_options(args, content), content.record, path)
+        objects(recalled)  # a checkpoint of the demo brings the demo's images with it
+        yield obj, path, content, recalled
+
+
+def test_stages(
+    run: Run, script: str, content: Checkpoint, path: Path, calibrated: bool, started: float
+) -> list[report.Outcome]:
+    """Evaluate the stages of a checkpoint and write the results; not `calibrated`: its own thresholds do not hold."""
+    outcomes = []
+    for selected, stage in (("last", content.last), ("best", content.best)):
+        if stage is not None:
+            with naming(path):
+                run.system.decoder.load_adapters(stage.adapters)
+            stage = stage if calibrated else replace(stage, calibration=None)
+            outcomes.append(run.conclude(stage, selected)[1])
+    run.write(run.record(script, started) | {"checkpoint": str(path)}, outcomes)
+    return outcomes
+
+
+def sum_up(args: argparse.Namespace, script: str, name: str, outcomes: Sequence[report.Outcome], shot: object) -> None:
+    """Print the table; of several objects write their means too, in a folder called `name`."""
+    if len({outcome.obj for outcome in outcomes}) > 1:
+        report.write_results(args.results_path / script / name, {"outcomes": outcomes})
+    print(report.table(outcomes, shot, demo=args.demo))
