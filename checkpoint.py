@@ -23,7 +23,7 @@ FORMAT = 1
 class Stage:
     """Adapters after one epoch: {"seg_adapters": {...}, "det_adapters": {...}}, and the support's calibration."""
 
-    epoch: int
+    epoch: int | None  # None: published by others, who do not say
     adapters: dict[str, dict[str, Tensor]]
     calibration: Calibration | None
 
@@ -88,8 +88,9 @@ def read(path: str | Path) -> Checkpoint:
         raise InputError(f"{path} holds no adapters: 'seg_adapters' and 'det_adapters' are missing")
     try:
         best = content.get("best")
-        if not isinstance(content.get("record"), dict | None):
-            raise TypeError("the record is no dict")
+        record = content.get("record")
+        if record is not None and not {"obj", "masks", "options", "weights_sha256", "prompts_sha256"} <= record.keys():
+            raise TypeError("its record is not whole")
         return Checkpoint(_stage(content), None if best is None else _stage(best), content.get("record"))
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise InputError(f"{path} is not laid out as this version writes checkpoints: {fault!r}") from fault
@@ -101,7 +102,7 @@ def _stage(content: dict) -> Stage:
         if not all(isinstance(key, str) and isinstance(weight, Tensor) for key, weight in content[name].items()):
             raise TypeError(f"{name} holds more than named tensors")
     return Stage(
-        epoch=int(content.get("epoch", 0)),
+        epoch=None if content.get("epoch") is None else int(content["epoch"]),
         adapters={name: content[name] for name in HEADS},
         calibration=None if calibration is None else Calibration.from_plain(calibration),
     )

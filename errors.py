@@ -1,6 +1,7 @@
 """What goes wrong through no fault of the program: one line that says so, and the exit code."""
 
 import errno
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +10,21 @@ SYSTEM = {  # errno -> what is said of a file or folder
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "no space left on the device for {}; free some and run again"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no permission for {}; choose another folder"),
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "{} is a file where a folder is wanted; choose another folder"),
+    **dict.fromkeys((errno.EISDIR, errno.ENOTEMPTY), "{} is a folder where a file is wanted; take it away"),
+    errno.ENAMETOOLONG: "{} is too long a name; shorten it",
 }
+
+
+def _interrupted(kind: type[BaseException], fault: BaseException, trace: object) -> None:
+    """An uncaught Ctrl-C, as during the imports of a script, is one line too."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"error: {STOPPED}", file=sys.stderr)
+        os._exit(2)  # what was being imported is in no state to be tidied up
+    sys.__excepthook__(kind, fault, trace)
+
+
+STOPPED = "stopped by the user; no file was left half-written"
+sys.excepthook = _interrupted
 
 
 class InputError(Exception):
@@ -36,7 +51,10 @@ def exit_code(main: Callable[[], None]) -> int:
     except InputError as fault:
         line = str(fault)
     except KeyboardInterrupt:
-        line = "stopped by the user; no file was left half-written"
+        line = STOPPED
+    except BrokenPipeError:  # whoever read our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
     except OSError as fault:
         if fault.errno not in SYSTEM:
             raise

@@ -1,5 +1,6 @@
 """Readings of a test set to figures, and readings of the support to the thresholds that figures are given at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +74,7 @@ def evaluate(
         figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
         if branch in judged:
             threshold = calibration.image[branch]
-            figures[branch] |= metrics.at_threshold(judged[branch].numpy(), labels, threshold)
+            figures[branch] |= _finite(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
     if masks is not None:
         for branch, maps in full_maps(seen.maps, size).items():
             found = _finite(metrics.pixel_metrics, maps, masks)
@@ -134,7 +135,7 @@ def _pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | N
     return float(np.quantile(normal, NORMAL_QUANTILE)) if normal.size else float("nan")
 
 
-def _finite(metric: object, *arrays: np.ndarray) -> dict[str, float]:
+def _finite(metric: Callable[..., dict[str, float]], *arrays: np.ndarray | float) -> dict[str, float]:
     """A metric of arrays, or InputError when a score is not a number."""
     try:
         return metric(*arrays)

@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class FewShotRun(Run):
 
     @property
     def trainable(self) -> bool:
-        """Whether there are adapters, and abnormal support to train them on."""
+        """Whether there are adapters: without abnormal support there are none."""
         return self.system.decoder.kind != "none"
 
     def banks(self) -> dict[str, MemoryBank]:
@@ -94,7 +95,7 @@ class FewShotRun(Run):
         names = {label: [_name(sample.image) for sample in part] for label, part in samples.items()}
         return {"counts": self.data.counts, "support": names}
 
-    def fits(self, record: dict | None, source: Path) -> bool:
+    def calibration_holds(self, record: dict | None, source: Path) -> bool:
         """Whether a checkpoint's calibration holds for this run: the same support, prompts and branches.
 
         Raises InputError when the checkpoint is of other weights or other support images.
@@ -105,6 +106,9 @@ class FewShotRun(Run):
         if "support" not in record:
             print("adapters of zero-shot transfer: scales and thresholds are taken from the support")
             return False
+        if record["masks"] != self.masks:
+            there, here = ("with", "without") if record["masks"] else ("without", "with")
+            raise InputError(f"{source} was trained {there} masks, and {self.args.data_path} is {here}; train again")
         now = self.origin()["support"]
         if record["support"] != now:
             names = set(map(str, now["normal"] + now["abnormal"]))
@@ -130,6 +134,11 @@ def _name(image: Path) -> str:
 def run_name(obj: str, shot: int) -> str:
     """Brain_4-shot; the slash of an industrial class becomes an underscore."""
     return f"{obj.replace('/', '_')}_{shot}-shot"
+
+
+def protocol(args: argparse.Namespace) -> int | Literal["normal"]:
+    """Which published numbers stand beside a run's: those of k-shot, or of a memory bank of normal images alone."""
+    return args.shot if args.abnormal_shot else "normal"
 
 
 def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:

@@ -32,7 +32,7 @@ NAME_BYTES = 200  # file systems allow 255
 
 
 @dataclass(frozen=True)
-class Scale:
+class ColourScale:
     """What all panels of a run share: the ends of the colour scale and two thresholds, nan where not known.
 
     `low`, `high` and `pixel_threshold` are on the maps' scale, `score_threshold` on the image scores'.
@@ -49,7 +49,7 @@ def save_panel(
     image: str | Path,
     mask: str | Path | None,
     anomaly_map: np.ndarray,
-    scale: Scale,
+    scale: ColourScale,
     *,
     score: float,
     label: int | None = None,
@@ -79,7 +79,7 @@ def save_panel(
         canvas.save(draft, format="PNG", compress_level=3)
 
 
-def heat(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
+def heat(anomaly_map: np.ndarray, scale: ColourScale) -> np.ndarray:
     """(H, W) float32 -> (H, W, 3) uint8 RGB; what lies outside the scale takes the colour of its end."""
     return COLOURS[np.round(255 * _share(anomaly_map, scale)).astype(np.uint8)]
 
@@ -134,7 +134,7 @@ def _truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) ->
     return np.zeros(size, bool) if label == 0 else None
 
 
-def _share(anomaly_map: np.ndarray, scale: Scale) -> np.ndarray:
+def _share(anomaly_map: np.ndarray, scale: ColourScale) -> np.ndarray:
     """Where each value lies between the ends of the scale, in [0, 1]."""
     reach = max(scale.high - scale.low, np.finfo(np.float32).tiny)
     return np.clip((anomaly_map - scale.low) / reach, 0, 1)
@@ -144,7 +144,7 @@ def _black_white(mask: np.ndarray) -> np.ndarray:
     return np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
 
 
-def _overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: Scale) -> np.ndarray:
+def _overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: ColourScale) -> np.ndarray:
     """The heat over the input, the more opaque the hotter, with the predicted mask's outline."""
     opacity = HEAT * _share(full, scale)[..., None]
     mixed = np.round(picture * (1 - opacity) + heat(full, scale) * opacity).astype(np.uint8)
@@ -182,7 +182,7 @@ def _lay_out(tiles: Sequence[np.ndarray | str], size: tuple[int, int]) -> Image.
     return canvas
 
 
-def _caption(canvas: Image.Image, name: str, scale: Scale, score: float, label: int | None, text: int) -> None:
+def _caption(canvas: Image.Image, name: str, scale: ColourScale, score: float, label: int | None, text: int) -> None:
     """File name and verdict on the left of the bottom strip, the colour bar with its numbers on the right."""
     draw, font, gap = ImageDraw.Draw(canvas), _font(text), text // 2
     room = _colour_bar(canvas, scale, text) - 3 * gap
@@ -199,7 +199,7 @@ def _caption(canvas: Image.Image, name: str, scale: Scale, score: float, label: 
         left += font.getlength(word + "  ")
 
 
-def _colour_bar(canvas: Image.Image, scale: Scale, text: int) -> int:
+def _colour_bar(canvas: Image.Image, scale: ColourScale, text: int) -> int:
     """Draw the bar at the right of the strip, and return where its numbers begin."""
     draw, font, gap = ImageDraw.Draw(canvas), _font(text), text // 2
     low, high = f"{scale.low:.3g}", f"{scale.high:.3g}"

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from dataset import Sample
 from evaluation import Views, main_branch
-from figures import Scale, panel_names, save_panel
+from figures import ColourScale, panel_names, save_panel
 from scoring import Calibration, map_scale, scaled_maps
 
 
@@ -20,9 +20,9 @@ def save_maps(folder: Path, samples: Sequence[Sample], seen: Views, calibration:
     branch = main_branch(seen.maps)
     scores = seen.image_scores(size, calibration)[branch]
     if calibration is None:
-        limits, scale = map_scale(seen.maps, size), Scale(0.0, 1.0)
+        limits, scale = map_scale(seen.maps, size), ColourScale(0.0, 1.0)
     else:
-        limits, scale = calibration.maps, Scale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
+        limits, scale = calibration.maps, ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
     names = panel_names([sample.image for sample in samples])
     maps = (one for part in scaled_maps(seen.maps, limits, size) for one in part[branch])
     rows = zip(samples, names, maps, scores, strict=True)

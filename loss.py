@@ -1,4 +1,4 @@
-"""The three losses of few-shot training (the paper's "Training objective"); all return a scalar."""
+"""The three losses of training (the paper's "Training objective"); all return a scalar."""
 
 import torch
 import torch.nn.functional as F

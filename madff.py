@@ -1,7 +1,7 @@
 """MADFF, the multi-attention driven feature fusion adapter, and the two adapters it is compared with.
 
-Every module takes tokens x (B, L, C), class token included, and returns what its class line says. Section numbers and
-names (SCA, LLSPM, FAB) are the paper's: "Multi-Attention Driven Feature Fusion".
+Every module takes tokens x (B, L, C), class token included, and returns what its class line says. Names (SCA, LLSPM,
+FAB) are the paper's: "Multi-Attention Driven Feature Fusion".
 """
 
 from collections.abc import Sequence

@@ -39,11 +39,6 @@ def image_metrics(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return sweep.figures()
 
 
-def f1_max_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """The lowest score at which F1 is largest, nan if only one class is there; shapes as `image_metrics`."""
-    return image_metrics(scores, labels)["threshold"]
-
-
 def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, float]:
     """Sensitivity and specificity of calling an image abnormal where `score >= threshold`.
 

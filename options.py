@@ -172,6 +172,8 @@ def _parse(parser: Parser, argv: Sequence[str] | None, demo: dict | None = None)
     unsaid = object()
     parser.set_defaults(**dict.fromkeys(vars(args), unsaid))
     args.given = sorted(name for name, value in vars(parser.parse_args(argv)).items() if value is not unsaid)
+    if getattr(args, "abnormal_shot", 0) is None:
+        args.abnormal_shot = args.shot
     args.madff = [branch for branch in BRANCHES if branch in args.madff]  # in whatever order they were given
     if args.demo:
         for name, value in (DEMO | (demo or {})).items():
@@ -212,22 +214,24 @@ def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return _parse(parser, argv)
 
 
-def recall(args: argparse.Namespace, record: dict | None, source: Path) -> argparse.Namespace:
-    """Options for testing a checkpoint: those it was trained with, and those given now where that makes sense.
+def recall(args: argparse.Namespace, record: dict | None, source: Path, obj: str) -> argparse.Namespace:
+    """Options for testing a checkpoint on `obj`: those it was trained with, and those given now where that makes sense.
 
     A file published by others has no record: then the options are as given. Raises InputError when an option that
     decides the numbers is given otherwise than the checkpoint has it.
     """
     if record is None:
         return args
-    trained, merged = record["options"], dict(vars(args))
+    trained, merged = dict(record["options"]), dict(vars(args))
+    if record["obj"] != obj:
+        trained.pop("classname", None)  # the words of another object
     for name in (*FITTED, *FOLLOWED):
         if name not in trained or name not in merged:
             continue
         value = trained[name]
         if name in args.given and name in FITTED and merged[name] != value:
-            flag = " ".join(map(str, merged[name])) if isinstance(merged[name], list) else merged[name]
-            raise InputError(f"{source} was trained with --{name} {value}, not {flag}; leave --{name} out")
+            then, now = (" ".join(map(str, one)) if isinstance(one, list) else one for one in (value, merged[name]))
+            raise InputError(f"{source} was trained with --{name} {then}, not {now}; leave --{name} out")
         if name not in args.given:
             merged[name] = Path(value) if name.endswith("_path") and value is not None else value
     return argparse.Namespace(**merged)

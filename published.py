@@ -37,20 +37,21 @@ PATCHCORE = {  # trained on all normal images of the same medical benchmark (BMA
 }
 
 
-def published(obj: str, shot: int | Literal["zero"]) -> dict[str, dict[str, float]]:
+def published(obj: str, shot: int | Literal["zero", "normal"]) -> dict[str, dict[str, float]]:
     """Source -> {"image_auroc": percent, "pixel_auroc": percent}, as far as published; {} if nothing is.
 
     obj: a medical object, or "medical", "industrial", "mvtec", "mpdd", "btad" for averages.
-    shot: K, or "zero" for zero-shot transfer. PatchCore is full-shot and stands beside every K.
+    shot: K, "zero" for zero-shot transfer, or "normal" for a memory bank of normal images alone. PatchCore is full-shot
+    and stands beside every K and beside "normal".
     """
     found = {}
     mvfa = MVFA_AD.get(shot, {}).get(obj, {})
     for index, source in enumerate(("paper", "rerun")):
         title = f"MVFA-AD {'zero-shot' if shot == 'zero' else f'{shot}-shot'}, {source}"
         found[title] = {metric: values[index] for metric, values in mvfa.items()}
-    if shot != "zero" and obj == "medical":
+    if isinstance(shot, int) and obj == "medical":
         found["ClipMPCAD few-shot, average"] = CLIPMPCAD["medical"]
-    if shot != "zero" and obj in ("industrial", "mvtec", "mpdd", "btad"):
+    if isinstance(shot, int) and obj in ("industrial", "mvtec", "mpdd", "btad"):
         found["ClipMPCAD few-shot, MVTec+MPDD+BTAD"] = CLIPMPCAD["industrial"]
     found["PatchCore, full-shot"] = PATCHCORE.get(obj, {})
     return {source: dict(figures) for source, figures in found.items() if figures}

@@ -39,7 +39,7 @@ DEMO_NOTE = "demo data: generated pictures; says nothing about medical images"
 PUBLISHED_NOTE = "published few-shot and zero-shot epochs were selected on the test set"
 SIX_MEDICAL = tuple(PATCHCORE)  # the benchmark of the published averages
 INDUSTRIAL_THREE = ("mvtec", "mpdd", "btad")
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-learn", "kornia", "pandas", "pillow")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "ftfy", "regex", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Outcome:
     """
 
     obj: str
-    epoch: int | None  # None: of a mean over objects whose epochs differ
+    epoch: int | None  # None: of a mean over objects whose epochs differ, or of adapters that others published
     selected: Literal["last", "best"]
     branches: Mapping[str, Mapping[str, float]]
 
@@ -82,7 +82,7 @@ def grep_lines(outcome: Outcome) -> list[str]:
     return [f"{outcome.obj} {name} : {round(float(value), 4)}" for name, value in values if _known(value)]
 
 
-def table(outcomes: Sequence[Outcome], shot: int | Literal["zero"] | None = None, demo: bool = False) -> str:
+def table(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | None = None, demo: bool = False) -> str:
     """The result table of a run: a block for the last epoch, then one for the best, for those that are there.
 
     Rows are branches, per object, with a mean if there are several. Published numbers stand below in the same
@@ -96,7 +96,7 @@ def table(outcomes: Sequence[Outcome], shot: int | Literal["zero"] | None = None
     return "\n\n".join(blocks + [DEMO_NOTE] * demo)
 
 
-def _block(outcomes: Sequence[Outcome], shot: int | Literal["zero"] | None, demo: bool) -> str:
+def _block(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | None, demo: bool) -> str:
     several = len(outcomes) > 1
     shown = [*outcomes, mean_of(outcomes)] if several else list(outcomes)
     names = [outcome.obj for outcome in outcomes] + ["mean"] * several
@@ -121,6 +121,8 @@ def _heading(outcomes: Sequence[Outcome]) -> str:
     epochs = {outcome.epoch for outcome in outcomes}
     epoch = str(epochs.pop()) if len(epochs) == 1 else "of each object"
     name = outcomes[0].obj if len(outcomes) == 1 else f"{len(outcomes)} objects"
+    if epoch == "None":
+        return f"{name}, published adapters: how their epoch was chosen is not known"
     if outcomes[0].selected == "last":
         return f"{name}, last epoch: chosen before seeing the test set (epoch {epoch})"
     return f"{name}, best epoch {epoch}: SELECTED ON THE TEST SET, as published"

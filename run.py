@@ -65,18 +65,19 @@ class Run(ABC):
         """The figures that choose the best epoch, on the test set as published."""
         return selection(seen, *self.truth, self.system.size)
 
-    def conclude(self, stage: Stage, selected: str, seen: Views | None = None) -> tuple[Stage, report.Outcome]:
-        """The stage, calibrated unless it was, and its figures. Its adapters must be in.
+    def put(self, stage: Stage, source: Path | None = None) -> Stage:
+        """Load a stage's adapters (of the file `source`), calibrate them unless they are, and give the stage."""
+        with naming(source or "the checkpoint"):
+            self.system.decoder.load_adapters(stage.adapters)
+        return stage if stage.calibration else replace(stage, calibration=self.calibrate())
 
-        `seen` are the test views of that stage, if they are at hand.
-        """
-        if stage.calibration is None:
-            stage = replace(stage, calibration=self.calibrate())
+    def outcome(self, stage: Stage, selected: str, seen: Views | None = None) -> report.Outcome:
+        """The figures of the stage that was put in last, or that `seen` are the test views of; with its pictures."""
         seen = self.see_test() if seen is None else seen
         figures = evaluate(seen, *self.truth, self.system.size, stage.calibration)
         if selected == "last" and self.args.save_images:
-            save_maps(self.args.save_images, self.test, seen, stage.calibration, self.system.size)
-        return stage, report.Outcome(self.info.name, stage.epoch, selected, figures)
+            save_maps(self.args.save_images / self.name, self.test, seen, stage.calibration, self.system.size)
+        return report.Outcome(self.info.name, stage.epoch, selected, figures)
 
     def record(self, script: str, started: float) -> dict:
         """How the figures of a script that began at `started` (seconds) came about, as plain data."""
@@ -119,7 +120,7 @@ def trained(
     for obj in objects(args):
         path = args.ckpt or args.save_path / f"{run_name(obj)}.pth"
         content = checkpoint.read(path)
-        recalled = options.recall(checkpoint.fit_options(args, content), content.record, path)
+        recalled = options.recall(checkpoint.fit_options(args, content), content.record, path, obj)
         objects(recalled)  # a checkpoint of the demo brings the demo's images with it
         yield obj, path, content, recalled
 
@@ -131,10 +132,8 @@ def test_stages(
     outcomes = []
     for selected, stage in (("last", content.last), ("best", content.best)):
         if stage is not None:
-            with naming(path):
-                run.system.decoder.load_adapters(stage.adapters)
-            stage = stage if calibrated else replace(stage, calibration=None)
-            outcomes.append(run.conclude(stage, selected)[1])
+            stage = run.put(stage if calibrated else replace(stage, calibration=None), path)
+            outcomes.append(run.outcome(stage, selected))
     run.write(run.record(script, started) | {"checkpoint": str(path)}, outcomes)
     return outcomes
 
@@ -142,5 +141,8 @@ def test_stages(
 def sum_up(args: argparse.Namespace, script: str, name: str, outcomes: Sequence[report.Outcome], shot: object) -> None:
     """Print the table; of several objects write their means too, in a folder called `name`."""
     if len({outcome.obj for outcome in outcomes}) > 1:
-        report.write_results(args.results_path / script / name, {"outcomes": outcomes})
+        folder = args.results_path / script / name
+        record = {"script": f"{script}.py", "options": options.plain(args), "outcomes": outcomes}
+        report.write_results(folder, record | {"environment": report.environment(), "each": "in the folders beside"})
+        print(f"results: {folder}")
     print(report.table(outcomes, shot, demo=args.demo))

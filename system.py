@@ -123,20 +123,24 @@ def activation(args: argparse.Namespace) -> str | None:
         return "gelu"
     if args.pretrain is None:
         return None
-    return "quickgelu" if weights.source(args.model_name, args.pretrain).quick_gelu else None
+    return "quickgelu" if published(args).quick_gelu else None
 
 
 def normalisation(args: argparse.Namespace) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation that the weights were trained with; CLIP's own for a file of unknown origin."""
     if args.pretrain is None:
         return CLIP.MEAN, CLIP.STD
-    published = weights.source(args.model_name, args.pretrain)
-    return published.mean, published.std
+    return published(args).mean, published(args).std
+
+
+def published(args: argparse.Namespace) -> weights.Source:
+    """Which published weights --pretrain names; beside --clip_path it only says whose the file is."""
+    return weights.source(args.model_name, args.pretrain) if args.clip_path is None else weights.kind(args.pretrain)
 
 
 def sentences(args: argparse.Namespace, info: ObjectInfo) -> tuple[list[str], list[str]]:
     """The object's prompts under --prompts and --classname."""
-    return prompt.sentences(info.name, args.prompts, classname=args.classname)
+    return prompt.sentences(info.name, args.prompts, classname=info.classname)
 
 
 def survey(

@@ -3,6 +3,9 @@
 python test_few.py --obj Brain --shot 4
 """
 
+from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
+
+# isort: split
 import argparse
 import sys
 import time
@@ -11,8 +14,7 @@ from pathlib import Path
 import options
 import report
 from checkpoint import Checkpoint
-from errors import InputError, exit_code
-from fewshot import open_run, run_name
+from fewshot import open_run, protocol, run_name
 from run import sum_up, test_stages, trained
 from utils import seed_everything
 
@@ -26,7 +28,7 @@ def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpo
         raise InputError(f"{path} was trained on {content.record['obj']}, not on {obj}")
     seed_everything(args.seed)
     run = open_run(args, obj)
-    return test_stages(run, SCRIPT, content, path, run.fits(content.record, path), started)
+    return test_stages(run, SCRIPT, content, path, run.calibration_holds(content.record, path), started)
 
 
 def main() -> None:
@@ -35,7 +37,7 @@ def main() -> None:
     outcomes = []
     for obj, path, content, recalled in trained(args, lambda obj: run_name(obj, args.shot)):
         outcomes += test_object(recalled, obj, path, content)
-    sum_up(recalled, SCRIPT, run_name(args.obj, args.shot), outcomes, recalled.shot)
+    sum_up(recalled, SCRIPT, run_name(args.obj, args.shot), outcomes, protocol(recalled))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 python train_few.py --obj Brain --shot 4
 """
 
+from errors import exit_code  # first: Ctrl-C during the other imports is one line too
+
+# isort: split
 import argparse
 import sys
 import time
@@ -11,8 +14,7 @@ import torch
 
 import options
 import report
-from errors import exit_code
-from fewshot import open_run, run_name
+from fewshot import open_run, protocol, run_name
 from run import sum_up
 from system import objects
 from training import Course, Trainer, check_outputs, finish, shuffled, train
@@ -47,7 +49,7 @@ def main() -> None:
     """Train every object that --obj names."""
     args = options.train_few()
     outcomes = [outcome for obj in objects(args) for outcome in train_object(args, obj)]
-    sum_up(args, SCRIPT, run_name(args.obj, args.shot), outcomes, args.shot)
+    sum_up(args, SCRIPT, run_name(args.obj, args.shot), outcomes, protocol(args))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 python train_zero.py --obj Brain
 """
 
+from errors import exit_code  # first: Ctrl-C during the other imports is one line too
+
+# isort: split
 import argparse
 import sys
 import time
@@ -14,7 +17,6 @@ from tqdm import tqdm
 import options
 import report
 from dataset import Batches, ImageSet
-from errors import exit_code
 from run import sum_up
 from system import objects
 from training import Trainer, check_outputs, finish, train

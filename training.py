@@ -5,6 +5,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -126,7 +127,7 @@ class Course:
 class Log:
     """TensorBoard scalars of one run."""
 
-    def __init__(self, folder: object) -> None:
+    def __init__(self, folder: Path) -> None:
         self.writer = SummaryWriter(str(folder))
 
     def add(self, epoch: int, **values: float) -> None:
@@ -160,17 +161,16 @@ def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Cou
 
 
 def finish(run: Run, script: str, course: Course, started: float) -> list[report.Outcome]:
-    """Evaluate the last and the best epoch; write the checkpoint and the results."""
-    last, outcome = run.conclude(course.last, "last")
-    best, outcomes = None, [outcome]
-    if course.best is not None:
-        run.system.decoder.load_adapters(course.best.adapters)
-        best, outcome = run.conclude(course.best, "best", course.best_seen)
-        outcomes.append(outcome)
+    """Write the checkpoint, then evaluate the last and the best epoch and write the results."""
+    best = None if course.best is None else run.put(course.best)
+    last = run.put(course.last)
     record = run.record(script, started)
     if run.args.save_model:
         path = run.args.save_path / f"{run.name}.pth"
         write(path, Checkpoint(last, best, record))
         print(f"checkpoint: {path}")
-    run.write(record, outcomes)
+    outcomes = [run.outcome(last, "last")]
+    if best is not None:
+        outcomes.append(run.outcome(best, "best", course.best_seen))
+    run.write(run.record(script, started), outcomes)
     return outcomes

@@ -75,7 +75,7 @@ class TransferRun(Run):
         """Counts, and the objects trained on."""
         return {"counts": {"test": dataset.count(self.test, self.info.test)}, "trained_on": self.trained_on}
 
-    def fits(self, record: dict | None, source: Path) -> bool:
+    def calibration_holds(self, record: dict | None, source: Path) -> bool:
         """Whether a checkpoint's calibration holds for this run. Raises InputError when its weights are others."""
         if record is None:
             return False
@@ -124,10 +124,13 @@ def found(samples: tuple[Sample, ...], published: int | None) -> str:
 def open_sources(run: TransferRun) -> list[Source]:
     """The other medical objects, each with its own prompts."""
     sources = []
-    for info, samples in dataset.open_transfer(run.info.name, run.args.data_path):
+    for info, samples in dataset.open_transfer(run.info.name, run.args.data_path, required=run.args.epoch > 0):
         print(f"{info.name}: trained on, {found(samples, None if run.args.demo else info.test)}")
-        words = prompt.sentences(info.name, run.args.prompts)
+        words = sentences(run.args, info)
         sources.append(Source(info, samples, run.system.text(words)))
+    missing = set(dataset.TRANSFER) - dataset.barred(run.info.name) - {source.info.name for source in sources}
+    if missing and not run.args.demo:
+        print(f"not in {run.args.data_path}, so not trained on: {', '.join(sorted(missing))}")
     return sources
 
 

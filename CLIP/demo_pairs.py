@@ -135,7 +135,7 @@ class Batch:
     stated: Tensor  # (B, 2) anchors of the captions
 
 
-class Batches:
+class PairBatches:
     """Endless batches of pictures of three objects at a time."""
 
     def __init__(self, pools: dict[str, Pool], seed: int) -> None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import CLIP
 import prompt
-from CLIP.demo_pairs import SIZE, UNSTATED, Batch, Batches, Phase, Pool, draw_pool
+from CLIP.demo_pairs import SIZE, UNSTATED, Batch, PairBatches, Phase, Pool, draw_pool
 from dataset.demo import OBJECTS
 from files import writing
 from metrics import image_metrics
@@ -164,7 +164,7 @@ def save(model: CLIP.CLIP, folder: Path) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Draw the pictures, train for the given steps or minutes, log and save as it goes."""
+    """Draw the pictures, train for the given steps, log and save as it goes."""
     torch.manual_seed(DRAW_SEED)
     started = time.time()
     names = list(OBJECTS)
@@ -177,7 +177,7 @@ def train(args: argparse.Namespace) -> None:
         )
     model = CLIP.load_clip(MODEL, image_size=SIZE).requires_grad_(True).train()
     start_patches(model, pools, DRAW_SEED)
-    batches = Batches(pools, DRAW_SEED)
+    batches = PairBatches(pools, DRAW_SEED)
     anchors = Anchors(len(batches.states), len(batches.number), model.embed_dim)
     optimizer = optimiser(model, args.learning_rate)
     optimizer.add_param_group({"params": list(anchors.parameters()), "weight_decay": 0.0})

@@ -117,6 +117,20 @@ ALIASES = {  # a short name is the first of these that the model has
 OFFICIAL = {row.sha256 for row in _TABLE if row.pretrain == "openai"}
 
 
+def kind(pretrain: str) -> Source:
+    """Any weights of a tag or short name: what holds of them all (activation, mean, deviation) holds of a file of it.
+
+    Raises InputError if no model has such weights.
+    """
+    tags = {tag for _, tag in SOURCES}
+    for tag in (pretrain, *ALIASES.get(pretrain, ())):
+        if tag in tags:
+            return next(row for row in _TABLE if row.pretrain == tag)
+    near = difflib.get_close_matches(pretrain, [*tags, *ALIASES], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise InputError(f"--pretrain {pretrain} is the name of no published weights{hint}")
+
+
 def source(model_name: str, pretrain: str) -> Source:
     """The published weights of a model under a tag or a short name of it.
 

@@ -61,6 +61,7 @@ class Tokenizer:
         self.id = {symbol: place for place, symbol in enumerate(symbols)}
         assert len(symbols) == VOCABULARY_SIZE
         self.start, self.end = self.id[START], self.id[END]
+        self._warned_of: set[str] = set()
         self._merged = lru_cache(maxsize=65536)(self._merge)
 
     def _merge(self, piece: str) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ class Tokenizer:
     def __call__(self, texts: str | list[str], context_length: int = CONTEXT_LENGTH) -> torch.Tensor:
         """Texts to int64 ids (N, context_length): start, text, end, zeros.
 
-        A text that is too long is cut with its end symbol kept; one warning a call says how many were.
+        A text that is too long is cut with its end symbol kept; one warning says how many were, once of each.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = torch.zeros(len(texts), context_length, dtype=torch.long)
@@ -99,11 +100,12 @@ class Tokenizer:
                 overlong.append(text)
             numbers = [self.start, *numbers[: context_length - 2], self.end]
             row[: len(numbers)] = torch.tensor(numbers)
-        if overlong:
+        if new := [text for text in overlong if text not in self._warned_of]:
+            self._warned_of.update(new)
             warnings.warn(
                 f"{len(overlong)} of {len(texts)} prompts exceed {context_length} tokens and were cut; "
-                f"the first: {overlong[0][:60]!r}",
-                stacklevel=2,
+                f"the first: {new[0][:60]!r}",
+                stacklevel=3,
             )
         return ids
 

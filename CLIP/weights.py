@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from CLIP.download import NotPublished, by_hand, fetch
-from CLIP.sources import OFFICIAL, SOURCES, Source, source
+from CLIP.sources import OFFICIAL, SOURCES, Source, kind, source
 from errors import InputError
 from files import sha256, writing
 
-__all__ = ["SOURCES", "Source", "check_shapes", "fetch", "find", "read", "source", "verify", "weights_hash"]
+__all__ = ["SOURCES", "Source", "check_shapes", "fetch", "find", "kind", "read", "source", "verify", "weights_hash"]
 
 T = TypeVar("T")
 FOLDER = Path(__file__).with_name("ckpt")
@@ -82,10 +82,7 @@ _NOTED_FROM = 64 << 20  # bytes; a smaller file is hashed faster than a note is 
 def weights_hash(path: str | Path) -> str:
     """The sha256 of a weights file, hexadecimal; a large file's is noted beside it for later starts.
 
-    The note holds for the size and both time stamps (ns) that the file had. A write, copy, move or unpacking
-    gives new stamps, so a note is never taken for other bytes by accident. Nor can a note come along with a
-    foreign file: the change time is the system's to set, and no archive's maker knows it beforehand. Whoever
-    can forge it can change this program as well.
+    The note holds for the size and both time stamps (ns) that the file had: no other file comes to them by accident.
     """
     path = Path(path)
     stat = path.stat()

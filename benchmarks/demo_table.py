@@ -10,11 +10,11 @@ each other on this toy, and says nothing about medical images.
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ import report
 import train_few
 import train_zero
 from dataset import demo
+from errors import InputError, exit_code
 from files import writing
 
 SEEDS = (111, 222, 333)
@@ -99,18 +100,21 @@ def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.N
         draft.write_text("\n".join([*head, "", *body]) + "\n", encoding="utf-8")
     rows = [vars(job) | {"figures": row} for job, row in figures.items()]
     with writing(OUT.with_suffix(".json")) as draft:
-        draft.write_text(json.dumps({"environment": place, "seconds": seconds, "runs": rows}, indent=1))
+        content = {"environment": place, "epoch": args.epoch, "seconds": seconds, "runs": rows}
+        draft.write_text(json.dumps(content, indent=1))
 
 
-def finished() -> tuple[dict[Job, dict[str, float]], float]:
-    """The figures of an earlier, interrupted call, and the seconds they took."""
+def finished(epochs: int) -> tuple[dict[Job, dict[str, float]], float]:
+    """The figures of an earlier, interrupted call of as many epochs, and the seconds they took."""
     found = json.loads(OUT.with_suffix(".json").read_text(encoding="utf-8"))
+    if found["epoch"] != epochs:
+        raise InputError(f"{OUT.with_suffix('.json')} is of --epoch {found['epoch']}; give that, or leave --resume out")
     figures = {Job(row["obj"], row["method"], row["seed"]): row["figures"] for row in found["runs"]}
     return figures, found["seconds"]
 
 
 def main() -> None:
-    """Run every job, several at a time; the table is written anew after every round."""
+    """Run every job, several at a time; the table is written anew after every one."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--epoch", type=int, default=3)
@@ -122,15 +126,15 @@ def main() -> None:
     rounds = [[Job(obj, method, seed) for method in METHODS for obj in demo.OBJECTS] for seed in SEEDS]
     rounds.insert(1, [Job(obj, TRANSFER, SEEDS[0]) for obj in demo.OBJECTS])
     threads = max(1, torch.get_num_threads() // args.jobs)
-    figures, spent = finished() if args.resume else ({}, 0.0)
+    figures, spent = finished(args.epoch) if args.resume else ({}, 0.0)
+    jobs = [job for jobs in rounds for job in jobs if job not in figures]
     with ProcessPoolExecutor(args.jobs) as executor:
-        for jobs in rounds:
-            jobs = [job for job in jobs if job not in figures]
-            found = executor.map(run, jobs, repeat(threads), repeat(args.data_path), repeat(args.epoch))
-            figures |= dict(zip(jobs, found, strict=True))
+        runs = {executor.submit(run, job, threads, args.data_path, args.epoch): job for job in jobs}
+        for done in as_completed(runs):
+            figures[runs[done]] = done.result()
             write(figures, spent + time.time() - started, args)
     print(OUT.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -10,15 +10,17 @@ from types import ModuleType
 from dataset import industrial, medical_few, medical_zero
 from dataset.folders import layout_of
 from dataset.images import Batches, ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
-from dataset.registry import ObjectInfo, expand, find, locate
+from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate
 from dataset.support import FewShotSet, Request, count, describe
 
 __all__ = [
+    "TRANSFER",
     "Batches",
     "FewShotSet",
     "ImageSet",
     "ObjectInfo",
     "Sample",
+    "barred",
     "count",
     "describe",
     "expand",
@@ -66,9 +68,11 @@ def open_test(obj: str, data_path: str | Path, classname: str | None = None) -> 
     return _reader(info, root, medical_zero).open_test(info, root)
 
 
-def open_transfer(obj: str, data_path: str | Path) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
-    """Records and test splits of the other medical objects found ("Zero-shot transfer"), at least one."""
-    return medical_zero.open_transfer(obj, Path(data_path))
+def open_transfer(
+    obj: str, data_path: str | Path, required: bool = True
+) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
+    """Records and test splits of the other medical objects found ("Zero-shot transfer"), if `required` at least one."""
+    return medical_zero.open_transfer(obj, Path(data_path), required)
 
 
 def _reader(info: ObjectInfo, root: Path, medical: ModuleType) -> ModuleType:

@@ -90,7 +90,7 @@ def _foreground(values: np.ndarray) -> np.ndarray:
 
 
 class ImageSet(Dataset):
-    """Samples as a dict: image (3, size, size), mask (1, size, size; 0 without a file), label, index."""
+    """Samples as a dict: image (3, size, size), mask (1, size, size; 0 without a file), label."""
 
     def __init__(self, samples: Sequence[Sample], size: int):
         self.samples = tuple(samples)
@@ -106,7 +106,6 @@ class ImageSet(Dataset):
             "image": load_image(sample.image, self.size),
             "mask": mask,
             "label": sample.label,
-            "index": index,
         }
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dataset.images import Sample, check
 from dataset.medical_few import read_split, resolve_masks
-from dataset.registry import MEDICAL, SAME_IMAGES, TRANSFER, ObjectInfo, look_for
+from dataset.registry import MEDICAL, TRANSFER, ObjectInfo, barred, look_for
 from errors import InputError
 
 
@@ -16,23 +16,20 @@ def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, .
     return info, samples
 
 
-def open_transfer(obj: str, data_path: Path) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
+def open_transfer(obj: str, data_path: Path, required: bool) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
     """The test splits of all medical objects found under `data_path` but `obj` and those that share its
     images.
 
-    Raises InputError when there is none, since nothing could be trained on.
+    Raises InputError when there is none although it is `required`: nothing could be trained on.
     """
-    barred = {obj}.union(*(twins for twins in SAME_IMAGES if obj in twins))
-    sources = []
-    for name in TRANSFER:
-        if name in barred:
-            continue
+    sources, wanted = [], [name for name in TRANSFER if name not in barred(obj)]
+    for name in wanted:
         root = look_for(MEDICAL[name], data_path)
         if root is not None:
             sources.append(open_test(MEDICAL[name], root))
-    if not sources:
-        wanted = ", ".join(f"{name}_AD" for name in TRANSFER if name not in barred)
+    if required and not sources:
+        folders = ", ".join(f"{name}_AD" for name in wanted)
         raise InputError(
-            f"{data_path} holds no medical object other than {obj} to train on: put some of {wanted} there"
+            f"{data_path} holds no medical object other than {obj} to train on: put some of {folders} there"
         )
     return sources

@@ -114,6 +114,11 @@ TRANSFER: tuple[str, ...] = tuple(name for name in MEDICAL if name != "Solar")
 SAME_IMAGES: tuple[frozenset[str], ...] = (frozenset({"Skin_HAM10000", "Skin_ISIC2019"}),)
 
 
+def barred(obj: str) -> frozenset[str]:
+    """The objects that must not train for `obj`: itself, and those that share its images."""
+    return frozenset({obj}).union(*(twins for twins in SAME_IMAGES if obj in twins))
+
+
 def expand(obj: str) -> list[str]:
     """The classes behind a name: "mvtec" -> ["mvtec/bottle", ...]; any other name -> [itself]."""
     return list(FAMILIES.get(obj, (obj,)))

@@ -28,6 +28,8 @@ RECORD = {
     "masks": True,
     "options": {"shot": 4, "learning_rate": 1e-3, "madff": ["sca", "fab"], "prompts": None},
     "support": {"normal": ["ä 1.png"], "abnormal": []},
+    "prompts_sha256": "ab",
+    "weights_sha256": "cd",
     "seconds": 1.5,
 }
 CALIBRATION = Calibration(
@@ -90,7 +92,7 @@ def test_nothing_is_left_beside_the_file(path):
 
 
 def test_writing_again_replaces(path):
-    checkpoint.write(path, Checkpoint(Stage(1, adapters(2), None), None, {}))
+    checkpoint.write(path, Checkpoint(Stage(1, adapters(2), None), None, None))
     assert checkpoint.read(path).last.epoch == 1
     assert equal(checkpoint.read(path).last.adapters, adapters(2))
 
@@ -115,7 +117,7 @@ def test_a_write_that_fails_leaves_the_old_file_or_none(tmp_path, trained, monke
     before = path.read_bytes() if exists else None
     monkeypatch.setattr(owner, name, fails)
     with pytest.raises(OSError, match=r"No space|Permission"):
-        checkpoint.write(path, Checkpoint(Stage(1, adapters(2), None), None, {}))
+        checkpoint.write(path, Checkpoint(Stage(1, adapters(2), None), None, None))
     assert [file.name for file in tmp_path.iterdir()] == (["a.pth"] if exists else [])
     assert not exists or path.read_bytes() == before
 

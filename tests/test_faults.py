@@ -1,5 +1,6 @@
 """What goes wrong through the user's or the machine's fault: exit code 2, one line, and nothing half-written."""
 
+import contextlib
 import errno
 import json
 import os
@@ -229,6 +230,32 @@ def test_a_checkpoint_that_knows_the_target(lab):
     refused(start, lab.root, "Liver.pth", "was trained on Brain itself")
 
 
+def test_a_checkpoint_that_knows_the_target_by_another_name(lab):
+    """ISIC 2019 holds the images of HAM10000."""
+    lab.medical("Skin_ISIC2019", masks=None, test=(2, 2))
+    lab.done("train_zero", "--obj", "Liver", "--epoch", 0)
+    start = partial(lab.run, "test_zero", "--obj", "Skin_HAM10000", "--ckpt", lab.root / "ckpt" / "Liver.pth")
+    refused(start, lab.root, "Liver.pth", "was trained on Skin_HAM10000 under the name Skin_ISIC2019")
+
+
+def test_masks_that_came_after_the_training(lab):
+    root = lab.medical("bolts", masks=None)
+    lab.done("train_few", "--obj", "bolts", "--epoch", 0)
+    shutil.rmtree(root)
+    lab.medical("bolts")
+    start = partial(lab.run, "test_few", "--obj", "bolts")
+    refused(start, lab.root, "bolts_1-shot.pth", "was trained without masks")
+
+
+def test_training_is_not_lost_when_a_test_image_is(lab):
+    """A file whose header alone is whole is found out only when it is scored: after the checkpoint."""
+    path = next((lab.data / "Brain_AD" / "test" / "good" / "img").iterdir())
+    path.write_bytes(path.read_bytes()[:-40])
+    stopped = lab.run("train_few", "--eval_every", 0)
+    assert stopped.code == 2 and str(path) in stopped.err
+    assert lab.checkpoint().last.epoch == 1
+
+
 def test_a_support_that_is_no_longer_there(lab):
     lab.done("train_few", "--epoch", 0)
     rename_support(lab, lab.root)
@@ -267,8 +294,11 @@ def test_interrupted(lab):
         said = b""
         while not re.search(rb" [1-9]\d*/1000000 .*epoch/s]", said):
             said += process.stderr.read(1)
-        process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[1]
+        for _ in range(3):  # Python drops an interrupt that comes while a destructor runs
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                said += process.communicate(timeout=20)[1]
+                break
     (line,) = Run(process.returncode, "", said.decode(), []).complaints
     assert process.returncode == 2 and line == "error: stopped by the user; no file was left half-written"
     assert state(lab.root) == before
@@ -285,7 +315,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(lab, monkeypatch):
 OUTPUTS = {  # flag -> a file that is written there
     "--save_path": "Brain_1-shot.pth",
     "--results_path": "train_few/Brain_1-shot/results.csv",
-    "--save_images": "test_good_img_test_n0.png",
+    "--save_images": "Brain_1-shot/test_good_img_test_n0.png",
 }
 
 

@@ -14,14 +14,14 @@ from figures import (
     OUTLINE,
     SMALLEST_TILE,
     TITLES,
-    Scale,
+    ColourScale,
     contact_sheet,
     heat,
     panel_names,
     save_panel,
 )
 
-SCALE = Scale(low=0.2, high=0.8, pixel_threshold=0.5, score_threshold=0.6)
+SCALE = ColourScale(low=0.2, high=0.8, pixel_threshold=0.5, score_threshold=0.6)
 
 
 @pytest.fixture
@@ -86,11 +86,11 @@ def test_colours_mean_the_same_in_every_panel():
 
 
 def test_a_scale_without_width_is_no_fault():
-    assert (heat(np.float32([[0.4, 0.5, 0.6]]), Scale(0.5, 0.5))[0] == COLOURS[[0, 0, 255]]).all()
+    assert (heat(np.float32([[0.4, 0.5, 0.6]]), ColourScale(0.5, 0.5))[0] == COLOURS[[0, 0, 255]]).all()
 
 
 def test_tiles_that_have_nothing_to_show_say_so(files, tmp_path):
-    scale = Scale(0.2, 0.8, pixel_threshold=nan)
+    scale = ColourScale(0.2, 0.8, pixel_threshold=nan)
     save_panel(tmp_path / "panel.png", files[0], None, half_hot(), scale, score=0.7, label=1)
     _, truth, _, overlay, called = tiles(tmp_path / "panel.png", 200, 180)
     for tile in (truth, called):

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 import metrics
-from metrics import at_threshold, f1_max_threshold, image_metrics, pixel_metrics
+from metrics import at_threshold, image_metrics, pixel_metrics
 
 
 def random_scores(seed: int, many: int = 400, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +92,6 @@ def test_image_metrics_equal_scikit_learn(seed, levels):
     assert found["ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
     assert found["f1_max"] == pytest.approx(f1.max(), abs=1e-12)
     assert found["threshold"] == thresholds[np.flatnonzero(f1 > f1.max() - 1e-12)[0]]
-    assert f1_max_threshold(scores, labels) == found["threshold"]
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -115,9 +114,8 @@ def test_no_images_at_all_is_nan():
 @pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_no_numbers_are_refused(fault):
     scores, labels = np.float32([0.1, fault, 0.3]), np.array([0, 1, 1])
-    for call in (image_metrics, f1_max_threshold):
-        with pytest.raises(ValueError, match="not a finite number"):
-            call(scores, labels)
+    with pytest.raises(ValueError, match="not a finite number"):
+        image_metrics(scores, labels)
     with pytest.raises(ValueError, match="not a finite number"):
         at_threshold(scores, labels, 0.2)
     maps, masks = random_maps(0)

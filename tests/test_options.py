@@ -252,7 +252,7 @@ def test_defaults_are_the_published_ones(script):
         assert (args.epoch, args.learning_rate, args.batch_size) == rates[script]
         assert (args.eval_every, args.save_model) == (1, 1)
     if script.endswith("few"):
-        assert (args.shot, args.abnormal_shot, args.iterate, args.branches) == (4, None, 0, "both")
+        assert (args.shot, args.abnormal_shot, args.iterate, args.branches) == (4, 4, 0, "both")
     assert args.save_path == Path("ckpt/few-shot" if script.endswith("few") else "ckpt/zero-shot")
 
 
@@ -291,8 +291,8 @@ def test_what_makes_no_sense_is_refused(flags):
 
 def recalled(trained: str, now: str) -> argparse.Namespace:
     """The options of testing what was trained with others."""
-    record = {"options": json.loads(json.dumps(options.plain(parse(trained))))}
-    return options.recall(options.test_few(now.split()), record, Path("a.pth"))
+    record = {"obj": "Brain", "options": json.loads(json.dumps(options.plain(parse(trained))))}
+    return options.recall(options.test_few(now.split()), record, Path("a.pth"), "Brain")
 
 
 def test_test_options_are_those_of_training():
@@ -306,6 +306,13 @@ def test_test_options_are_those_of_training():
         assert getattr(found, name) == getattr(expected, name), name
     assert isinstance(found.data_path, Path) and isinstance(found.clip_path, Path)
     assert found.batch_size == 16 and not hasattr(found, "epoch")
+
+
+def test_the_words_of_another_object_are_not_recalled():
+    trained = {"obj": "Liver", "options": options.plain(parse("--classname cat"))}
+    assert options.recall(options.test_few([]), trained, Path("a.pth"), "Liver").classname == "cat"
+    for flags, expected in ([], None), (["--classname", "dog"], "dog"):
+        assert options.recall(options.test_few(flags), trained, Path("a.pth"), "Brain").classname == expected
 
 
 def test_what_does_not_decide_the_adapters_may_be_given_anew():
@@ -343,7 +350,7 @@ def test_the_same_may_be_said_again():
 
 def test_without_a_record_the_options_are_as_given():
     args = options.test_few([])
-    assert options.recall(args, None, Path("a.pth")) is args
+    assert options.recall(args, None, Path("a.pth"), "Brain") is args
 
 
 @pytest.mark.parametrize("script", PARSERS)

@@ -195,7 +195,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path):
 def test_environment_names_what_ran():
     found = report.environment("cpu")
     assert found["numpy"] == np.__version__
-    assert {"torch", "torchvision", "scipy", "scikit-learn", "kornia", "pillow", "opencv", "python"} <= set(found)
+    assert {"torch", "torchvision", "scipy", "safetensors", "pillow", "opencv", "python"} <= set(found)
     assert found["device"] == "cpu" and found["cpu"] and found["platform"]
     assert json.dumps(found)
 

@@ -129,7 +129,7 @@ def test_the_record_tells_how_figures_came_about(lab, kind):
     name = PAIRS[kind]
     record, stored = lab.results(f"train_{kind}/{name}"), lab.checkpoint(name)
     outcomes, means = record.pop("outcomes"), record.pop("means")
-    assert json.loads(json.dumps(stored.record)) == record
+    assert json.loads(json.dumps(stored.record)) | {"seconds": record["seconds"]} == record  # which took longer
     assert record["options"]["seed"] == 5 and record["options"]["features_list"] == [1, 2, 3, 4]
     assert {"obj", "data_path", "adapter", "learning_rate", "epoch", "prompts"} < record["options"].keys()
     assert (record["obj"], record["masks"], record["adapter"], record["device"]) == ("Brain", True, "madff", "cpu")
@@ -175,8 +175,8 @@ def test_a_checkpoint_is_tensors_and_plain_data(lab):
 def test_a_picture_of_every_test_image_at_its_own_resolution(lab, kind):
     root = lab.medical()
     lab.others()
-    pictures = lab.root / "pictures"
-    lab.done(f"train_{kind}", "--save_images", pictures)
+    pictures = lab.root / "pictures" / PAIRS[kind]
+    lab.done(f"train_{kind}", "--save_images", pictures.parent)
     images = sorted((root / "test").glob("*/img/*.png"))
     assert files(pictures) == {f"test_{path.parts[-3]}_img_{path.name}" for path in images}
     panel = np.array(Image.open(pictures / "test_Ungood_img_test_a0.png"))
@@ -185,7 +185,7 @@ def test_a_picture_of_every_test_image_at_its_own_resolution(lab, kind):
     windows = np.lib.stride_tricks.sliding_window_view(panel, image.shape)[:, :, 0]  # the input's tile is the file's
     assert (windows == image).all(axis=(2, 3, 4)).any()
     before = {name: (pictures / name).read_bytes() for name in files(pictures)}
-    lab.done(f"test_{kind}", "--save_images", pictures)
+    lab.done(f"test_{kind}", "--save_images", pictures.parent)
     assert {name: (pictures / name).read_bytes() for name in files(pictures)} == before
 
 
