@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from CLIP import CLIP
@@ -17,7 +18,7 @@ HEADS = ("seg_adapters", "det_adapters")
 class Decoded:
     """What the decoder knows of B images; token lists have one entry a tap, class token first."""
 
-    pooled: Tensor  # (B, D), the joint space
+    pooled: Tensor | None  # (B, D), the joint space
     seg_tokens: list[Tensor]  # (B, L, h) each, for localisation
     det_tokens: list[Tensor]  # (B, L, h) each, for detection
 
@@ -57,25 +58,45 @@ class MDecoder(nn.Module):
             setattr(self, name, nn.ModuleList(adapters))
 
     def forward(self, images: Tensor) -> Decoded:
-        x = self.visual.embed(images)  # (B, L, C)
-        seg_tokens, det_tokens = [], []
-        for depth, block in enumerate(self.visual.transformer.resblocks, start=1):
-            x = block(x)
-            if depth in self.taps:
-                seg, det, x = self.adapt(self.taps.index(depth), x)
-                seg_tokens.append(seg)
-                det_tokens.append(det)
-        return Decoded(self.visual.pool(x), seg_tokens, det_tokens)
+        return self.decode(self.stem(images))
 
-    def adapt(self, tap: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """One tap: trunk tokens (B, L, C) -> seg tokens, det tokens (B, L, h) and what the next block reads."""
+    @torch.no_grad()
+    def stem(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> the first tap's tokens (B, L, C), which no adapter has touched yet."""
+        x = self.visual.embed(images)  # (B, L, C)
+        return self.blocks(0, self.taps[0], x)
+
+    def decode(self, stem: Tensor, heads: Sequence[str] = HEADS, pooled: bool = True) -> Decoded:
+        """All that follows a stem (B, L, C). What neither `heads` nor `pooled` asks for is not computed."""
+        x, tokens = stem, {name: [] for name in HEADS}
+        for tap, depth in enumerate(self.taps):
+            last = depth == self.taps[-1] and not pooled
+            found, x = self.adapt(tap, x, heads, last)
+            for name in heads:
+                tokens[name].append(found[name])
+            if not last:
+                following = self.taps[tap + 1] if depth < self.taps[-1] else len(self.visual.transformer.resblocks)
+                x = self.blocks(depth, following, x)
+        return Decoded(self.visual.pool(x) if pooled else None, *tokens.values())
+
+    def blocks(self, first: int, last: int, x: Tensor) -> Tensor:
+        """The trunk's blocks first + 1 to last, (B, L, C) -> (B, L, C)."""
+        for block in self.visual.transformer.resblocks[first:last]:
+            x = block(x)
+        return x
+
+    def adapt(self, tap: int, x: Tensor, heads: Sequence[str], last: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head, and what the next block reads.
+
+        last: no block reads it, so only the tokens of `heads` are computed.
+        """
         if self.kind == "none":
-            return x, x, x
-        seg, seg_residual = self.seg_adapters[tap](x)
-        det, det_residual = self.det_adapters[tap](x)
-        if seg_residual is None:
-            return seg, det, x
-        return seg, det, KEEP * x + GIVE * seg_residual + GIVE * det_residual
+            return dict.fromkeys(HEADS, x), x
+        tokens, given = {}, KEEP * x
+        for name in heads if last else HEADS:
+            tokens[name], residual = getattr(self, name)[tap](x, residual=not last)
+            given = given if residual is None else given + GIVE * residual
+        return tokens, x if residual is None else given
 
     def adapter_state(self) -> dict[str, dict[str, Tensor]]:
         """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""

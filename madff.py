@@ -43,10 +43,13 @@ class LLSPM(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(2, 1, KERNEL, padding=KERNEL // 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def gate(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> (B, L, 1), in (0, 1)."""
         summary = torch.stack([x.mean(dim=2), x.amax(dim=2)], dim=1)  # (B, 2, L)
-        gate = torch.sigmoid(self.conv(summary))  # (B, 1, L)
-        return x * gate.transpose(1, 2)
+        return torch.sigmoid(self.conv(summary)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
 
 
 class FAB(nn.Module):
@@ -84,9 +87,9 @@ class MADFF(nn.Module):
         assert set(branches) <= set(BRANCHES), branches
         assert axis in AXES, axis
         self.axis = axis
+        self.branches = tuple(name for name in BRANCHES if name in branches)
         self.fc1 = projection(width, bottleneck)  # `down`
         self.fc2 = projection(bottleneck, width)  # `up`
-        self.branches = tuple(name for name in BRANCHES if name in branches)
         if "sca" in branches:
             self.channel_attention = SCA(width)
         if "llspm" in branches:
@@ -94,32 +97,44 @@ class MADFF(nn.Module):
         if "fab" in branches:
             self.frequency_attention = FAB(width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, residual: bool = True) -> tuple[Tensor, Tensor | None]:
+        """residual False leaves out what nobody will read: the second result is then None."""
         shape = x.shape
         if self.axis == "token":
             x = x.reshape(-1, 1, shape[-1])  # (B·L, 1, C)
         paths = self.attend(x)
-        # Section "Adapter": tokens t, then residual y; `off` is the share that branches switched off leave over.
-        off = sum(share for name, share in TOKEN_SHARE.items() if name not in paths)
-        tokens = (TOKEN_SHARE["plain"] + off) * self.fc1(x)  # (B, L, h)
-        for name in self.branches:
-            tokens = tokens + TOKEN_SHARE[name] * self.fc1(paths[name])
-        off = sum(share for name, share in RESIDUAL_SHARE.items() if name not in paths)
-        residual = (RESIDUAL_SHARE["plain"] + off) * self.fc2(tokens)  # (B, L, C)
-        for name in self.branches:
-            residual = residual + RESIDUAL_SHARE[name] * paths[name]
-        return tokens.reshape(*shape[:2], -1), residual.reshape(shape)
+        tokens = self._plain(TOKEN_SHARE) * self.fc1(x)  # t of section "Adapter", (B, L, h)
+        for path, share, _ in paths:
+            tokens = tokens + share * self.fc1(path)
+        y = None
+        if residual:
+            y = self._plain(RESIDUAL_SHARE) * self.fc2(tokens)  # (B, L, C)
+            for path, _, share in paths:
+                y = y + share * path
+            y = y.reshape(shape)
+        return tokens.reshape(*shape[:2], -1), y
 
-    def attend(self, x: Tensor) -> dict[str, Tensor]:
-        """The gated copies of x (B, L, C) by branch, "plain" being x itself; LLSPM acts on SCA's output."""
-        paths = {"plain": x}
-        if "sca" in self.branches:
-            paths["sca"] = self.channel_attention(x)
-        if "llspm" in self.branches:
-            paths["llspm"] = self.spatial_attention(paths.get("sca", x))
+    def attend(self, x: Tensor) -> list[tuple[Tensor, Tensor | float, Tensor | float]]:
+        """Attended copies of x (B, L, C), each with its share of the tokens and of the residual.
+
+        LLSPM gates SCA's output x_sca by one positive number a token, so down(x_llspm) = gate · down(x_sca) and the
+        two need one projection: LLSPM's gate (B, L, 1) goes into the shares of x_sca.
+        """
+        paths = []
+        if "sca" in self.branches or "llspm" in self.branches:
+            x_sca = self.channel_attention(x) if "sca" in self.branches else x
+            gates = {"sca": 1.0} if "sca" in self.branches else {}
+            if "llspm" in self.branches:
+                gates["llspm"] = self.spatial_attention.gate(x_sca)
+            shares = (sum(share[name] * gate for name, gate in gates.items()) for share in (TOKEN_SHARE, RESIDUAL_SHARE))
+            paths.append((x_sca, *shares))
         if "fab" in self.branches:
-            paths["fab"] = self.frequency_attention(x)
+            paths.append((self.frequency_attention(x), TOKEN_SHARE["fab"], RESIDUAL_SHARE["fab"]))
         return paths
+
+    def _plain(self, shares: dict[str, float]) -> float:
+        """The plain path's share, with those of the branches that are off."""
+        return 1.0 - sum(shares[name] for name in self.branches)
 
 
 class MVFA(nn.Module):
@@ -130,9 +145,9 @@ class MVFA(nn.Module):
         self.fc1 = projection(width, bottleneck)
         self.fc2 = projection(bottleneck, width)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, residual: bool = True) -> tuple[Tensor, Tensor | None]:
         tokens = self.fc1(x)  # (B, L, h)
-        return tokens, self.fc2(tokens)
+        return tokens, self.fc2(tokens) if residual else None
 
 
 class Projector(nn.Module):
@@ -143,7 +158,7 @@ class Projector(nn.Module):
         self.fc = nn.Linear(width, bottleneck)
         self.norm = nn.LayerNorm(bottleneck)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+    def forward(self, x: Tensor, residual: bool = True) -> tuple[Tensor, None]:
         return self.norm(self.fc(x)), None
 
 

@@ -1,33 +1,86 @@
 """Sentences to the two vectors that tokens are compared with (the paper's "Text side")."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cache import Cache
 from CLIP import CLIP, tokenize
 
-BATCH = 128  # sentences a pass
+BATCH = 4  # sentences of one length a pass on a CPU, where more gain nothing
+BATCH_GPU = 64
 
 
 @torch.no_grad()
 def encode(clip: CLIP, sentences: Sequence[str]) -> Tensor:
     """Unit features (N, D) of N sentences, on the model's device.
 
-    Batches are cut to their longest sentence, which changes nothing under the causal mask.
+    Sentences of one length go together, cut to that length, which changes nothing under the causal mask. Batches are
+    filled up to one size: in a batch of fixed shape a sentence's feature does not depend on its company, to the bit.
     """
     ids = tokenize(list(sentences)).to(clip.text_projection.device)
     lengths = ids.argmax(dim=1) + 1
-    order = lengths.argsort(stable=True)
     features = ids.new_empty(len(ids), clip.embed_dim, dtype=clip.text_projection.dtype)
-    for rows in order.split(BATCH):
-        features[rows] = clip.encode_text(ids[rows, : int(lengths[rows].max())])
+    batch = BATCH if ids.device.type == "cpu" else BATCH_GPU
+    for length in lengths.unique().tolist():
+        for rows in (lengths == length).nonzero()[:, 0].split(batch):
+            full = rows.repeat(-(-batch // len(rows)))[:batch]
+            features[rows] = clip.encode_text(ids[full, :length])[: len(rows)]
     return F.normalize(features, dim=1)
 
 
+def directions(normal: Tensor, abnormal: Tensor) -> Tensor:
+    """Unit features (N, D) and (M, D) -> the directions (D, 2) of {normal, abnormal}: averages made unit again."""
+    return F.normalize(torch.stack([normal.mean(dim=0), abnormal.mean(dim=0)], dim=1), dim=0)
+
+
 def text_features(clip: CLIP, normal: Sequence[str], abnormal: Sequence[str]) -> Tensor:
-    """The directions (D, 2) of {normal, abnormal}: unit sentence features, averaged, made unit again."""
-    features = encode(clip, [*normal, *abnormal])
-    means = [part.mean(dim=0) for part in features.split([len(normal), len(abnormal)])]
-    return F.normalize(torch.stack(means, dim=1), dim=0)
+    """The directions (D, 2) of {normal, abnormal} sentences."""
+    return directions(*encode(clip, [*normal, *abnormal]).split([len(normal), len(abnormal)]))
+
+
+class Encoder:
+    """Unit features of sentences, each computed once ever: `cache` keeps them under `key`, which names the model.
+
+    tower: loads the model when a sentence is new; on leaving the context it is dropped, with the memory it takes.
+    """
+
+    def __init__(self, tower: Callable[[], CLIP], cache: Cache, key: str) -> None:
+        self.tower, self.cache, self.key = tower, cache, key
+        self.clip: CLIP | None = None
+        self.known: dict[bytes, Tensor] | None = None
+
+    def __enter__(self) -> "Encoder":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self.clip = None
+
+    def features(self, sentences: Sequence[str]) -> Tensor:
+        """(N, D), on the CPU."""
+        if self.known is None:
+            self.known = self._recall()
+        names = [hashlib.sha256(sentence.encode()).digest() for sentence in sentences]
+        new = {name: sentence for name, sentence in zip(names, sentences, strict=True) if name not in self.known}
+        if new:
+            self.clip = self.clip or self.tower()
+            self.known |= zip(new, encode(self.clip, list(new.values())).cpu(), strict=True)
+            self._keep()
+        return torch.stack([self.known[name] for name in names])
+
+    def directions(self, normal: Sequence[str], abnormal: Sequence[str]) -> Tensor:
+        """The directions (D, 2) of {normal, abnormal} sentences, on the CPU."""
+        return directions(*self.features([*normal, *abnormal]).split([len(normal), len(abnormal)]))
+
+    def _recall(self) -> dict[bytes, Tensor]:
+        kept = self.cache.get(self.key)
+        if kept is None:
+            return {}
+        return {bytes(name.tolist()): feature for name, feature in zip(kept["names"], kept["features"], strict=True)}
+
+    def _keep(self) -> None:
+        names = torch.tensor([list(name) for name in self.known], dtype=torch.uint8)
+        self.cache.put(self.key, {"names": names, "features": torch.stack(list(self.known.values()))})

@@ -30,9 +30,14 @@ def x(golden) -> Tensor:
     return golden["x"]
 
 
+def attended(adapter: MADFF, x: Tensor) -> dict[str, Tensor]:
+    """What each attention branch makes of x; LLSPM acts on SCA's output."""
+    x_sca = adapter.channel_attention(x)
+    return {"sca": x_sca, "llspm": adapter.spatial_attention(x_sca), "fab": adapter.frequency_attention(x)}
+
+
 def test_golden_branches(adapter, golden, x):
-    paths = adapter.attend(x)
-    assert paths["plain"] is x
+    paths = attended(adapter, x)
     for name in BRANCHES:
         assert relative(paths[name], golden[name]) < FORWARD
 
@@ -127,12 +132,19 @@ def test_an_off_branch_has_no_weights():
     ],
 )
 def test_a_weight_changes_its_own_paths_only(adapter, x, weight, moved):
-    before, (tokens, residual) = adapter.attend(x), adapter(x)
+    before, (tokens, residual) = attended(adapter, x), adapter(x)
     with torch.no_grad():
         adapter.get_parameter(weight).add_(0.5)
-    after, (new_tokens, new_residual) = adapter.attend(x), adapter(x)
+    after, (new_tokens, new_residual) = attended(adapter, x), adapter(x)
     assert {name for name in before if not after[name].equal(before[name])} == moved
     assert relative(new_tokens, tokens) > 1e-3 and relative(new_residual, residual) > 1e-3
+
+
+@pytest.mark.parametrize("axis", ["sequence", "token"])
+def test_a_residual_that_nobody_reads_is_left_out(golden_decoder, x, axis):
+    adapter = golden_decoder("madff", axis=axis).det_adapters[1]
+    tokens, residual = adapter(x, residual=False)
+    assert residual is None and tokens.equal(adapter(x)[0])
 
 
 @pytest.mark.parametrize("axis", ["sequence", "token"])
