@@ -1,7 +1,8 @@
 """M-Decoder: the frozen trunk with two adapters at every tap; an image goes in, tokens of every level come out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,13 @@ HEADS = ("seg_adapters", "det_adapters")
 class Decoded:
     """What the decoder knows of B images; token lists have one entry a tap, class token first."""
 
-    pooled: Tensor | None  # (B, D), the joint space
+    pooled: Tensor | None  # (B, D), the joint space; None: not asked for
     seg_tokens: list[Tensor]  # (B, L, h) each, for localisation
     det_tokens: list[Tensor]  # (B, L, h) each, for detection
+
+    def tokens(self, head: str) -> list[Tensor]:
+        """Those of the "seg" or the "det" head."""
+        return self.seg_tokens if head == "seg" else self.det_tokens
 
 
 class MDecoder(nn.Module):
@@ -29,6 +34,8 @@ class MDecoder(nn.Module):
     taps: blocks after which adapters sit, counted from 1, rising.
     adapter: "madff", "mvfa", "projector", or "none" (bare trunk tokens (B, L, C), nothing to train).
     branches, axis: MADFF's, see `madff.MADFF`.
+    precision: of the trunk's blocks: "fp32", or "bf16" or "fp16" by autocast (8-bit weights are `load_clip`'s matter).
+    compiled: run the trunk's blocks through torch.compile where no gradient is wanted.
     Raises InputError for a tap that the trunk does not have.
     """
 
@@ -40,6 +47,8 @@ class MDecoder(nn.Module):
         *,
         branches: Sequence[str] = BRANCHES,
         axis: str = "sequence",
+        precision: str = "fp32",
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         depth, width = clip.vision_config.layers, clip.vision_config.width
@@ -47,7 +56,9 @@ class MDecoder(nn.Module):
             raise InputError(
                 f"--features_list {' '.join(map(str, taps))} must rise within 1 to {depth}, the trunk's depth"
             )
-        self.taps, self.kind = tuple(taps), adapter
+        self.taps, self.kind, self.depth = tuple(taps), adapter, depth
+        self.precision, self.compiled = precision, compiled
+        self.wiring = (tuple(branches), axis) if adapter == "madff" else ()
         self.visual = clip.visual.requires_grad_(False)
         for name in HEADS:
             adapters = (
@@ -66,37 +77,45 @@ class MDecoder(nn.Module):
         x = self.visual.embed(images)  # (B, L, C)
         return self.blocks(0, self.taps[0], x)
 
-    def decode(self, stem: Tensor, heads: Sequence[str] = HEADS, pooled: bool = True) -> Decoded:
-        """All that follows a stem (B, L, C). What neither `heads` nor `pooled` asks for is not computed."""
-        x, tokens = stem, {name: [] for name in HEADS}
+    def decode(self, stem: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True) -> Decoded:
+        """All that follows a stem (B, L, C). What neither `heads` nor `pooled` asks for is not computed, and empty."""
+        x, tokens = stem, {"seg": [], "det": []}
+        ends = [*self.taps[1:], self.depth] if pooled else self.taps[1:]
         for tap, depth in enumerate(self.taps):
-            last = depth == self.taps[-1] and not pooled
-            found, x = self.adapt(tap, x, heads, last)
-            for name in heads:
-                tokens[name].append(found[name])
-            if not last:
-                following = self.taps[tap + 1] if depth < self.taps[-1] else len(self.visual.transformer.resblocks)
-                x = self.blocks(depth, following, x)
-        return Decoded(self.visual.pool(x) if pooled else None, *tokens.values())
+            read = tap < len(ends)  # whether a block reads on
+            found, x = self.adapt(tap, x, ("seg", "det") if read else heads, read)
+            for head in heads:
+                tokens[head].append(found[head])
+            if read:
+                x = self.blocks(depth, ends[tap], x)
+        return Decoded(self.visual.pool(x) if pooled else None, tokens["seg"], tokens["det"])
 
     def blocks(self, first: int, last: int, x: Tensor) -> Tensor:
-        """The trunk's blocks first + 1 to last, (B, L, C) -> (B, L, C)."""
+        """The trunk's blocks first + 1 to last, (B, L, C) -> (B, L, C), in float32 outside."""
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        run = self._compiled if self.compiled and not torch.is_grad_enabled() else self._run
+        with torch.autocast(x.device.type, half, enabled=half is not None):
+            return run(first, last, x).float()
+
+    def _run(self, first: int, last: int, x: Tensor) -> Tensor:
         for block in self.visual.transformer.resblocks[first:last]:
             x = block(x)
         return x
 
-    def adapt(self, tap: int, x: Tensor, heads: Sequence[str], last: bool) -> tuple[dict[str, Tensor], Tensor]:
-        """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head, and what the next block reads.
+    @cached_property
+    def _compiled(self) -> Callable[[int, int, Tensor], Tensor]:
+        """`_run` through PyTorch's compiler, which may lay out weights anew, since they are frozen."""
+        return torch.compile(self._run, options={"freezing": True})
 
-        last: no block reads it, so only the tokens of `heads` are computed.
-        """
+    def adapt(self, tap: int, x: Tensor, heads: Sequence[str], residual: bool) -> tuple[dict[str, Tensor], Tensor]:
+        """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head; `residual`: also what the next block reads."""
         if self.kind == "none":
-            return dict.fromkeys(HEADS, x), x
-        tokens, given = {}, KEEP * x
-        for name in heads if last else HEADS:
-            tokens[name], residual = getattr(self, name)[tap](x, residual=not last)
-            given = given if residual is None else given + GIVE * residual
-        return tokens, x if residual is None else given
+            return dict.fromkeys(heads, x), x
+        tokens, given = {}, KEEP * x if residual and self.kind != "projector" else x
+        for head in heads:
+            tokens[head], y = getattr(self, f"{head}_adapters")[tap](x, residual=residual)
+            given = given if y is None else given + GIVE * y
+        return tokens, given
 
     def adapter_state(self) -> dict[str, dict[str, Tensor]]:
         """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""

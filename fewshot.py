@@ -1,22 +1,29 @@
 """A few-shot run, the part that train_few.py and test_few.py share: support, memory bank, calibration."""
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 import dataset
 import prompt
+from bank import Cap, MemoryBank
+from cache import key_of
 from dataset import FewShotSet
 from errors import InputError
 from evaluation import Views, calibrate, heads, views
 from run import Run, same_weights
-from scoring import Calibration, MemoryBank, Readings, read
-from system import build, sentences, survey
+from scoring import Calibration, Readings, read
+from system import build, encoder, sentences, survey
 from training import Support, load_support
+
+CALIBRATED_ON = 64  # normal support images that scales and thresholds are taken from
 
 
 @dataclass
@@ -36,58 +43,94 @@ class FewShotRun(Run):
         """Whether there are adapters: without abnormal support there are none."""
         return self.system.decoder.kind != "none"
 
-    def banks(self) -> dict[str, MemoryBank]:
-        """The memory bank of each head that is scored; none with --branches zero."""
+    @cached_property
+    def stems(self) -> Tensor:
+        """The stems (V, L, C) of the support's variants: what training sees of them in every epoch."""
+        return torch.cat(list(self._stems(torch.arange(len(self.support.images)))))
+
+    def _stems(self, rows: Tensor) -> Iterator[Tensor]:
+        """Stems (1, L, C) of support rows, those at hand if they were computed."""
+        at_hand = self.__dict__.get("stems")
+        for row in rows.tolist():
+            if at_hand is None:
+                yield self.system.stem(self.support.images[row : row + 1])
+            else:
+                yield at_hand[row : row + 1]
+
+    def banks(self, keep: bool) -> dict[str, MemoryBank]:
+        """The memory bank of each head that is scored, none with --branches zero; `keep`: in the cache too."""
         if self.args.branches == "zero":
             return {}
-        images = self.support.images[self.support.normal]
-        return {head: MemoryBank(self.system.levels(images, head)) for head in heads(self.masks)}
+        return {head: self._bank(head, keep) for head in heads(self.masks)}
+
+    def _bank(self, head: str, keep: bool) -> MemoryBank:
+        known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed)
+        key = key_of("bank", self.system.key, *known_by, *map(Path.read_bytes, self.normal_files)) if keep else ""
+        kept = self.system.cache.get(key) if keep else None
+        if kept is not None:
+            return MemoryBank.of(kept, self.system.device)
+        support, cap = self.support, Cap.parse(self.args.bank_cap)
+        owners = self._left_out_together()[support.normal].tolist()
+        parts = (self.system.levels([stem], head) for stem in self._stems(support.normal))
+        bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), cap, self.args.seed)
+        if keep:
+            self.system.cache.put(key, bank.tensors())
+        return bank
+
+    @property
+    def normal_files(self) -> list[Path]:
+        """The files of the normal support, in their order."""
+        return [sample.image for sample in self.data.support_normal]
+
+    def _left_out_together(self) -> Tensor:
+        """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""
+        support = self.support
+        return support.variant if len(self.data.support_normal) == 1 else support.source
 
     def scored_text(self) -> Tensor | None:
         """The text directions, if the zero branch is on."""
         return None if self.args.branches == "few" else self.text
 
-    def see_test(self) -> Views:
-        """Views of the test images under the adapters as they are now."""
+    def see_test(self, again: bool = False) -> Views:
+        """Views of the test images under the adapters as they are now; `again`: they will be seen again."""
         readings = survey(
             self.system,
             self.test,
             heads(self.masks),
             self.scored_text(),
-            self.banks(),
+            self.banks(keep=not again),
             batch_size=self.args.batch_size,
             workers=self.args.num_workers,
+            keep=again,
         )
         return views(readings, self.masks)
 
-    def see_support(self) -> Views:
-        """Views of the support's variants, each normal one against a bank without any variant of its own image
-        (with one shot: without that very variant)."""
-        support, head = self.support, heads(self.masks)[0]
-        levels = self.system.levels(support.images, head)
-        parts, order = [], []
-        for rows in self._left_out():
-            kept = support.normal[~torch.isin(support.normal, rows)]
-            bank = None if self.args.branches == "zero" else MemoryBank([level[kept] for level in levels])
-            for row in rows:  # one by one, as test images go: a batch could change the last bit
-                tokens = [level[row : row + 1] for level in levels]
-                parts.append(read(tokens, self.scored_text(), bank))
-            order.append(rows)
-        return views({head: Readings.join(parts)[torch.cat(order).argsort()]}, self.masks)
+    def see_support(self) -> tuple[Views, Tensor]:
+        """Views of support variants and which they are, (n,): each normal one against a bank without any variant of its
+        own image (with one shot: without that very variant). Of many normal images `CALIBRATED_ON` are seen.
+        """
+        head, together = heads(self.masks)[0], self._left_out_together()
+        bank = self.banks(keep=True).get(head)
+        rows, parts = self._calibrated_on(), []
+        for row, stem in zip(rows.tolist(), self._stems(rows), strict=True):
+            without = None if self.support.labels[row] else int(together[row])
+            (decoded,) = self.system.tokens(stem, (head,))
+            parts.append(read(decoded.tokens(head), self.scored_text(), bank, without))
+        return views({head: Readings.join(parts)}, self.masks), rows
 
-    def _left_out(self) -> list[Tensor]:
-        """Rows of the support that are scored together: the abnormal ones, then one normal image at a time."""
-        support, normal = self.support, self.support.normal
-        one_image = len(support.source[normal].unique()) == 1
-        column = (support.variant if one_image else support.source)[normal]
-        abnormal = (support.labels == 1).nonzero()[:, 0]
-        return [abnormal, *(normal[column == value] for value in column.unique())]
+    def _calibrated_on(self) -> Tensor:
+        """Rows of the support: all variants of all abnormal images and of at most `CALIBRATED_ON` normal ones."""
+        support, first = self.support, len(self.data.support_abnormal)
+        drawn = np.random.default_rng(self.args.seed).permutation(len(self.data.support_normal))[:CALIBRATED_ON]
+        seen = (support.labels == 1) | torch.isin(support.source, torch.from_numpy(drawn + first))
+        return seen.nonzero()[:, 0]
 
     def calibrate(self) -> Calibration:
         """The scales and thresholds of the adapters as they are now, from the support alone."""
-        labels = self.support.labels.numpy().astype(int)
-        masks = self.support.masks[:, 0].numpy() > 0.5 if self.masks else None
-        return calibrate(self.see_support(), labels, masks, self.system.size)
+        seen, rows = self.see_support()
+        labels = self.support.labels[rows].numpy().astype(int)
+        masks = self.support.masks[rows, 0].numpy() > 0.5 if self.masks else None
+        return calibrate(seen, labels, masks, self.system.size)
 
     def origin(self) -> dict:
         """Counts, and the names of the support images by label."""
@@ -117,10 +160,14 @@ class FewShotRun(Run):
                 f"{source} has other support images than {self.args.data_path} gives "
                 f"({gone[0] if gone else 'their order'} is the first to differ); restore the folder it was trained on"
             )
-        same = record["prompts_sha256"] == self.prompts_sha256
-        if same and record["options"]["branches"] in ("both", self.args.branches):
+        differing = {
+            "prompts": record["prompts_sha256"] != self.prompts_sha256,
+            "branches": record["options"]["branches"] not in ("both", self.args.branches),
+            "bank's limits": record["options"]["bank_cap"] != self.args.bank_cap,
+        }
+        if not any(differing.values()):
             return True
-        what = "branches" if same else "prompts"
+        what = next(name for name, differs in differing.items() if differs)
         print(f"the {what} are not those of the training run: scales and thresholds are taken anew from the support")
         return False
 
@@ -160,13 +207,14 @@ def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
     )
     print(dataset.describe(data.counts))
     support = load_support(data, args.img_size)
-    bare = not data.support_abnormal
-    system = build(args, adapter="none" if bare else None)
-    text, digest = None, ""
+    bare, text, digest = not data.support_abnormal, None, ""
     if bare:
         print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
         args = argparse.Namespace(**vars(args) | {"branches": "few"})
     else:
         words = sentences(args, data.info)
-        text, digest = system.text(words), prompt.digest(*words)
+        with encoder(args) as encode:  # before the image tower is in memory
+            text, digest = encode.directions(*words), prompt.digest(*words)
+    system = build(args, adapter="none" if bare else None)
+    text = None if text is None else text.to(system.device)
     return FewShotRun(args, data.info, data.test, system, text, digest, data, support)

@@ -126,8 +126,10 @@ class MADFF(nn.Module):
             gates = {"sca": 1.0} if "sca" in self.branches else {}
             if "llspm" in self.branches:
                 gates["llspm"] = self.spatial_attention.gate(x_sca)
-            shares = (sum(share[name] * gate for name, gate in gates.items()) for share in (TOKEN_SHARE, RESIDUAL_SHARE))
-            paths.append((x_sca, *shares))
+            token_share, residual_share = (
+                sum(shares[name] * gate for name, gate in gates.items()) for shares in (TOKEN_SHARE, RESIDUAL_SHARE)
+            )
+            paths.append((x_sca, token_share, residual_share))
         if "fab" in self.branches:
             paths.append((self.frequency_attention(x), TOKEN_SHARE["fab"], RESIDUAL_SHARE["fab"]))
         return paths

@@ -11,6 +11,7 @@ from errors import InputError
 from madff import ADAPTERS, AXES, BRANCHES
 
 PROTOCOLS = ("paper", "sound")
+TRAINED, TESTED = ("fp32", "bf16"), ("fp32", "bf16", "fp16", "int8")  # precisions; only some have gradients
 DEMO_DATA = Path("data/demo")
 DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": DEMO_DATA, "iterate": -1}  # --demo means these
 DEMO_FEW = {"epoch": 10}  # and these in training: a toy learns fast, and minutes should do
@@ -21,7 +22,7 @@ FITTED = (
     *("model_name", "pretrain", "img_size", "features_list", "adapter", "madff", "madff_axis", "protocol"),
     *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo"),
 )
-FOLLOWED = ("data_path", "clip_path", "prompts", "branches")  # read back too, but free to be given anew
+FOLLOWED = ("data_path", "clip_path", "prompts", "branches", "bank_cap")  # read back too, but free to be given anew
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +48,7 @@ def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
 positive, natural = number(int, 1), number(int, 0)
 
 
-def _parser(description: str) -> Parser:
+def _parser(description: str, precisions: Sequence[str]) -> Parser:
     """The options that all scripts share."""
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data")
@@ -108,6 +109,22 @@ def _parser(description: str) -> Parser:
     run.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
     run.add_argument("--num_workers", type=natural, default=0, help="processes that read images")
     run.add_argument(
+        "--precision",
+        choices=precisions,
+        default="fp32",
+        help="of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
+    )
+    run.add_argument("--compile", action="store_true", help="torch.compile the trunk for scoring (minutes to start)")
+    run.add_argument(
+        "--cache_path",
+        type=Path,
+        default=Path("cache"),
+        help="folder for what need not be computed twice",
+    )
+    run.add_argument(
+        "--cache_gb", type=number(float, 0), default=10, metavar="GB", help="what the cache may take; 0: no cache"
+    )
+    run.add_argument(
         "--results_path", type=Path, default=Path("results"), help="folder for results.json and results.csv"
     )
     run.add_argument(
@@ -130,6 +147,11 @@ def _few(parser: Parser) -> None:
         type=number(int, -1),
         default=0,
         help="line of the published selection; -1 draws with --seed",
+    )
+    few.add_argument(
+        "--bank_cap",
+        metavar="N|coreset[:N]",
+        help="tokens a tap that a large memory bank keeps: drawn evenly, or a greedy coreset (a tenth of all, or N)",
     )
     few.add_argument(
         "--branches",
@@ -186,7 +208,7 @@ def _parse(parser: Parser, argv: Sequence[str] | None, demo: dict | None = None)
 
 def train_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of train_few.py."""
-    parser = _parser("Train adapters on k normal and k abnormal images, evaluate on the test split.")
+    parser = _parser("Train adapters on k normal and k abnormal images, evaluate on the test split.", TRAINED)
     _few(parser)
     _train(parser, "ckpt/few-shot", batch_size=1, learning_rate=1e-3)
     return _parse(parser, argv, DEMO_FEW)
@@ -194,7 +216,7 @@ def train_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def test_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of test_few.py."""
-    parser = _parser("Evaluate few-shot adapters on the test split.")
+    parser = _parser("Evaluate few-shot adapters on the test split.", TESTED)
     _few(parser)
     _test(parser, "ckpt/few-shot")
     return _parse(parser, argv)
@@ -202,14 +224,14 @@ def test_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def train_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of train_zero.py."""
-    parser = _parser("Train adapters on all other medical objects, evaluate on the one they have never seen.")
+    parser = _parser("Train adapters on all other medical objects, evaluate on the one they have never seen.", TRAINED)
     _train(parser, "ckpt/zero-shot", batch_size=16, learning_rate=1e-4)
     return _parse(parser, argv, DEMO_ZERO)
 
 
 def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of test_zero.py."""
-    parser = _parser("Evaluate adapters trained on other objects.")
+    parser = _parser("Evaluate adapters trained on other objects.", TESTED)
     _test(parser, "ckpt/zero-shot")
     return _parse(parser, argv)
 

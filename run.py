@@ -40,8 +40,8 @@ class Run(ABC):
         """The run's name in file names."""
 
     @abstractmethod
-    def see_test(self) -> Views:
-        """Views of the test images under the adapters as they are now."""
+    def see_test(self, again: bool = False) -> Views:
+        """Views of the test images under the adapters as they are now; `again`: they will be seen again."""
 
     @abstractmethod
     def calibrate(self) -> Calibration | None:

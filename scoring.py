@@ -4,17 +4,18 @@ Of every image only grid values are kept (`Readings`); full-size maps are built 
 (B, L, h) with the class token first. The paper's "Scoring".
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bank import MemoryBank
+
 LOGIT_SCALE = 100.0
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
 BRANCHES = ("zero", "few", "fused")
-BANK_CHUNK = 4096  # bank tokens compared at a time
 MAP_CHUNK = 64  # images whose maps are built at a time
 
 
@@ -38,22 +39,6 @@ def upsample(grids: Tensor, size: int) -> Tensor:
     return F.interpolate(grids, (size, size), mode="bilinear", align_corners=True)
 
 
-class MemoryBank:
-    """Unit tokens of the normal support, one matrix (N, h) a tap, their class tokens included as published."""
-
-    def __init__(self, levels: Iterable[Tensor]) -> None:
-        self.levels = [F.normalize(tokens.flatten(0, -2), dim=-1) for tokens in levels]
-
-    def distance(self, tap: int, tokens: Tensor) -> Tensor:
-        """1 - the highest cosine to the bank of that tap, (B, L, h) -> (B, P), class token dropped."""
-        queries = F.normalize(tokens[:, 1:], dim=-1)  # (B, P, h)
-        best = None
-        for part in self.levels[tap].split(BANK_CHUNK):
-            highest = (queries @ part.T).amax(dim=-1)  # (B, P)
-            best = highest if best is None else torch.maximum(best, highest)
-        return 1 - best
-
-
 @dataclass(frozen=True)
 class Readings:
     """Grid values of N images on the CPU, float32; a branch that is off is None."""
@@ -74,13 +59,18 @@ class Readings:
         return Readings(*(None if values is None else values[rows] for values in (self.zero, self.few)))
 
 
-def read(tokens: Sequence[Tensor], text: Tensor | None, bank: MemoryBank | None) -> Readings:
-    """Both branches' grid values of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off."""
+def read(
+    tokens: Sequence[Tensor], text: Tensor | None, bank: MemoryBank | None, without: int | None = None
+) -> Readings:
+    """Both branches' grid values of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off.
+
+    without: as in `MemoryBank.distance`.
+    """
     zero = few = None
     if text is not None:
         zero = to_grid(torch.stack([patch_logits(level, text) for level in tokens], dim=1)).float().cpu()
     if bank is not None:
-        distances = [bank.distance(tap, level) for tap, level in enumerate(tokens)]
+        distances = [bank.distance(tap, level, without) for tap, level in enumerate(tokens)]
         few = to_grid(torch.stack(distances, dim=1)).float().cpu()
     return Readings(zero, few)
 

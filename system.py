@@ -1,10 +1,12 @@
 """Build the parts of a run from its options, and take images through them: CLIP, decoder, prompts, protocol."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
+import PIL
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -12,66 +14,111 @@ from tqdm import tqdm
 import CLIP
 import dataset
 import prompt
+from bank import MemoryBank
+from cache import Cache, key_of
 from CLIP import weights
-from dataset import Batches, ImageSet, ObjectInfo, Sample, demo, load_mask
+from dataset import Batches, ImageSet, Item, ObjectInfo, Sample, demo, load_mask
 from decoder import Decoded, MDecoder, default_taps
 from errors import InputError
-from scoring import MemoryBank, Readings, read
-from text import text_features
+from scoring import Readings, read
+from text import Encoder
 from utils import pick_device
 
+GB = 1 << 30
 BAR_FROM = 200  # images; scoring fewer is over before a progress bar helps
 
 
 @dataclass
 class System:
-    """The model at work: tokens of images, and text directions of objects."""
+    """The model at work on images: trunk stems, then tokens, then readings."""
 
-    clip: CLIP.CLIP
     decoder: MDecoder
     device: torch.device
     size: int
-    normalisation: tuple[Sequence[float], Sequence[float]] | None  # mean and deviation of RGB, or none
-    weights_sha256: str
+    normalisation: tuple[Sequence[float], Sequence[float]] | None = None  # mean and deviation of RGB, or none
+    weights_sha256: str = ""
+    cache: Cache = field(default_factory=lambda: Cache("", 0))
+    key: str = ""  # names all that a stem depends on beside its image
 
-    def decode(self, images: Tensor) -> Decoded:
-        """Images (B, 3, S, S) in [0, 1], on any device -> tokens; the protocol's normalisation is in here."""
+    @torch.no_grad()
+    def stem(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1], on any device -> the first tap's tokens (B, L, C), which know no adapter.
+
+        The protocol's normalisation is in here. On a CPU images go one by one: batching gains nothing there, and so a
+        score never depends on the company an image is in. Elsewhere the whole batch goes at once.
+        """
         images = images.to(self.device, non_blocking=True)
         if self.normalisation is not None:
             mean, std = (torch.tensor(part, device=self.device).view(3, 1, 1) for part in self.normalisation)
             images = (images - mean) / std
-        return self.decoder(images)
+        return torch.cat([self.decoder.stem(part) for part in self._apart(images)])
 
-    def text(self, sentences: tuple[Sequence[str], Sequence[str]]) -> Tensor:
-        """Directions (D, 2) of {normal, abnormal} sentences."""
-        return text_features(self.clip, *sentences)
+    def stems(self, items: Sequence[Item], keep: bool) -> Tensor:
+        """Stems (B, L, C) of items; those not known are computed, and with `keep` go to the cache."""
+        new = [item for item in items if item.known is None]
+        computed = iter(self.stem(torch.stack([item.image for item in new]))) if new else iter(())
+        stems = []
+        for item in items:
+            stem = next(computed) if item.known is None else item.known.to(self.device, non_blocking=True)
+            if item.known is None and keep:
+                self.known_stems.keep(item.path, stem)
+            stems.append(stem)
+        return torch.stack(stems)
+
+    def adapters_digest(self) -> str:
+        """A hash of the adapters as they are now."""
+        decoder = self.decoder
+        weights = (tensor.numpy().tobytes() for part in decoder.adapter_state().values() for tensor in part.values())
+        return key_of(decoder.kind, decoder.taps, decoder.wiring, *weights)
+
+    @property
+    def known_stems(self) -> "StemFiles":
+        """The stems that earlier epochs and runs kept."""
+        return StemFiles(self.cache, self.key)
 
     @torch.inference_mode()
-    def tokens(self, images: Tensor) -> Iterator[Decoded]:
-        """Tokens of a batch for scoring. On a CPU images go one by one: batching gains nothing there, and so
-        a score never depends on the company an image is in. Elsewhere the whole batch goes at once."""
-        for part in images.split(1 if self.device.type == "cpu" else len(images)):
-            yield self.decode(part)
+    def tokens(self, stems: Tensor, heads: Sequence[str]) -> Iterator[Decoded]:
+        """Tokens for scoring, of `heads` alone; on a CPU image by image."""
+        for part in self._apart(stems):
+            yield self.decoder.decode(part, heads, pooled=False)
 
-    def levels(self, images: Tensor, head: str) -> list[Tensor]:
-        """All tokens of images (V, 3, S, S) of the "seg" or the "det" head, (V, L, h) a tap."""
-        parts = [head_tokens(decoded, head) for decoded in self.tokens(images)]
+    def levels(self, stems: Iterable[Tensor], head: str) -> list[Tensor]:
+        """All tokens of stems (1, L, C) of the "seg" or the "det" head, (V, L, h) a tap."""
+        parts = [decoded.tokens(head) for part in stems for decoded in self.tokens(part, (head,))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def read(
-        self, images: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
+        self, stems: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
     ) -> dict[str, Readings]:
-        """Grid values of a batch (B, 3, S, S) by head; no text, or no bank of a head, switches that branch off."""
+        """Grid values of stems (B, L, C) by head; no text, or no bank of a head, switches that branch off."""
         parts = [
-            {head: read(head_tokens(decoded, head), text, banks.get(head)) for head in heads}
-            for decoded in self.tokens(images)
+            {head: read(decoded.tokens(head), text, banks.get(head)) for head in heads}
+            for decoded in self.tokens(stems, heads)
         ]
         return {head: Readings.join([part[head] for part in parts]) for head in heads}
 
+    def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
+        return batch.split(1 if self.device.type == "cpu" else max(1, len(batch)))
 
-def head_tokens(decoded: Decoded, head: str) -> list[Tensor]:
-    """The token lists of the "seg" or the "det" head."""
-    return decoded.seg_tokens if head == "seg" else decoded.det_tokens
+
+@dataclass(frozen=True)
+class StemFiles:
+    """The stems that the cache has of image files, found by the files' bytes."""
+
+    cache: Cache
+    key: str
+
+    def __call__(self, path: Path) -> Tensor | None:
+        """The stem (L, C) of an image file, None if it is not known."""
+        try:
+            found = self.cache.get(key_of(self.key, path.read_bytes()))
+        except OSError:
+            return None  # whoever decodes the file will say what is wrong with it
+        return None if found is None else found["stem"]
+
+    def keep(self, path: Path, stem: Tensor) -> None:
+        """Note a stem that was computed."""
+        self.cache.put(key_of(self.key, path.read_bytes()), {"stem": stem})
 
 
 def objects(args: argparse.Namespace, *, all_medical: bool = False) -> list[str]:
@@ -97,19 +144,53 @@ def build(args: argparse.Namespace, adapter: str | None = None) -> System:
     Raises InputError for weights that are missing or wrong, and for taps the trunk does not have.
     """
     device = pick_device(args.device)
-    path = weights.find(args.model_name, args.pretrain, args.clip_path, args.offline)
-    clip = CLIP.load_clip(args.model_name, path, args.img_size, activation(args), trust=args.trust_weights)
+    path = weights_file(args)
+    clip = load(args, path, "image", int8=args.precision == "int8")
     taps = tuple(args.features_list or default_taps(clip.vision_config.layers))
     args.features_list = list(taps)
     torch.manual_seed(args.seed)
-    decoder = MDecoder(clip, taps, adapter or args.adapter, branches=args.madff, axis=args.madff_axis)
+    decoder = MDecoder(
+        clip,
+        taps,
+        adapter or args.adapter,
+        branches=args.madff,
+        axis=args.madff_axis,
+        precision=args.precision,
+        compiled=args.compile,
+    )
+    digest = weights.weights_hash(path)
+    normalised = normalisation(args) if args.protocol == "sound" else None
+    versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads())
+    known_by = (digest, clip.activation, clip.vision_config, args.img_size, normalised, taps[0], args.precision)
     return System(
-        clip=clip.to(device),
         decoder=decoder.to(device),
         device=device,
         size=args.img_size,
-        normalisation=normalisation(args) if args.protocol == "sound" else None,
-        weights_sha256=weights.weights_hash(path),
+        normalisation=normalised,
+        weights_sha256=digest,
+        cache=Cache(args.cache_path, args.cache_gb * GB),
+        key=key_of("stem", *known_by, args.compile, *versions),
+    )
+
+
+def encoder(args: argparse.Namespace) -> Encoder:
+    """What makes directions of sentences; the text tower is only loaded when the cache lacks a sentence."""
+    path = weights_file(args)
+    device = pick_device(args.device)
+    known_by = (weights.weights_hash(path), activation(args), str(args.model_name), torch.__version__, device.type)
+    cache = Cache(args.cache_path, args.cache_gb * GB)
+    return Encoder(lambda: load(args, path, "text").to(device), cache, key_of("text", *known_by))
+
+
+def weights_file(args: argparse.Namespace) -> Path:
+    """The file of CLIP's weights."""
+    return weights.find(args.model_name, args.pretrain, args.clip_path, args.offline)
+
+
+def load(args: argparse.Namespace, path: Path, tower: str, int8: bool = False) -> CLIP.CLIP:
+    """One tower of the CLIP that the options ask for."""
+    return CLIP.load_clip(
+        args.model_name, path, args.img_size, activation(args), trust=args.trust_weights, towers=(tower,), int8=int8
     )
 
 
@@ -152,13 +233,17 @@ def survey(
     *,
     batch_size: int = 16,
     workers: int = 0,
+    keep: bool = False,
 ) -> dict[str, Readings]:
-    """Grid values of all samples by head, in their order; images are decoded ahead by `workers` processes."""
-    images = ImageSet([replace(sample, mask=None) for sample in samples], system.size)
-    pinned = system.device.type == "cuda"
-    batches = Batches(images, batch_size, num_workers=workers, pin_memory=pinned)
+    """Grid values of all samples by head, in their order; images are decoded ahead by `workers` processes.
+
+    keep: the stems go to the cache, and come from there when these images are seen again.
+    """
+    known = system.known_stems if keep else None
+    images = ImageSet([replace(sample, mask=None) for sample in samples], system.size, known)
+    batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=len(samples) < BAR_FROM)
-    parts = [system.read(batch["image"], heads, text, banks) for batch in bar]
+    parts = [system.read(system.stems(items, keep), heads, text, banks) for items in bar]
     return {head: Readings.join([part[head] for part in parts]) for head in heads}
 
 

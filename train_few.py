@@ -39,7 +39,7 @@ def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
         losses = []
         for rows in shuffled(len(support.images), args.batch_size, order):
             part = None if masks is None else masks[rows]
-            losses.append(trainer.step(support.images[rows], support.labels[rows], part, run.text))
+            losses.append(trainer.step(run.stems[rows], support.labels[rows], part, run.text))
         return losses
 
     return finish(run, SCRIPT, train(run, "few-shot", epoch_losses), started)

@@ -30,15 +30,17 @@ def train_epoch(
     trainer: Trainer, sources: list[Source], plan: list[tuple[int, torch.Tensor]], args: argparse.Namespace
 ) -> list[float]:
     """One pass over the planned batches, each with its own object's text, masks only where it has them."""
-    images = ConcatDataset([ImageSet(source.samples, args.img_size) for source in sources])
+    known = trainer.system.known_stems
+    images = ConcatDataset([ImageSet(source.samples, args.img_size, known) for source in sources])
     first = [0, *images.cumulative_sizes]
     rows = [(part + first[number]).tolist() for number, part in plan]
     loader = Batches(images, batch_sampler=rows, num_workers=args.num_workers)
     losses = []
-    for (number, _), batch in zip(plan, tqdm(loader, desc="epoch", unit="step", leave=False), strict=True):
-        source = sources[number]
-        masks = batch["mask"] if source.info.masks else None
-        losses.append(trainer.step(batch["image"], batch["label"].float(), masks, source.text))
+    for (number, _), items in zip(plan, tqdm(loader, desc="epoch", unit="step", leave=False), strict=True):
+        source, stems = sources[number], trainer.system.stems(items, keep=True)
+        labels = torch.tensor([float(item.label) for item in items])
+        masks = torch.stack([item.mask for item in items]) if source.info.masks else None
+        losses.append(trainer.step(stems, labels, masks, source.text))
     return losses
 
 

@@ -71,13 +71,14 @@ class Trainer:
             for adapters in (system.decoder.seg_adapters, system.decoder.det_adapters)
         ]
 
-    def step(self, images: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> float:
-        """One step on images (B, 3, S, S), labels (B,), masks (B, 1, S, S) or None; gives the loss before it.
+    def step(self, stems: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> float:
+        """One step on stems (B, L, C), labels (B,), masks (B, 1, S, S) or None; gives the loss before it.
 
         Raises InputError when the loss is no longer a number.
         """
         device = self.system.device
-        decoded = self.system.decode(images)
+        heads = ("det",) if masks is None else ("seg", "det")
+        decoded = self.system.decoder.decode(stems.to(device), heads, pooled=False)
         loss = adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
         value = loss.item()
         if not math.isfinite(value):
@@ -152,7 +153,7 @@ def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Cou
         log.add(epoch, loss=sum(losses) / len(losses))
         course.last = Stage(epoch, decoder.adapter_state(), None)
         if args.eval_every and epoch % args.eval_every == 0:
-            seen = run.see_test()
+            seen = run.see_test(again=True)
             figures = run.selection(seen)
             log.add(epoch, **{f"test/{name}": value for name, value in figures.items()})
             course.offer(course.last, seen, sum(figures.values()))

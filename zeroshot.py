@@ -1,7 +1,7 @@
 """A zero-shot transfer run, the part that train_zero.py and test_zero.py share: prompts, sources, calibration."""
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from dataset import ObjectInfo, Sample
 from evaluation import Views, calibrate, heads, views
 from run import Run, same_weights
 from scoring import Calibration, Readings
-from system import build, sentences, survey, truth
+from system import build, encoder, sentences, survey, truth
+from text import Encoder
 
 CALIBRATED_ON = 64  # training images of an object that scales and thresholds are taken from
 
@@ -45,15 +46,17 @@ class TransferRun(Run):
         """Brain, mvtec_bottle."""
         return run_name(self.info.name)
 
-    def see_test(self) -> Views:
-        """Views of the target's test images under the adapters as they are now."""
-        readings = self.read(self.test, heads(self.masks, transfer=True), self.text)
+    def see_test(self, again: bool = False) -> Views:
+        """Views of the target's test images under the adapters as they are now; `again`: they will be seen again."""
+        readings = self.read(self.test, heads(self.masks, transfer=True), self.text, again)
         return views(readings, self.masks, transfer=True)
 
-    def read(self, samples: tuple[Sample, ...], wanted: tuple[str, ...], text: Tensor) -> dict[str, Readings]:
-        """Zero-branch readings by head, of any object's samples under its own text."""
+    def read(
+        self, samples: tuple[Sample, ...], wanted: tuple[str, ...], text: Tensor, keep: bool
+    ) -> dict[str, Readings]:
+        """Zero-branch readings by head, of any object's samples under its own text; `keep` as in `survey`."""
         size, workers = self.args.batch_size, self.args.num_workers
-        return survey(self.system, samples, wanted, text, {}, batch_size=size, workers=workers)
+        return survey(self.system, samples, wanted, text, {}, batch_size=size, workers=workers, keep=keep)
 
     def calibrate(self) -> Calibration | None:
         """Scales and thresholds from training images of the sources, never from the target; None without sources."""
@@ -62,7 +65,7 @@ class TransferRun(Run):
         wanted, size = heads(self.masks, transfer=True), self.system.size
         masked = [source for source in self.sources if source.info.masks] or self.sources
         some = {source.info.name: source.some(self.args.seed) for source in self.sources}
-        kept = {source.info.name: self.read(some[source.info.name], wanted, source.text) for source in self.sources}
+        kept = {one.info.name: self.read(some[one.info.name], wanted, one.text, keep=True) for one in self.sources}
         det = Readings.join([kept[source.info.name]["det"] for source in self.sources])
         labels = np.concatenate([truth(samples, size, False)[0] for samples in some.values()])
         if not self.masks:
@@ -105,13 +108,14 @@ def open_run(args: argparse.Namespace, obj: str, seen: list[str] | None = None) 
     """
     info, test = dataset.open_test(obj, args.data_path, classname=args.classname)
     print(f"{info.name}: zero-shot target, {found(test, None if args.demo else info.test)}")
+    with encoder(args) as encode:  # before the image tower is in memory
+        words = sentences(args, info)
+        text = encode.directions(*words)
+        sources = open_sources(args, info, encode) if seen is None else []
+    trained_on = [source.info.name for source in sources] if seen is None else seen
     system = build(args)
-    words = sentences(args, info)
-    run = TransferRun(args, info, test, system, system.text(words), prompt.digest(*words), seen or [])
-    if seen is None:
-        run.sources = open_sources(run)
-        run.trained_on = [source.info.name for source in run.sources]
-    return run
+    sources = [replace(source, text=source.text.to(system.device)) for source in sources]
+    return TransferRun(args, info, test, system, text.to(system.device), prompt.digest(*words), trained_on, sources)
 
 
 def found(samples: tuple[Sample, ...], published: int | None) -> str:
@@ -121,16 +125,15 @@ def found(samples: tuple[Sample, ...], published: int | None) -> str:
     return f"{counts['normal']} normal + {counts['abnormal']} abnormal{beside}"
 
 
-def open_sources(run: TransferRun) -> list[Source]:
+def open_sources(args: argparse.Namespace, target: ObjectInfo, encode: Encoder) -> list[Source]:
     """The other medical objects, each with its own prompts."""
     sources = []
-    for info, samples in dataset.open_transfer(run.info.name, run.args.data_path, required=run.args.epoch > 0):
-        print(f"{info.name}: trained on, {found(samples, None if run.args.demo else info.test)}")
-        words = sentences(run.args, info)
-        sources.append(Source(info, samples, run.system.text(words)))
-    missing = set(dataset.TRANSFER) - dataset.barred(run.info.name) - {source.info.name for source in sources}
-    if missing and not run.args.demo:
-        print(f"not in {run.args.data_path}, so not trained on: {', '.join(sorted(missing))}")
+    for info, samples in dataset.open_transfer(target.name, args.data_path, required=args.epoch > 0):
+        print(f"{info.name}: trained on, {found(samples, None if args.demo else info.test)}")
+        sources.append(Source(info, samples, encode.directions(*sentences(args, info))))
+    missing = set(dataset.TRANSFER) - dataset.barred(target.name) - {source.info.name for source in sources}
+    if missing and not args.demo:
+        print(f"not in {args.data_path}, so not trained on: {', '.join(sorted(missing))}")
     return sources
 
 

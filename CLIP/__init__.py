@@ -2,16 +2,18 @@
 
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
 
 from CLIP import weights as _weights
-from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TextConfig, VisionConfig
+from CLIP.int8 import QUANTISED, quantise, scale_name, to_int8
+from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
 from errors import InputError
 
-__all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "build", "config", "load_clip", "model_names", "tokenize"]
+__all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_clip", "model_names", "tokenize"]
 
 CONFIGS = Path(__file__).with_name("model_configs")
 
@@ -60,6 +62,8 @@ def load_clip(
     activation: str | None = None,
     *,
     trust: bool = False,
+    towers: Collection[str] = tuple(TOWERS),
+    int8: bool = False,
 ) -> CLIP:
     """A frozen float32 model in eval mode, on the CPU.
 
@@ -68,19 +72,36 @@ def load_clip(
     image_size: side in pixels of the images to come; positions are resized from the checkpoint's grid.
     activation: "gelu" or "quickgelu"; None takes the one the weights were trained with.
     trust: open an OpenAI archive although its sha256 is not an official one.
+    towers: "image", "text" or both; one that is left out takes no memory and can't be called.
+    int8: the image tower's linear layers with 8-bit weights and activations, see `CLIP.int8`.
     Raises InputError for an unknown model, and for weights that are missing, damaged or another model's.
     """
-    state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust)
-    model = build(model_name, activation or ("quickgelu" if kind == "openai" else "gelu"))
+    unread = {part for tower, parts in TOWERS.items() if tower not in towers for part in parts}
+
+    def convert(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+        if name.split(".")[0] in unread:
+            return {name: tensor.to("meta")}  # its shape will be checked
+        tensor = tensor.to(torch.float32, copy=True)
+        if int8 and name.startswith("visual.") and name.endswith(QUANTISED):
+            return dict(zip((name, scale_name(name)), quantise(tensor), strict=True))
+        return {name: tensor}
+
+    state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust, convert=convert)
+    with torch.device("cpu" if state is None else "meta"):  # read weights take the place of what is built
+        model = build(model_name, activation or ("quickgelu" if kind == "openai" else "gelu"))
     if image_size < model.vision_config.patch_size:
         patch = model.vision_config.patch_size
         raise InputError(f"image size {image_size} is smaller than one patch of {model_name} ({patch} px)")
     model.image_size = image_size
     if state is None:
         _start(model)
-    else:
+    if int8:
+        to_int8(model.visual.transformer)
+    if state is not None:
         _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
-        model.load_state_dict(state)
+        model.load_state_dict(state, assign=True)
+    for part in unread:
+        setattr(model, part, None)
     return model.float().eval().requires_grad_(False)
 
 

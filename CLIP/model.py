@@ -52,10 +52,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         b, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)  # (B, L, 3C)
+        qkv = self.project(x)  # (B, L, 3C)
         q, k, v = qkv.view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # (B, nh, L, hs)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, nh, L, hs)
         return self.out_proj(y.transpose(1, 2).reshape(b, length, width))  # (B, L, C)
+
+    def project(self, x: Tensor) -> Tensor:
+        """(B, L, C) -> queries, keys and values (B, L, 3C)."""
+        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
 
 
 class MLP(nn.Module):
@@ -153,6 +157,13 @@ class VisionTower(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.pool(self.transformer(self.embed(images)))
+
+
+# The top-level names of each tower's weights.
+TOWERS = {
+    "image": ("visual",),
+    "text": ("transformer", "token_embedding", "positional_embedding", "ln_final", "text_projection"),
+}
 
 
 class CLIP(nn.Module):

@@ -120,30 +120,42 @@ DAMAGE = (
 )
 
 
-def read(path: str | Path, trust: bool = False) -> tuple[dict[str, Tensor], str]:
-    """The state dict in a weights file, tensors as stored (often float16), and its kind, openai or openclip.
+Convert = Callable[[str, Tensor], dict[str, Tensor]]
+PIECE = 32  # tensors taken from one mapping of a file; a fresh mapping gives the memory of those before back
+
+
+def read(path: str | Path, trust: bool = False, convert: Convert | None = None) -> tuple[dict[str, Tensor], str]:
+    """The state dict in a weights file and its kind, openai or openclip.
 
     Reads OpenAI's TorchScript archives, plain state dicts (.pt, .pth, .bin; also inside {"state_dict": ...}
     and with "module." before every name) and .safetensors; the bytes decide what a file is, not its name.
     Kind "openai", which means QuickGELU, is a TorchScript archive, or a file with one of the three extra
     entries that OpenAI's archives carry. Where these were lost the file can't tell, and only --pretrain can.
     trust: open a TorchScript archive although its sha256 is not an official one.
+    convert: what to make of each named tensor as it comes from the file, so that the whole file is never in memory
+    beside it. Without it tensors come as stored (often float16), mapped from the file.
     Raises InputError for a file that is missing, damaged, not weights, or would have to be trusted.
     """
     path = Path(path)
     form = _form(path)
-    if form == "torchscript":
-        if not trust and weights_hash(path) not in OFFICIAL:
-            raise InputError(
-                f"{path} is a TorchScript archive, which can run code, and by its sha256 none of OpenAI's; "
-                "if you trust where it comes from, add --trust_weights"
-            )
-        loaded = _open(path, _read_torchscript)
-    else:
-        loaded = _open(path, safetensors.torch.load_file if form == "safetensors" else _read_pickle)
-    state = _unwrap(loaded, path)
+    if form == "torchscript" and not trust and weights_hash(path) not in OFFICIAL:
+        raise InputError(
+            f"{path} is a TorchScript archive, which can run code, and by its sha256 none of OpenAI's; "
+            "if you trust where it comes from, add --trust_weights"
+        )
+    reader = {"torchscript": _read_torchscript, "safetensors": _read_safetensors, "pickle": _read_pickle}[form]
+    state = _unwrap(_open(path, reader), path)
     kind = "openai" if form == "torchscript" or not _EXTRAS.isdisjoint(state) else "openclip"
-    return {name: tensor for name, tensor in state.items() if name not in _EXTRAS}, kind
+    names = [name for name in state if name not in _EXTRAS]
+    if convert is None:
+        return {name: state[name] for name in names}, kind
+    converted = {}
+    for first in range(0, len(names), PIECE):
+        if first and form != "torchscript":  # an archive is in memory as a whole
+            state = _unwrap(_open(path, reader), path)
+        for name in names[first : first + PIECE]:
+            converted |= convert(name, state.pop(name))
+    return converted, kind
 
 
 def _form(path: Path) -> str:
@@ -186,6 +198,10 @@ def _open(path: Path, reader: Callable[[Path], T]) -> T:
 def _members(path: Path) -> list[str]:
     with zipfile.ZipFile(path) as archive:
         return archive.namelist()
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
+    return safetensors.torch.load_file(path)
 
 
 def _read_torchscript(path: Path) -> Mapping[str, Tensor]:

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from dataset import industrial, medical_few, medical_zero
 from dataset.folders import layout_of
-from dataset.images import Batches, ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
+from dataset.images import Batches, ImageSet, Item, Sample, load_image, load_mask, read_mask, read_rgb
 from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate
 from dataset.support import FewShotSet, Request, count, describe
 
@@ -18,6 +18,7 @@ __all__ = [
     "Batches",
     "FewShotSet",
     "ImageSet",
+    "Item",
     "ObjectInfo",
     "Sample",
     "barred",

@@ -7,9 +7,9 @@ conversion would clip, are scaled instead.
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,30 +89,50 @@ def _foreground(values: np.ndarray) -> np.ndarray:
     return values > (half if largest > half else 0)
 
 
-class ImageSet(Dataset):
-    """Samples as a dict: image (3, size, size), mask (1, size, size; 0 without a file), label."""
+@dataclass(frozen=True)
+class Item:
+    """One sample as tensors: its image (3, size, size), or what is known of it already; the mask (1, size, size)."""
 
-    def __init__(self, samples: Sequence[Sample], size: int):
+    path: Path
+    image: torch.Tensor | None
+    known: torch.Tensor | None
+    mask: torch.Tensor
+    label: int
+
+    def pin_memory(self) -> "Item":
+        """For the loader: tensors from where copies to the GPU need not wait."""
+        image, known = (None if one is None else one.pin_memory() for one in (self.image, self.known))
+        return replace(self, image=image, known=known)
+
+
+class ImageSet(Dataset):
+    """Samples as `Item`s. `known` may have of an image's path what spares decoding it."""
+
+    def __init__(
+        self, samples: Sequence[Sample], size: int, known: Callable[[Path], torch.Tensor | None] | None = None
+    ):
         self.samples = tuple(samples)
         self.size = size
+        self.known = known
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor | int]:
+    def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
         mask = load_mask(sample.mask, self.size) if sample.mask else torch.zeros(1, self.size, self.size)
-        return {
-            "image": load_image(sample.image, self.size),
-            "mask": mask,
-            "label": sample.label,
-        }
+        known = None if self.known is None else self.known(sample.image)
+        image = load_image(sample.image, self.size) if known is None else None
+        return Item(sample.image, image, known, mask, sample.label)
 
 
 class Batches(DataLoader):
-    """A DataLoader whose workers' InputErrors arrive as the one line they were, without a traceback."""
+    """Lists of items, read ahead by workers, whose InputErrors arrive as the one line they were."""
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+    def __init__(self, images: Dataset, *args: object, **options: object):
+        super().__init__(images, *args, collate_fn=list, **options)
+
+    def __iter__(self) -> Iterator[list[Item]]:
         try:
             yield from super().__iter__()
         except InputError as fault:

@@ -117,6 +117,7 @@ class Lab:
     def flags(self, script: str, *, bare: bool = False) -> list[object]:
         """What keeps a run small and inside this folder. bare: a test script that recalls nothing needs the model's."""
         flags = ["--device", "cpu", "--save_path", self.root / "ckpt", "--results_path", self.root / "results"]
+        flags += ["--cache_path", self.root / "cache"]
         if bare or script.startswith("train"):
             flags += ["--model_name", self.config, "--clip_path", self.weights, "--img_size", SIZE]
             flags += ["--data_path", self.data, "--prompts", self.words]

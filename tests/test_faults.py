@@ -31,8 +31,8 @@ def lab(lab) -> Lab:
 
 
 def state(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its content; TensorBoard's logs grow as they please."""
-    found = (path for path in folder.rglob("*") if path.is_file() and "runs" not in path.parts)
+    """Every file below a folder with its content; TensorBoard's logs and the cache grow as they please."""
+    found = (path for path in folder.rglob("*") if path.is_file() and {"runs", "cache"}.isdisjoint(path.parts))
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 

@@ -5,7 +5,6 @@ import pytest
 import torch
 import trees
 from PIL import Image
-from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from dataset import images
@@ -220,11 +219,21 @@ def test_coloured_and_transparent_masks(tmp_path, region):
 def test_image_set(tmp_path):
     with_mask = Sample(trees.picture(tmp_path / "a.png"), 1, trees.mask(tmp_path / "m.png"))
     without = Sample(trees.picture(tmp_path / "b.png"), 0)
-    batch = next(iter(DataLoader(ImageSet([with_mask, without], SIZE), batch_size=2)))
-    assert batch["image"].shape == (2, 3, SIZE, SIZE) and batch["mask"].shape == (2, 1, SIZE, SIZE)
-    assert batch["label"].tolist() == [1, 0]
-    assert batch["mask"][0].mean() == 0.25 and batch["mask"][1].sum() == 0
-    assert torch.equal(batch["image"][0], load_image(with_mask.image, SIZE))
+    one, other = next(iter(Batches(ImageSet([with_mask, without], SIZE), batch_size=2)))
+    assert one.image.shape == other.image.shape == (3, SIZE, SIZE) and one.mask.shape == (1, SIZE, SIZE)
+    assert (one.label, other.label) == (1, 0) and one.known is None
+    assert one.mask.mean() == 0.25 and other.mask.sum() == 0
+    assert torch.equal(one.image, load_image(with_mask.image, SIZE))
+
+
+def test_what_is_known_of_an_image_spares_decoding_it(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    known = {tmp_path / "a.png": torch.ones(3)}
+    trees.picture(tmp_path / "b.png")
+    samples = [Sample(tmp_path / name, 0) for name in ("a.png", "b.png")]
+    (one, other) = next(iter(Batches(ImageSet(samples, SIZE, known.get), batch_size=2)))
+    assert one.image is None and one.known.equal(torch.ones(3))
+    assert other.known is None and other.image.shape == (3, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

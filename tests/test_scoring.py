@@ -13,14 +13,15 @@ from goldens import GOLDEN, arrays, relative
 from PIL import Image
 from torch import Tensor
 
+import bank as bank_module
 import CLIP
 import prompt
 import scoring
+from bank import MemoryBank
 from dataset import FewShotSet, Sample
 from dataset.registry import find
 from evaluation import evaluate, full_maps, views
 from scoring import (
-    MemoryBank,
     Readings,
     Scale,
     branch_maps,
@@ -36,6 +37,7 @@ from scoring import (
     upsample,
 )
 from system import System, survey, truth
+from text import text_features
 from training import Support, Trainer, load_support
 
 KINDS = ("mvfa", "madff")
@@ -81,7 +83,7 @@ def benchmark(clip, tmp_path_factory) -> Benchmark:
     )
     words = prompt.sentences("Brain", "base", classname="Brain")
     expected = json.loads((GOLDEN / "mini_expected.json").read_text())
-    directions = System(clip, None, torch.device("cpu"), SIZE, None, "").text(words)
+    directions = text_features(clip, *words)
     return Benchmark(data, load_support(data, SIZE), directions, expected, arrays("mini_expected"))
 
 
@@ -102,13 +104,13 @@ def see(benchmark: Benchmark, system: System) -> Outcome:
     """Both heads' readings of the test images, each against its own bank."""
     normal = benchmark.support.images[benchmark.support.normal]
     with torch.inference_mode():
-        banks = {head: MemoryBank(system.levels(normal, head)) for head in ("seg", "det")}
+        banks = {head: MemoryBank(system.levels(map(system.stem, normal.split(1)), head)) for head in ("seg", "det")}
         seen = survey(system, benchmark.data.test, ("seg", "det"), benchmark.text, banks, batch_size=5)
     return Outcome(seen["seg"], seen["det"])
 
 
 def system_of(clip: CLIP.CLIP, decoder: object) -> System:
-    return System(clip, decoder, torch.device("cpu"), SIZE, None, "")
+    return System(decoder, torch.device("cpu"), SIZE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -136,7 +138,7 @@ def test_mini_benchmark_after_44_steps(clip, golden_decoder, benchmark, kind):
     system = system_of(clip, golden_decoder(kind))
     trainer, support = Trainer(system, 1e-3), benchmark.support
     losses = [
-        trainer.step(support.images[[row]], support.labels[[row]], support.masks[[row]], benchmark.text)
+        trainer.step(system.stem(support.images[[row]]), support.labels[[row]], support.masks[[row]], benchmark.text)
         for row in benchmark.expected["order"]
     ]
     expected, maps = benchmark.expected[f"{kind}.steps44"], benchmark.arrays
@@ -213,7 +215,7 @@ def test_bank_chunks_change_nothing(monkeypatch, chunk):
     bank = MemoryBank([torch.randn(4, 5, 6, generator=generator)])
     tokens = torch.randn(2, 10, 6, generator=generator)
     cosines = F.cosine_similarity(tokens[:, 1:, None], bank.levels[0], dim=-1)  # (B, P, N)
-    monkeypatch.setattr(scoring, "BANK_CHUNK", chunk)
+    monkeypatch.setattr(bank_module, "CHUNK", chunk)
     assert torch.allclose(bank.distance(0, tokens), 1 - cosines.amax(dim=-1), atol=1e-6)
 
 

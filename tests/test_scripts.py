@@ -277,7 +277,7 @@ def test_as_a_process(lab):
     lab.done("test_few")
     one, other = (lab.results(f"{way}_few/Brain_1-shot")["outcomes"] for way in ("train", "test"))
     assert one == other  # another process, the same figures
-    assert {path.name for path in lab.root.iterdir()} == {"data", "ckpt", "results", "runs", "words.json"}
+    assert {path.name for path in lab.root.iterdir()} == {"data", "ckpt", "results", "runs", "cache", "words.json"}
 
 
 @pytest.mark.slow

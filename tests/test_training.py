@@ -26,7 +26,7 @@ SIZE = 28  # four patches: quick
 @pytest.fixture
 def system(clip) -> System:
     torch.manual_seed(0)
-    return System(clip, MDecoder(clip, adapter="mvfa"), torch.device("cpu"), SIZE, None, "")
+    return System(MDecoder(clip, adapter="mvfa"), torch.device("cpu"), SIZE)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert trainer.step(images, labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
+        assert trainer.step(system.stem(images), labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
     for name, tensor in twin.state_dict().items():
         assert torch.allclose(system.decoder.state_dict()[name], tensor, atol=1e-5), name
 
@@ -62,7 +62,7 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
 def test_steps_lower_the_loss(system, text):
     images, labels, masks = batch()
     trainer = Trainer(system, 1e-3)
-    losses = [trainer.step(images, labels, masks, text) for _ in range(30)]
+    losses = [trainer.step(system.stem(images), labels, masks, text) for _ in range(30)]
     assert min(losses[-3:]) < 0.9 * losses[0]
 
 
@@ -70,7 +70,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(system, text):
     images, labels, masks = batch()
     before = system.decoder.adapter_state()
     with pytest.raises(InputError, match="the loss became nan; train with a lower --learning_rate"):
-        Trainer(system, 1e-3).step(images * math.nan, labels, masks, text)
+        Trainer(system, 1e-3).step(system.stem(images) * math.nan, labels, masks, text)
     after = system.decoder.adapter_state()
     assert all(after[head][name].equal(tensor) for head, part in before.items() for name, tensor in part.items())
 
