@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +57,7 @@ class MDecoder(nn.Module):
             )
         self.taps, self.kind, self.depth = tuple(taps), adapter, depth
         self.precision, self.compiled = precision, compiled
+        self._compiled: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
         self.wiring = (tuple(branches), axis) if adapter == "madff" else ()
         self.visual = clip.visual.requires_grad_(False)
         for name in HEADS:
@@ -93,19 +93,13 @@ class MDecoder(nn.Module):
     def blocks(self, first: int, last: int, x: Tensor) -> Tensor:
         """The trunk's blocks first + 1 to last, (B, L, C) -> (B, L, C), in float32 outside."""
         half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
-        run = self._compiled if self.compiled and not torch.is_grad_enabled() else self._run
+        run = nn.Sequential(*self.visual.transformer.resblocks[first:last])
+        if self.compiled and not torch.is_grad_enabled():
+            if (first, last) not in self._compiled:  # weights may be laid out anew, since they are frozen
+                self._compiled[first, last] = torch.compile(run, options={"freezing": True})
+            run = self._compiled[first, last]
         with torch.autocast(x.device.type, half, enabled=half is not None):
-            return run(first, last, x).float()
-
-    def _run(self, first: int, last: int, x: Tensor) -> Tensor:
-        for block in self.visual.transformer.resblocks[first:last]:
-            x = block(x)
-        return x
-
-    @cached_property
-    def _compiled(self) -> Callable[[int, int, Tensor], Tensor]:
-        """`_run` through PyTorch's compiler, which may lay out weights anew, since they are frozen."""
-        return torch.compile(self._run, options={"freezing": True})
+            return run(x).float()
 
     def adapt(self, tap: int, x: Tensor, heads: Sequence[str], residual: bool) -> tuple[dict[str, Tensor], Tensor]:
         """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head; `residual`: also what the next block reads."""

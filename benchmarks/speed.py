@@ -1,0 +1,283 @@
+"""What a run costs beside the bare trunk, in units of T: one ViT-L/14-336 image forward of `open_clip`.
+
+    python -m benchmarks.speed                  (all rows; about 25 minutes on two CPU cores)
+    python -m benchmarks.speed --rows test step
+
+T is measured in the same run, in turns with what is compared (float32, batch 1, 240 px, random weights); figures are
+medians. Whole scripts run as processes of their own on generated images, with a weights file of random weights.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import CLIP
+import metrics
+import report
+from bank import Cap, MemoryBank
+from cache import Cache
+from decoder import MDecoder
+from errors import exit_code
+from files import writing
+from system import StemFiles, System
+from text import Encoder
+from training import Trainer
+
+MODEL, SIZE = "ViT-L-14-336", 240
+SHOT, VARIANTS = 4, 11
+REPEATS = 9
+IMAGES = 3715  # test images of Brain
+PROMPTS = 1000
+OUT = Path(__file__).with_name("speed.md")
+ROOT = Path(__file__).parents[1]
+LIMITS = {  # row -> (at most, unit)
+    "test image": (1.30, "T"),
+    "test image, --compile": (1.15, "T"),
+    "test image, --precision int8": (0.75, "T"),
+    "training step": (2.1, "T"),
+    "test image seen before": (1.05, "T"),
+    "one adapter": (0.016, "T"),
+    "a prompt of 1,000": (0.04, "T"),
+    "a changed prompt of 1,000": (0.04, "T"),
+    "1,000 prompts, second run": (1.0, "s"),
+    "train_few.py, peak memory": (3.0, "GB"),
+    "test_few.py, peak memory": (2.2, "GB"),
+    "test_few.py --precision int8, peak memory": (1.4, "GB"),
+    "test_few.py, start to first image": (6.0, "s"),
+    "pixel AUROC, AP, F1-max, AUPRO of 3,715 maps": (25.0, "s"),
+    "the same, peak memory": (2.0, "GB"),
+}
+
+
+def trunk() -> Callable[[], object]:
+    """What takes T."""
+    import open_clip
+
+    model = open_clip.create_model(MODEL, pretrained=None, force_image_size=SIZE).eval()
+    image = torch.rand(1, 3, SIZE, SIZE)
+    return lambda: model.encode_image(image)
+
+
+def in_turns(calls: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
+    """Median seconds of each call, all called in turns after one round to warm up."""
+    seconds = {name: [] for name in calls}
+    for turn in range(repeats + 1):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def system(folder: Path, weights: Path, precision: str = "fp32", compiled: bool = False) -> System:
+    """The system at ViT-L's shape, with random weights."""
+    torch.manual_seed(0)
+    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), int8=precision == "int8")
+    decoder = MDecoder(clip, precision=precision, compiled=compiled)
+    return System(decoder, torch.device("cpu"), SIZE, cache=Cache(folder / "stems", 1 << 30), key=precision)
+
+
+def bank(tokens: int, width: int = 768, taps: int = 4) -> MemoryBank:
+    """A bank of random tokens."""
+    levels = (([torch.randn(1, tokens, width) for _ in range(taps)], 0) for _ in range(1))
+    return MemoryBank.build(levels, 1, Cap(), 0)
+
+
+def rows_test(folder: Path, weights: Path) -> dict[str, float]:
+    """A test image from pixels to grid values, and one whose stem is known, in T."""
+    text, image = torch.nn.functional.normalize(torch.randn(768, 2), dim=0), torch.rand(1, 3, SIZE, SIZE)
+    banks = {"seg": bank(SHOT * VARIANTS * 290)}
+    ours, whole = system(folder, weights), system(folder, weights, compiled=True)
+    small = system(folder, weights, "int8")
+    path = folder / "seen.png"
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
+    files = StemFiles(ours.cache, ours.key)
+    files.keep(path, ours.stem(image)[0])
+    with torch.inference_mode():
+        seconds = in_turns(
+            {
+                "T": trunk(),
+                "test image": lambda: ours.read(ours.stem(image), ("seg",), text, banks),
+                "test image, --compile": lambda: whole.read(whole.stem(image), ("seg",), text, banks),
+                "test image, --precision int8": lambda: small.read(small.stem(image), ("seg",), text, banks),
+                "test image seen before": lambda: ours.read(files(path)[None], ("seg",), text, banks),
+            }
+        )
+    return in_units(seconds)
+
+
+def rows_step(folder: Path, weights: Path) -> dict[str, float]:
+    """A training step, and one adapter's forward, in T."""
+    ours = system(folder, weights)
+    trainer, text = Trainer(ours, 1e-3), torch.nn.functional.normalize(torch.randn(768, 2), dim=0)
+    stem, labels, masks = ours.stem(torch.rand(1, 3, SIZE, SIZE)), torch.ones(1), torch.zeros(1, 1, SIZE, SIZE)
+    masks[..., 60:120, 60:120] = 1
+    bare = trunk()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        bare()
+
+    @torch.inference_mode()
+    def adapter() -> None:
+        ours.decoder.seg_adapters[0](stem)
+
+    calls = {"T": forward, "training step": lambda: trainer.step(stem, labels, masks, text), "one adapter": adapter}
+    return in_units(in_turns(calls))
+
+
+def rows_text(folder: Path, weights: Path) -> dict[str, float]:
+    """First encoding of 1,000 prompts, the second run, and one that changed."""
+    rng = np.random.default_rng(0)
+    words = "a scan of the left right upper lower lobe shows no small bright dark lesion with smooth edge near it"
+    sentences = [" ".join(rng.choice(words.split(), rng.integers(15, 21))) for _ in range(PROMPTS)]
+    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",))
+    cache, bare, seconds = Cache(folder / "text", 1 << 30), trunk(), {}
+    with torch.inference_mode():
+        unit = in_turns({"T": bare}, 5)["T"]
+        started = time.perf_counter()
+        Encoder(lambda: clip, cache, "text").features(sentences)
+        seconds["a prompt of 1,000"] = (time.perf_counter() - started) / PROMPTS
+        unit = statistics.mean([unit, in_turns({"T": bare}, 5)["T"]])
+        started = time.perf_counter()
+        Encoder(lambda: clip, cache, "text").features(sentences)
+        again = time.perf_counter() - started
+        changes = []
+        for number in range(REPEATS):
+            encode = Encoder(lambda: clip, cache, "text")
+            encode.features(sentences)
+            started = time.perf_counter()
+            encode.features(
+                [f"number {number} changed and so it is encoded again, with about twenty symbols", *sentences]
+            )
+            changes.append(time.perf_counter() - started)
+        seconds["a changed prompt of 1,000"] = statistics.median(changes)
+    return in_units({"T": unit} | seconds) | {"1,000 prompts, second run": again}
+
+
+def rows_scripts(folder: Path, weights: Path) -> dict[str, float]:
+    """Peak memory of whole scripts, and how soon the first image is scored."""
+    benchmark(folder / "data" / "Brain_AD")
+    usual = ["--clip_path", weights, "--data_path", folder / "data", "--iterate", "-1", "--save_path", folder / "ckpt"]
+    usual += ["--results_path", folder / "results", "--cache_path", folder / "cache", "--device", "cpu"]
+    train = [*usual, "--epoch", 1, "--log_dir", folder / "runs"]
+    found = {"train_few.py, peak memory": process("train_few.py", *train)[1]}
+    seconds, found["test_few.py, peak memory"] = [], 0.0
+    for _ in range(3):
+        taken, memory = process("test_few.py", *usual)
+        seconds.append(taken)
+        found["test_few.py, peak memory"] = max(memory, found["test_few.py, peak memory"])
+    found["test_few.py --precision int8, peak memory"] = max(
+        process("test_few.py", *usual, "--precision", "int8")[1] for _ in range(2)
+    )
+    # The script goes on after the first image: the second one, and figures for `last` and `best` are in this time too.
+    return found | {"test_few.py, start to first image": statistics.median(seconds)}
+
+
+def rows_metrics(folder: Path, weights: Path) -> dict[str, float]:
+    """Figures over maps of the size of Brain's test set."""
+    code = "from benchmarks.speed import metrics_of_brain; print(metrics_of_brain())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, memory = map(float, done.stdout.split())
+    return {"pixel AUROC, AP, F1-max, AUPRO of 3,715 maps": seconds, "the same, peak memory": memory}
+
+
+def metrics_of_brain() -> str:
+    """Seconds and peak GB of the pixel figures over random maps with blobs as masks."""
+    rng = np.random.default_rng(0)
+    maps, masks = np.empty((IMAGES, SIZE, SIZE), np.float32), np.zeros((IMAGES, SIZE, SIZE), bool)
+    for one, mask in zip(maps, masks, strict=True):
+        top, left = rng.integers(0, 190, 2)
+        mask[top : top + 50, left : left + 50] = rng.random() < 0.8
+        one[:] = rng.random((SIZE, SIZE), np.float32) + 0.5 * mask
+    started = time.perf_counter()
+    metrics.pixel_metrics(maps, masks)
+    return f"{time.perf_counter() - started} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)}"
+
+
+def benchmark(root: Path) -> None:
+    """Random images in the medical layout, 8 + 8 for support and 1 + 1 to score."""
+    rng = np.random.default_rng(0)
+    for split, count in (("valid", 8), ("test", 1)):
+        for place in ("good/img", "Ungood/img", "Ungood/anomaly_mask"):
+            folder = root / split / place
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+                if place.endswith("mask"):
+                    pixels = np.zeros((SIZE, SIZE), np.uint8)
+                    pixels[40:90, 50:120] = 255
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def process(script: str, *flags: object) -> tuple[float, float]:
+    """Seconds and peak resident GB of a script."""
+    started = time.perf_counter()
+    with subprocess.Popen([sys.executable, ROOT / script, *map(str, flags)], stdout=subprocess.DEVNULL) as child:
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0, script
+    return time.perf_counter() - started, usage.ru_maxrss / (1 << 20)
+
+
+def in_units(seconds: dict[str, float]) -> dict[str, float]:
+    """Multiples of T, which comes along in seconds."""
+    unit = seconds.pop("T")
+    return {name: value / unit for name, value in seconds.items()} | {"T in seconds": unit}
+
+
+PARTS = {
+    part.__name__.removeprefix("rows_"): part for part in (rows_test, rows_step, rows_text, rows_scripts, rows_metrics)
+}
+
+
+def write(found: dict[str, float]) -> None:
+    """The table as Markdown, and the figures as JSON beside it."""
+    place = report.environment()
+    head = f"`python -m benchmarks.speed`: {place['cpu']}, {torch.get_num_threads()} threads, torch {place['torch']}, "
+    lines = [head + f"commit {place['commit']}; T = {found['T in seconds']:.2f} s", "", "| what | measured | at most |"]
+    lines.append("|---|---|---|")
+    for name, (limit, unit) in LIMITS.items():
+        if name in found:
+            lines.append(f"| {name} | {found[name]:.3g} {unit} | {limit:g} {unit} |")
+    with writing(OUT) as draft:
+        draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with writing(OUT.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps({"environment": place, "found": found}, indent=1), encoding="utf-8")
+
+
+def main() -> None:
+    """Measure the rows that were asked for, and write the table anew with them."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", nargs="+", choices=PARTS, default=list(PARTS))
+    args = parser.parse_args()
+    known = OUT.with_suffix(".json")
+    found = json.loads(known.read_text(encoding="utf-8"))["found"] if known.is_file() else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        weights = Path(scratch, "random.safetensors")
+        torch.manual_seed(0)
+        state = CLIP.load_clip(MODEL).state_dict()
+        save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, weights)
+        del state
+        for name in args.rows:
+            found |= PARTS[name](Path(scratch), weights)
+            write(found)
+            print(json.dumps({key: round(value, 3) for key, value in found.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
