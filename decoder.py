@@ -111,6 +111,10 @@ class MDecoder(nn.Module):
             given = given if y is None else given + GIVE * y
         return tokens, given
 
+    def trained(self) -> list[nn.Parameter]:
+        """The adapters' parameters, those of "seg" first."""
+        return [*self.seg_adapters.parameters(), *self.det_adapters.parameters()]
+
     def adapter_state(self) -> dict[str, dict[str, Tensor]]:
         """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""
         return {

@@ -16,6 +16,7 @@ import options
 import report
 from checkpoint import Checkpoint, Stage
 from dataset import ObjectInfo, Sample
+from distributed import main_process
 from errors import InputError, naming
 from evaluation import Views, evaluate, selection
 from gallery import save_maps
@@ -75,7 +76,7 @@ class Run(ABC):
         """The figures of the stage that was put in last, or that `seen` are the test views of; with its pictures."""
         seen = self.see_test() if seen is None else seen
         figures = evaluate(seen, *self.truth, self.system.size, stage.calibration)
-        if selected == "last" and self.args.save_images:
+        if selected == "last" and self.args.save_images and main_process():
             save_maps(self.args.save_images / self.name, self.test, seen, stage.calibration, self.system.size)
         return report.Outcome(self.info.name, stage.epoch, selected, figures)
 
@@ -97,6 +98,8 @@ class Run(ABC):
 
     def write(self, record: dict, outcomes: Sequence[report.Outcome]) -> None:
         """Write results.json and results.csv."""
+        if not main_process():
+            return
         folder = self.args.results_path / record["script"].removesuffix(".py") / self.name
         report.write_results(folder, record | {"outcomes": outcomes})
         print(f"results: {folder}")
@@ -140,7 +143,7 @@ def test_stages(
 
 def sum_up(args: argparse.Namespace, script: str, name: str, outcomes: Sequence[report.Outcome], shot: object) -> None:
     """Print the table; of several objects write their means too, in a folder called `name`."""
-    if len({outcome.obj for outcome in outcomes}) > 1:
+    if len({outcome.obj for outcome in outcomes}) > 1 and main_process():
         folder = args.results_path / script / name
         record = {"script": f"{script}.py", "options": options.plain(args), "outcomes": outcomes}
         report.write_results(folder, record | {"environment": report.environment(), "each": "in the folders beside"})

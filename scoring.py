@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import distributed
 from bank import MemoryBank
 
 LOGIT_SCALE = 100.0
@@ -51,6 +52,10 @@ class Readings:
         """The readings of several batches as one."""
         zero, few = ([getattr(part, name) for part in parts] for name in ("zero", "few"))
         return Readings(*(None if values[0] is None else torch.cat(values) for values in (zero, few)))
+
+    def together(self, count: int) -> "Readings":
+        """All processes' readings of `count` images, of which this one has its share."""
+        return Readings(*(distributed.together(values, count) for values in (self.zero, self.few)))
 
     def __len__(self) -> int:
         return len(self.few if self.zero is None else self.zero)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 import CLIP
 import dataset
+import distributed
 import prompt
 from bank import MemoryBank
 from cache import Cache, key_of
@@ -63,7 +64,7 @@ class System:
             if item.known is None and keep:
                 self.known_stems.keep(item.path, stem)
             stems.append(stem)
-        return torch.stack(stems)
+        return torch.stack(stems) if stems else torch.empty(0)
 
     def adapters_digest(self) -> str:
         """A hash of the adapters as they are now."""
@@ -134,7 +135,8 @@ def objects(args: argparse.Namespace, *, all_medical: bool = False) -> list[str]
     if not made:
         raise InputError(f"--obj {args.obj} is not in the demo, which has: {', '.join(demo.OBJECTS)}")
     others = [name for name, made_of in demo.OBJECTS.items() if made_of.layout == "medical"] if all_medical else []
-    demo.ensure(args.data_path, names=dict.fromkeys([*made, *others]))
+    with distributed.main_first():
+        demo.ensure(args.data_path, names=dict.fromkeys([*made, *others]))
     return made
 
 
@@ -184,7 +186,8 @@ def encoder(args: argparse.Namespace) -> Encoder:
 
 def weights_file(args: argparse.Namespace) -> Path:
     """The file of CLIP's weights."""
-    return weights.find(args.model_name, args.pretrain, args.clip_path, args.offline)
+    with distributed.main_first():
+        return weights.find(args.model_name, args.pretrain, args.clip_path, args.offline)
 
 
 def load(args: argparse.Namespace, path: Path, tower: str, int8: bool = False) -> CLIP.CLIP:
@@ -240,11 +243,16 @@ def survey(
     keep: the stems go to the cache, and come from there when these images are seen again.
     """
     known = system.known_stems if keep else None
-    images = ImageSet([replace(sample, mask=None) for sample in samples], system.size, known)
+    mine = distributed.share(samples) if len(samples) >= distributed.world() else samples
+    images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, known)
+    hidden = len(samples) < BAR_FROM or not distributed.main_process()
     batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
-    bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=len(samples) < BAR_FROM)
+    bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
     parts = [system.read(system.stems(items, keep), heads, text, banks) for items in bar]
-    return {head: Readings.join([part[head] for part in parts]) for head in heads}
+    found = {head: Readings.join([part[head] for part in parts]) for head in heads}
+    if len(mine) == len(samples):
+        return found
+    return {head: readings.together(len(samples)) for head, readings in found.items()}
 
 
 def truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray, np.ndarray | None]:

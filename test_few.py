@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import distributed
 import options
 import report
 from checkpoint import Checkpoint
@@ -34,6 +35,7 @@ def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpo
 def main() -> None:
     """Test every object that --obj names."""
     args = options.test_few()
+    distributed.join()
     outcomes = []
     for obj, path, content, recalled in trained(args, lambda obj: run_name(obj, args.shot)):
         outcomes += test_object(recalled, obj, path, content)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import dataset
+import distributed
 import options
 import report
 from checkpoint import Checkpoint
@@ -37,6 +38,7 @@ def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpo
 def main() -> None:
     """Test every object that --obj names."""
     args = options.test_zero()
+    distributed.join()
     outcomes = []
     for obj, path, content, recalled in trained(args, run_name):
         outcomes += test_object(recalled, obj, path, content)

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import ConcatDataset
 from tqdm import tqdm
 
+import distributed
 import options
 import report
 from dataset import Batches, ImageSet
@@ -33,14 +34,17 @@ def train_epoch(
     known = trainer.system.known_stems
     images = ConcatDataset([ImageSet(source.samples, args.img_size, known) for source in sources])
     first = [0, *images.cumulative_sizes]
-    rows = [(part + first[number]).tolist() for number, part in plan]
-    loader = Batches(images, batch_sampler=rows, num_workers=args.num_workers)
-    losses = []
-    for (number, _), items in zip(plan, tqdm(loader, desc="epoch", unit="step", leave=False), strict=True):
-        source, stems = sources[number], trainer.system.stems(items, keep=True)
+    rows = [distributed.share((part + first[number]).tolist()) for number, part in plan]
+    loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=args.num_workers))
+    losses, hidden = [], not distributed.main_process()
+    for (number, whole), part in zip(
+        tqdm(plan, desc="epoch", unit="step", leave=False, disable=hidden), rows, strict=True
+    ):
+        source, items = sources[number], next(loader) if part else []
+        stems = trainer.system.stems(items, keep=True)
         labels = torch.tensor([float(item.label) for item in items])
-        masks = torch.stack([item.mask for item in items]) if source.info.masks else None
-        losses.append(trainer.step(stems, labels, masks, source.text))
+        masks = torch.stack([item.mask for item in items]) if items and source.info.masks else None
+        losses.append(trainer.step(stems, labels, masks, source.text, len(items) / len(whole)))
     return losses
 
 
@@ -61,6 +65,7 @@ def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
 def main() -> None:
     """Train for every object that --obj names."""
     args = options.train_zero()
+    distributed.join()
     outcomes = [outcome for obj in objects(args, all_medical=True) for outcome in train_object(args, obj)]
     sum_up(args, SCRIPT, run_name(args.obj), outcomes, "zero")
 

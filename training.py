@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+import distributed
 import report
 from checkpoint import Checkpoint, Stage, write
 from dataset import FewShotSet, Sample, load_image, load_mask
@@ -71,24 +72,30 @@ class Trainer:
             for adapters in (system.decoder.seg_adapters, system.decoder.det_adapters)
         ]
 
-    def step(self, stems: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor) -> float:
+    def step(self, stems: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float = 1.0) -> float:
         """One step on stems (B, L, C), labels (B,), masks (B, 1, S, S) or None; gives the loss before it.
 
+        share: of the batch, that these images are; other processes have the rest (and may have all of it).
         Raises InputError when the loss is no longer a number.
         """
-        device = self.system.device
-        heads = ("det",) if masks is None else ("seg", "det")
-        decoded = self.system.decoder.decode(stems.to(device), heads, pooled=False)
-        loss = adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
-        value = loss.item()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        value = self._backward(stems, labels, masks, text, share) if len(stems) else 0.0
+        value = distributed.add_up(self.system.decoder.trained(), value)
         if not math.isfinite(value):
             raise InputError(f"the loss became {value}; train with a lower --learning_rate (nothing was saved)")
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        for optimizer in self.optimizers:
             optimizer.step()
         return value
+
+    def _backward(self, stems: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> float:
+        """The loss, after its gradients were taken."""
+        device = self.system.device
+        heads = ("det",) if masks is None else ("seg", "det")
+        decoded = self.system.decoder.decode(stems.to(device), heads, pooled=False)
+        loss = share * adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
+        loss.backward()
+        return loss.item()
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -129,16 +136,17 @@ class Log:
     """TensorBoard scalars of one run."""
 
     def __init__(self, folder: Path) -> None:
-        self.writer = SummaryWriter(str(folder))
+        self.writer = SummaryWriter(str(folder)) if distributed.main_process() else None
 
     def add(self, epoch: int, **values: float) -> None:
         """One epoch's scalars."""
-        for name, value in values.items():
+        for name, value in values.items() if self.writer else ():
             self.writer.add_scalar(name, value, epoch)
 
     def close(self) -> None:
         """Write what is left."""
-        self.writer.close()
+        if self.writer:
+            self.writer.close()
 
 
 def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Course:
@@ -148,7 +156,9 @@ def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Cou
     """
     args, decoder = run.args, run.system.decoder
     course, log = Course.untrained(run), Log(args.log_dir / folder / run.name)
-    for epoch in tqdm(range(1, args.epoch + 1), desc="training", unit="epoch", disable=not args.epoch):
+    for epoch in tqdm(
+        range(1, args.epoch + 1), desc="training", unit="epoch", disable=not (args.epoch and distributed.main_process())
+    ):
         losses = epoch_losses()
         log.add(epoch, loss=sum(losses) / len(losses))
         course.last = Stage(epoch, decoder.adapter_state(), None)
@@ -166,7 +176,7 @@ def finish(run: Run, script: str, course: Course, started: float) -> list[report
     best = None if course.best is None else run.put(course.best)
     last = run.put(course.last)
     record = run.record(script, started)
-    if run.args.save_model:
+    if run.args.save_model and distributed.main_process():
         path = run.args.save_path / f"{run.name}.pth"
         write(path, Checkpoint(last, best, record))
         print(f"checkpoint: {path}")

@@ -1,0 +1,82 @@
+"""Several processes on one job, as torchrun starts them: each takes its share, and what they find is put together."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+T = TypeVar("T")
+
+
+def join() -> None:
+    """Join the other processes of this job if torchrun started us. Only the main process goes on printing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        return
+    on_cuda = torch.cuda.is_available()
+    if on_cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if on_cuda else "gloo")
+    if not main_process():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  (open until the process ends)
+
+
+def rank() -> int:
+    """Which of the processes this is; 0 alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are; 1 alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def main_process() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The main process goes through the block first: it fetches or makes what the others then find."""
+    if not main_process():
+        dist.barrier()
+    yield
+    if main_process() and world() > 1:
+        dist.barrier()
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This process's items: every `world`-th."""
+    return items[rank() :: world()]
+
+
+def together(rows: Tensor | None, count: int) -> Tensor | None:
+    """The `count` rows of all processes in their order, of which `share` gave this one its own."""
+    if world() == 1 or rows is None:
+        return rows
+    parts: list[Tensor | None] = [None] * world()
+    dist.all_gather_object(parts, rows)
+    whole = rows.new_empty(count, *rows.shape[1:])
+    for number, part in enumerate(parts):
+        whole[number :: world()] = part
+    return whole
+
+
+def add_up(parameters: Iterable[Parameter], loss: float) -> float:
+    """Sum gradients in place, and the loss, over all processes. A parameter without gradient counts as zero."""
+    if world() == 1:
+        return loss
+    parameters = list(parameters)
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+    flat = torch.cat([gradients[0].new_tensor([loss]), *(gradient.flatten() for gradient in gradients)])
+    dist.all_reduce(flat)
+    summed = flat[1:].split([one.numel() for one in parameters])
+    for one, gradient in zip(parameters, summed, strict=True):
+        one.grad = gradient.view_as(one)
+    return flat[0].item()
