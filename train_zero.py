@@ -36,10 +36,9 @@ def train_epoch(
     first = [0, *images.cumulative_sizes]
     rows = [distributed.share((part + first[number]).tolist()) for number, part in plan]
     loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=args.num_workers))
-    losses, hidden = [], not distributed.main_process()
-    for (number, whole), part in zip(
-        tqdm(plan, desc="epoch", unit="step", leave=False, disable=hidden), rows, strict=True
-    ):
+    bar = tqdm(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
+    losses = []
+    for (number, whole), part in zip(bar, rows, strict=True):
         source, items = sources[number], next(loader) if part else []
         stems = trainer.system.stems(items, keep=True)
         labels = torch.tensor([float(item.label) for item in items])

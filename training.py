@@ -156,9 +156,8 @@ def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Cou
     """
     args, decoder = run.args, run.system.decoder
     course, log = Course.untrained(run), Log(args.log_dir / folder / run.name)
-    for epoch in tqdm(
-        range(1, args.epoch + 1), desc="training", unit="epoch", disable=not (args.epoch and distributed.main_process())
-    ):
+    hidden = not (args.epoch and distributed.main_process())
+    for epoch in tqdm(range(1, args.epoch + 1), desc="training", unit="epoch", disable=hidden):
         losses = epoch_losses()
         log.add(epoch, loss=sum(losses) / len(losses))
         course.last = Stage(epoch, decoder.adapter_state(), None)
