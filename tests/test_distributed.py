@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from lab import ROOT, Lab
 
 
@@ -40,9 +41,11 @@ def test_zero_shot_training_and_testing(lab):
     start(lab, 1, "train_zero", "--batch_size", 3)
     trained[1] = lab.checkpoint("Brain")
     for head, weights in trained[1].last.adapters.items():
-        for name, weight in weights.items():
-            # Training moves weights by about 6e-3 of their norm. Adam makes a whole step of what is rounding alone.
-            assert (weight - trained[2].last.adapters[head][name]).norm() < 5e-4 * weight.norm(), name
+        one, other = (
+            torch.cat([found.last.adapters[head][name].flatten() for name in weights]) for found in trained.values()
+        )
+        # Training moves them by about 6e-3 of their norm; Adam makes a whole step of what is rounding alone.
+        assert (one - other).norm() < 2e-4 * one.norm()
 
 
 @pytest.mark.slow
