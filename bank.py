@@ -27,8 +27,8 @@ class Cap:
         """None, "20000", "coreset" or "coreset:20000"; InputError for anything else."""
         if text is None:
             return Cap()
-        way, _, number = text.rpartition(":") if text != "coreset" else ("coreset", "", "")
-        if way not in ("", "coreset") or (number and not (number.isdecimal() and int(number))):
+        way, colon, number = text.partition(":") if text.startswith("coreset") else ("", "", text)
+        if way not in ("", "coreset") or not ((number.isdecimal() and int(number)) or (way and not colon)):
             raise InputError(f"--bank_cap {text} is neither a number of tokens nor coreset nor coreset:NUMBER")
         return Cap(int(number) if number else None, way == "coreset")
 

@@ -11,6 +11,7 @@ from errors import InputError
 from scoring import (
     Calibration,
     Readings,
+    Scale,
     map_scale,
     max_scores,
     mean_scale,
@@ -76,16 +77,21 @@ def evaluate(
             threshold = calibration.image[branch]
             figures[branch] |= _finite(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
     if masks is not None:
-        for branch, maps in full_maps(seen.maps, size).items():
-            found = _finite(metrics.pixel_metrics, maps, masks)
+        scale = map_scale(seen.maps, size)
+        for branch in figures:  # one at a time: a branch's maps may fill much of the memory
+            found = _finite(metrics.pixel_metrics, full_maps(seen.maps, scale, size, branch), masks)
             figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
     return figures
 
 
-def full_maps(readings: Readings, size: int) -> dict[str, np.ndarray]:
-    """By branch, all maps (N, S, S) float32, scaled over these images."""
-    parts = list(scaled_maps(readings, map_scale(readings, size), size))
-    return {branch: np.concatenate([part[branch].numpy() for part in parts]) for branch in parts[0]}
+def full_maps(readings: Readings, scale: Scale, size: int, branch: str) -> np.ndarray:
+    """All maps (N, S, S) of a branch, float32, scaled by `scale`."""
+    maps = np.empty((len(readings), size, size), np.float32)
+    done = 0
+    for part in scaled_maps(readings, scale, size, branch):
+        maps[done : done + len(part)] = part
+        done += len(part)
+    return maps
 
 
 def selection(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int) -> dict[str, float]:
@@ -93,7 +99,7 @@ def selection(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: i
     branch = main_branch(seen.maps)
     value = {"image_auroc": _finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)["auroc"]}
     if masks is not None:
-        maps = full_maps(seen.maps, size)[branch]
+        maps = full_maps(seen.maps, map_scale(seen.maps, size), size, branch)
         value["pixel_auroc"] = _finite(metrics.pixel_metrics, maps, masks)["auroc"]
     return value
 
@@ -113,8 +119,7 @@ def calibrate(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: i
     image, pixel = {}, {}
     for branch, scores in seen.image_scores(size, own).items():
         image[branch] = _threshold(scores.numpy(), labels)
-    for branch, values in full_maps(seen.maps, size).items():
-        pixel[branch] = _pixel_threshold(values, labels, masks)
+        pixel[branch] = _pixel_threshold(full_maps(seen.maps, maps, size, branch), labels, masks)
     return Calibration(maps, means, image, pixel)
 
 

@@ -24,7 +24,7 @@ def save_maps(folder: Path, samples: Sequence[Sample], seen: Views, calibration:
     else:
         limits, scale = calibration.maps, ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
     names = panel_names([sample.image for sample in samples])
-    maps = (one for part in scaled_maps(seen.maps, limits, size) for one in part[branch])
+    maps = (one for part in scaled_maps(seen.maps, limits, size, branch) for one in part)
     rows = zip(samples, names, maps, scores, strict=True)
     for sample, name, anomaly_map, score in tqdm(rows, desc="pictures", total=len(samples), leave=False):
         save_panel(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import CLIP
+from bank import Cap
 from errors import InputError
 from madff import ADAPTERS, AXES, BRANCHES
 
@@ -43,6 +44,12 @@ def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
 
     read.__name__ = kind.__name__  # argparse: "invalid int value: 'x'"
     return read
+
+
+def cap(text: str) -> str:
+    """An argparse type: what `bank.Cap` can parse, as it was given."""
+    Cap.parse(text)
+    return text
 
 
 positive, natural = number(int, 1), number(int, 0)
@@ -150,6 +157,7 @@ def _few(parser: Parser) -> None:
     )
     few.add_argument(
         "--bank_cap",
+        type=cap,
         metavar="N|coreset[:N]",
         help="tokens a tap that a large memory bank keeps: drawn evenly, or a greedy coreset (a tenth of all, or N)",
     )

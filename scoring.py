@@ -143,13 +143,11 @@ def mean_scale(readings: Readings, size: int) -> Scale:
     return Scale(limits("zero"), limits("few"))
 
 
-def scaled_maps(readings: Readings, scale: Scale, size: int) -> Iterator[dict[str, Tensor]]:
-    """By chunk, the scaled maps (n, size, size) of every branch that is on, and the fused ones."""
+def scaled_maps(readings: Readings, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:
+    """By chunk, the scaled maps (n, size, size) of a branch that is on, "fused" included."""
     for part in chunks(readings):
-        zero, few = (
-            None if getattr(part, branch) is None else branch_maps(part, branch, size) for branch in ("zero", "few")
-        )
-        yield scale.fuse(zero, few)
+        zero, few = (branch_maps(part, name, size) if branch in (name, "fused") else None for name in ("zero", "few"))
+        yield scale.fuse(zero, few)[branch]
 
 
 def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
@@ -163,9 +161,10 @@ def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor
 
 def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
-    parts = [
-        {name: maps.amax(dim=(1, 2)) for name, maps in part.items()} for part in scaled_maps(readings, scale, size)
-    ]
+    parts = []
+    for part in chunks(readings):
+        zero, few = (None if getattr(part, name) is None else branch_maps(part, name, size) for name in ("zero", "few"))
+        parts.append({name: maps.amax(dim=(1, 2)) for name, maps in scale.fuse(zero, few).items()})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

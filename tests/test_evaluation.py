@@ -18,7 +18,7 @@ from evaluation import (
     selection,
     views,
 )
-from scoring import Calibration, Readings, Scale
+from scoring import Calibration, Readings, Scale, map_scale
 
 SIZE = 2  # grids of 2 x 2 are their own maps
 NONE = np.zeros((4, SIZE, SIZE), bool)
@@ -221,6 +221,7 @@ def parts_of(seen: Views) -> tuple[Readings, Readings | None]:
 
 
 def test_maps_are_scaled_over_all_images():
-    maps = full_maps(few([2, 3, 4, 5], [3, 6, 3, 3]), SIZE)["few"]
+    readings = few([2, 3, 4, 5], [3, 6, 3, 3])
+    maps = full_maps(readings, map_scale(readings, SIZE), SIZE, "few")
     assert maps.dtype == np.float32
     assert maps[0].tolist() == [[0, 0.25], [0.5, 0.75]] and maps[1].tolist() == [[0.25, 1], [0.25, 0.25]]

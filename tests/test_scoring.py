@@ -120,7 +120,7 @@ def test_mini_benchmark_before_training(clip, golden_decoder, benchmark, kind):
     for branch in ("few", "zero"):
         first = branch_maps(found.seg[:1], branch, SIZE)[0]
         assert relative(first, maps[f"{kind}.steps0.{branch}_map_test0"]) < UNTRAINED
-    fused = full_maps(found.seg, SIZE)["fused"]
+    fused = full_maps(found.seg, map_scale(found.seg, SIZE), SIZE, "fused")
     assert relative(fused[:, ::8, ::8], maps[f"{kind}.steps0.fused"]) < UNTRAINED
     by_map, by_mean = views({"seg": found.seg}, masks=True), views({"det": found.det}, masks=False)
     assert relative(by_map.image_scores(SIZE)["fused"], expected["fused_map_max"]) < UNTRAINED
@@ -145,7 +145,8 @@ def test_mini_benchmark_after_44_steps(clip, golden_decoder, benchmark, kind):
     assert losses[:10] == pytest.approx(expected["losses"][:10], rel=LOSSES_FIRST)
     assert losses == pytest.approx(expected["losses"], rel=LOSSES_ALL)
     if kind == "mvfa":  # MADFF's saturated gates make of 1e-7 in a weight so much that its maps can't be compared
-        fused = full_maps(see(benchmark, system).seg, SIZE)["fused"][:, ::8, ::8]
+        seg = see(benchmark, system).seg
+        fused = full_maps(seg, map_scale(seg, SIZE), SIZE, "fused")[:, ::8, ::8]
         goal, start = maps[f"{kind}.steps44.fused"], maps[f"{kind}.steps0.fused"]
         assert np.abs(fused - goal).mean() < 0.2 * np.abs(start - goal).mean()
 
@@ -223,12 +224,13 @@ def test_bank_chunks_change_nothing(monkeypatch, chunk):
 def test_map_chunks_change_nothing(monkeypatch, chunk):
     seen = readings(5)
     scale, means = map_scale(seen, 9), mean_scale(seen, 9)
-    maps, by_max, by_mean = full_maps(seen, 9), max_scores(seen, scale, 9), mean_scores(seen, means, 9)
+    maps = {name: full_maps(seen, scale, 9, name) for name in scoring.BRANCHES}
+    by_max, by_mean = max_scores(seen, scale, 9), mean_scores(seen, means, 9)
     monkeypatch.setattr(scoring, "MAP_CHUNK", chunk)
-    assert next(scaled_maps(seen, scale, 9))["few"].shape == (chunk, 9, 9)
+    assert next(scaled_maps(seen, scale, 9, "few")).shape == (chunk, 9, 9)
     assert map_scale(seen, 9).zero == pytest.approx(scale.zero) and mean_scale(seen, 9).few == pytest.approx(means.few)
     for name in scoring.BRANCHES:
-        assert relative(full_maps(seen, 9)[name], maps[name]) < 1e-6
+        assert relative(full_maps(seen, scale, 9, name), maps[name]) < 1e-6
         assert relative(max_scores(seen, scale, 9)[name], by_max[name]) < 1e-6
         assert relative(mean_scores(seen, means, 9)[name], by_mean[name]) < 1e-6
 
@@ -251,7 +253,7 @@ def test_a_branch_without_text_or_bank_is_off():
     for seen, branch in ((read(tokens, None, bank), "few"), (read(tokens, text, None), "zero")):
         assert len(seen) == 2 and len(Readings.join([seen, seen[:1]])) == 3
         scale = map_scale(seen, 4)
-        assert max_scores(seen, scale, 4).keys() == full_maps(seen, 4).keys() == {branch}
+        assert max_scores(seen, scale, 4).keys() == {branch} and full_maps(seen, scale, 4, branch).shape == (2, 4, 4)
         assert mean_scores(seen, mean_scale(seen, 4), 4).keys() == {branch}
 
 
@@ -299,7 +301,7 @@ def test_scales_span_all_images():
     seen = Readings(None, few)
     assert map_scale(seen, 2).few == pytest.approx((0.1, 0.9)) and map_scale(seen, 2).zero is None
     assert mean_scale(seen, 2).few == pytest.approx((0.25, 0.6))
-    maps = full_maps(seen, 2)["few"]
+    maps = full_maps(seen, map_scale(seen, 2), 2, "few")
     assert maps.min() == 0 and maps.max() == 1
     assert max_scores(seen, map_scale(seen, 2), 2)["few"].tolist() == pytest.approx([0.75, 0.375, 1])
     assert mean_scores(seen, mean_scale(seen, 2), 2)["few"].tolist() == pytest.approx([0.325 / 0.35, 0, 1])

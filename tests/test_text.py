@@ -8,6 +8,7 @@ from goldens import FORWARD, arrays, relative
 import CLIP
 import prompt
 import text
+from cache import Cache
 
 SENTENCES = [
     "a photo of a brain.",
@@ -65,3 +66,32 @@ def test_overlong_sentences_are_cut_and_said_once(clip):
 
 def test_no_gradient_is_kept(clip):
     assert not text.text_features(clip, ["x"], ["liver"]).requires_grad
+
+
+def test_a_feature_does_not_depend_on_its_company(clip):
+    """To the bit, or what the cache has of an edited list of prompts would differ from a fresh encoding."""
+    sentences = ["x", "a b", "liver", "bright lesion", "a scan", "no fracture of the left hip", "dark", "one two"]
+    whole = text.encode(clip, sentences)
+    assert text.encode(clip, sentences[::-1]).flip(0).equal(whole)
+    assert torch.cat([text.encode(clip, [sentence]) for sentence in sentences]).equal(whole)
+
+
+def test_a_sentence_is_encoded_once(clip, tmp_path, monkeypatch):
+    encoded = []
+    encode = text.encode
+    monkeypatch.setattr(text, "encode", lambda clip, new: encoded.append(new) or encode(clip, new))
+    loads = []
+
+    def encoder() -> text.Encoder:
+        return text.Encoder(lambda: loads.append(1) or clip, Cache(tmp_path, 1e6), "key")
+
+    with encoder() as first:
+        features = first.features(["x", "liver", "x"])
+        assert first.features(["liver"]).equal(features[1:2]) and features[0].equal(features[2])
+    assert encoded == [["x", "liver"]] and loads == [1] and first.clip is None
+    with encoder() as second:
+        assert second.features(["liver", "x"]).equal(features[[1, 0]])
+        assert loads == [1]
+        second.features(["new", "liver"])
+    assert encoded[1:] == [["new"]] and loads == [1, 1]
+    assert features.equal(encode(clip, ["x", "liver", "x"]))

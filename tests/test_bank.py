@@ -1,0 +1,83 @@
+"""The memory bank built image by image, capped, and searched without an image's own tokens."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bank import PROJECTED, Cap, MemoryBank, k_centres
+from errors import InputError
+
+IMAGES, LENGTH, TAPS, WIDTH = 6, 5, 2, 8
+
+
+def tokens() -> list[Tensor]:
+    """(N, L, h) a tap."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(IMAGES, LENGTH, WIDTH, generator=generator) for _ in range(TAPS)]
+
+
+WHOLE = Cap()
+
+
+def built(cap: Cap = WHOLE, seed: int = 0) -> MemoryBank:
+    """Image 0 and 1 are of owner 0, 2 and 3 of owner 1, ..."""
+    images = (([level[[number]] for level in tokens()], number // 2) for number in range(IMAGES))
+    return MemoryBank.build(images, IMAGES, cap, seed)
+
+
+def test_image_by_image_is_all_at_once():
+    for level, whole in zip(built().levels, MemoryBank(tokens()).levels, strict=True):
+        assert level.equal(whole)
+    assert built().owners[0].tolist() == [owner for owner in range(3) for _ in range(2 * LENGTH)]
+
+
+def test_an_owner_left_out_is_not_found():
+    bank, queries = built(), tokens()[0][2:3]
+    assert torch.allclose(bank.distance(0, queries), torch.zeros(1, LENGTH - 1), atol=1e-6)
+    others = MemoryBank([level[[0, 1, 4, 5]] for level in tokens()])
+    assert torch.allclose(bank.distance(0, queries, without=1), others.distance(0, queries), atol=1e-6)
+
+
+@pytest.mark.parametrize("cap", [Cap(7), Cap(7, coreset=True), Cap(None, coreset=True), Cap(1000)])
+def test_a_cap_keeps_some_of_the_tokens_by_the_seed(cap):
+    total = IMAGES * LENGTH
+    expected = min(total, cap.tokens or total // 10)
+    bank, whole = built(cap), MemoryBank(tokens())
+    for tap in range(TAPS):
+        assert bank.levels[tap].shape == (expected, WIDTH) and bank.owners[tap].shape == (expected,)
+        rows = [(whole.levels[tap] == token).all(dim=1).nonzero().item() for token in bank.levels[tap]]
+        assert rows == sorted(set(rows))  # real tokens, none twice
+        assert [row // (2 * LENGTH) for row in rows] == bank.owners[tap].tolist()
+    assert all(one.equal(other) for one, other in zip(bank.levels, built(cap).levels, strict=True))
+    if expected < total:
+        assert not built(cap, seed=1).levels[0].equal(bank.levels[0])
+
+
+def test_centres_are_the_farthest_from_those_before():
+    points = torch.tensor([[0.0], [0.1], [10.0], [10.1], [5.0], [5.1]])
+    chosen = points[k_centres(points, 3, torch.Generator().manual_seed(0))][:, 0]
+    assert sorted(chosen.round().tolist()) == [0.0, 5.0, 10.0]
+
+
+def test_a_coreset_covers_better_than_chance():
+    generator = torch.Generator().manual_seed(0)
+    dense, rare = torch.randn(1, 200) + 0.01 * torch.randn(500, 200, generator=generator), torch.randn(20, 200)
+    points = F.normalize(torch.cat([dense, rare]), dim=1)
+    assert points.shape[1] > PROJECTED
+    chosen = k_centres(points, 25, generator)
+    assert set(range(500, 520)) <= set(chosen.tolist())
+
+
+def test_there_and_back_through_tensors():
+    bank = built(Cap(9))
+    other = MemoryBank.of(bank.tensors(), torch.device("cpu"))
+    assert all(one.equal(two) for one, two in zip(bank.levels + bank.owners, other.levels + other.owners, strict=True))
+
+
+def test_caps_in_words():
+    assert Cap.parse(None) == Cap() and Cap.parse("20000") == Cap(20000)
+    assert Cap.parse("coreset") == Cap(None, True) and Cap.parse("coreset:500") == Cap(500, True)
+    for text in ("x", "coreset:", "0", "-3", "random:5", "1.5", "coreset:x", ""):
+        with pytest.raises(InputError, match="--bank_cap"):
+            Cap.parse(text)
