@@ -1,6 +1,7 @@
 """M-Decoder: the frozen trunk with two adapters at every tap; an image goes in, tokens of every level come out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -98,7 +99,7 @@ class MDecoder(nn.Module):
             if (first, last) not in self._compiled:  # weights may be laid out anew, since they are frozen
                 self._compiled[first, last] = torch.compile(run, options={"freezing": True})
             run = self._compiled[first, last]
-        with torch.autocast(x.device.type, half, enabled=half is not None):
+        with nullcontext() if half is None else torch.autocast(x.device.type, half):
             return run(x).float()
 
     def adapt(self, tap: int, x: Tensor, heads: Sequence[str], residual: bool) -> tuple[dict[str, Tensor], Tensor]:

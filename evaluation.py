@@ -1,7 +1,8 @@
 """Readings of a test set to figures, and readings of the support to the thresholds that figures are given at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -19,7 +20,14 @@ from scoring import (
     scaled_maps,
 )
 
+IN_MEMORY = 1 << 29  # pixels whose maps are kept for exact figures
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
+
+
+class Masks(Protocol):
+    """What is abnormal, bool (N, S, S): an array, or something that reads the rows that are asked for."""
+
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,7 @@ def heads(masks: bool, transfer: bool = False) -> tuple[str, ...]:
 
 
 def evaluate(
-    seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int, calibration: Calibration | None
+    seen: Views, labels: np.ndarray, masks: Masks | None, size: int, calibration: Calibration | None
 ) -> dict[str, dict[str, float]]:
     """Figures by branch over a test set: labels (N,) in {0, 1}, masks bool (N, S, S) or None.
 
@@ -79,9 +87,23 @@ def evaluate(
     if masks is not None:
         scale = map_scale(seen.maps, size)
         for branch in figures:  # one at a time: a branch's maps may fill much of the memory
-            found = _finite(metrics.pixel_metrics, full_maps(seen.maps, scale, size, branch), masks)
+            found = pixel_figures(seen.maps, scale, size, branch, masks)
             figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
     return figures
+
+
+def pixel_figures(readings: Readings, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
+    """`metrics.pixel_metrics` of a branch; of more pixels than IN_MEMORY in one pass, to about 1e-7."""
+    if len(readings) * size**2 <= IN_MEMORY:
+        return _finite(metrics.pixel_metrics, full_maps(readings, scale, size, branch), masks[:])
+
+    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        first = 0
+        for part in scaled_maps(readings, scale, size, branch):
+            yield part.numpy(), masks[first : first + len(part)]
+            first += len(part)
+
+    return _finite(metrics.binned_pixel_metrics, pieces())
 
 
 def full_maps(readings: Readings, scale: Scale, size: int, branch: str) -> np.ndarray:
@@ -94,13 +116,12 @@ def full_maps(readings: Readings, scale: Scale, size: int, branch: str) -> np.nd
     return maps
 
 
-def selection(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int) -> dict[str, float]:
+def selection(seen: Views, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
     """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
     branch = main_branch(seen.maps)
     value = {"image_auroc": _finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)["auroc"]}
     if masks is not None:
-        maps = full_maps(seen.maps, map_scale(seen.maps, size), size, branch)
-        value["pixel_auroc"] = _finite(metrics.pixel_metrics, maps, masks)["auroc"]
+        value["pixel_auroc"] = pixel_figures(seen.maps, map_scale(seen.maps, size), size, branch, masks)["auroc"]
     return value
 
 
@@ -111,7 +132,7 @@ def main_branch(readings: Readings) -> str:
     return "few" if readings.zero is None else "zero"
 
 
-def calibrate(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int) -> Calibration:
+def calibrate(seen: Views, labels: np.ndarray, masks: Masks | None, size: int) -> Calibration:
     """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None."""
     maps = map_scale(seen.maps, size)
     means = maps if seen.scores is None else mean_scale(seen.scores, size)
@@ -140,7 +161,7 @@ def _pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | N
     return float(np.quantile(normal, NORMAL_QUANTILE)) if normal.size else float("nan")
 
 
-def _finite(metric: Callable[..., dict[str, float]], *arrays: np.ndarray | float) -> dict[str, float]:
+def _finite(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
     """A metric of arrays, or InputError when a score is not a number."""
     try:
         return metric(*arrays)

@@ -18,7 +18,7 @@ from checkpoint import Checkpoint, Stage
 from dataset import ObjectInfo, Sample
 from distributed import main_process
 from errors import InputError, naming
-from evaluation import Views, evaluate, selection
+from evaluation import Masks, Views, evaluate, selection
 from gallery import save_maps
 from scoring import Calibration
 from system import System, objects, truth
@@ -58,7 +58,7 @@ class Run(ABC):
         return bool(self.info.masks)
 
     @cached_property
-    def truth(self) -> tuple[np.ndarray, np.ndarray | None]:
+    def truth(self) -> tuple[np.ndarray, Masks | None]:
         """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
         return truth(self.test, self.system.size, self.masks)
 

@@ -21,6 +21,7 @@ from CLIP import weights
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample, demo, load_mask
 from decoder import Decoded, MDecoder, default_taps
 from errors import InputError
+from evaluation import IN_MEMORY, Masks
 from scoring import Readings, read
 from text import Encoder
 from utils import pick_device
@@ -255,13 +256,26 @@ def survey(
     return {head: readings.together(len(samples)) for head, readings in found.items()}
 
 
-def truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels (N,) in {0, 1}, and with masks what is abnormal, bool (N, S, S)."""
+def truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray, Masks | None]:
+    """Labels (N,) in {0, 1}, and with masks what is abnormal, bool (N, S, S): read now, or when asked for if many."""
     labels = np.array([sample.label for sample in samples])
     if not masks:
         return labels, None
-    abnormal = np.zeros((len(samples), size, size), bool)
-    for row, sample in enumerate(samples):
-        if sample.mask is not None:
-            abnormal[row] = load_mask(sample.mask, size)[0].numpy() > 0.5
-    return labels, abnormal
+    files = MaskFiles(samples, size)
+    return labels, files[:] if len(samples) * size**2 <= IN_MEMORY else files
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """The masks of samples, bool (N, S, S), read when rows are asked for."""
+
+    samples: Sequence[Sample]
+    size: int
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        samples = self.samples[rows]
+        abnormal = np.zeros((len(samples), self.size, self.size), bool)
+        for row, sample in enumerate(samples):
+            if sample.mask is not None:
+                abnormal[row] = load_mask(sample.mask, self.size)[0].numpy() > 0.5
+        return abnormal

@@ -71,7 +71,7 @@ class TransferRun(Run):
         if not self.masks:
             return calibrate(Views(det, det), labels, None, size)
         seg = Readings.join([kept[source.info.name]["seg"] for source in masked])
-        masks = np.concatenate([truth(some[source.info.name], size, True)[1] for source in masked])
+        masks = np.concatenate([truth(some[source.info.name], size, True)[1][:] for source in masked])
         return calibrate(Views(seg, det), labels, masks, size)
 
     def origin(self) -> dict:

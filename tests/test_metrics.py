@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 import metrics
-from metrics import at_threshold, image_metrics, pixel_metrics
+from metrics import at_threshold, binned_pixel_metrics, image_metrics, pixel_metrics
 
 
 def random_scores(seed: int, many: int = 400, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -240,3 +240,24 @@ def test_order_of_images_does_not_matter():
     maps, masks = random_maps(5, levels=8)
     order = np.random.default_rng(0).permutation(len(maps))
     assert pixel_metrics(maps[order], masks[order]) == pytest.approx(pixel_metrics(maps, masks), abs=1e-12)
+
+
+def test_one_pass_figures_are_the_exact_ones():
+    rng = np.random.default_rng(3)
+    masks = np.zeros((12, 40, 40), bool)
+    for row in range(0, 12, 2):
+        top, left = rng.integers(0, 20, 2)
+        masks[row, top : top + 9, left : left + 13] = True
+    masks[0, 35:, 35:] = True
+    maps = np.clip(rng.normal(0.4, 0.15, masks.shape) + 0.2 * masks, 0, 1).astype(np.float32)
+    exact = pixel_metrics(maps, masks)
+    pieces = [(maps[first : first + 5], masks[first : first + 5]) for first in (0, 5, 10)]
+    found = binned_pixel_metrics(iter(pieces))
+    assert found.keys() == exact.keys()
+    for name, value in exact.items():
+        assert found[name] == pytest.approx(value, abs=1e-6), name
+    coarse = binned_pixel_metrics(iter(pieces), bins=8)
+    assert coarse["auroc"] != pytest.approx(exact["auroc"], abs=1e-6)
+    with pytest.raises(ValueError, match="not a finite number"):
+        binned_pixel_metrics(iter([(maps * np.nan, masks)]))
+    assert all(map(isnan, binned_pixel_metrics(iter([(maps, masks * False)])).values()))
