@@ -52,7 +52,14 @@ def run(job: Job, threads: int, data_path: Path, epochs: int) -> dict[str, float
     with tempfile.TemporaryDirectory() as scratch:
         argv = ["--demo", "--obj", job.obj, "--seed", str(job.seed), "--data_path", str(data_path)]
         argv += ["--epoch", str(epochs), "--eval_every", "0", "--save_model", "0"]
-        argv += ["--results_path", f"{scratch}/results", "--log_dir", f"{scratch}/runs"]
+        argv += [
+            "--results_path",
+            f"{scratch}/results",
+            "--log_dir",
+            f"{scratch}/runs",
+            "--cache_path",
+            f"{scratch}/cache",
+        ]
         if job.method == TRANSFER:
             outcome = train_zero.train_object(options.train_zero(argv), job.obj)[0]
         else:
