@@ -9,7 +9,6 @@ import json
 import pickle
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from CLIP.download import NotPublished, by_hand, fetch
 from CLIP.sources import OFFICIAL, SOURCES, Source, kind, source
+from CLIP.torchscript import Archive
 from errors import InputError
 from files import sha256, writing
 
@@ -121,7 +121,7 @@ DAMAGE = (
 
 
 Convert = Callable[[str, Tensor], dict[str, Tensor]]
-PIECE = 32  # tensors taken from one mapping of a file; a fresh mapping gives the memory of those before back
+PIECE = 32  # tensors taken from one mapping of a file: a fresh one gives back the memory of those before
 
 
 def read(path: str | Path, trust: bool = False, convert: Convert | None = None) -> tuple[dict[str, Tensor], str]:
@@ -143,18 +143,16 @@ def read(path: str | Path, trust: bool = False, convert: Convert | None = None) 
             f"{path} is a TorchScript archive, which can run code, and by its sha256 none of OpenAI's; "
             "if you trust where it comes from, add --trust_weights"
         )
-    reader = {"torchscript": _read_torchscript, "safetensors": _read_safetensors, "pickle": _read_pickle}[form]
-    state = _unwrap(_open(path, reader), path)
+    reader = {"torchscript": Archive, "safetensors": _read_safetensors, "pickle": _read_pickle}[form]
+    state = _open(path, lambda file: _unwrap(reader(file), file))
     kind = "openai" if form == "torchscript" or not _EXTRAS.isdisjoint(state) else "openclip"
-    names = [name for name in state if name not in _EXTRAS]
-    if convert is None:
-        return {name: state[name] for name in names}, kind
-    converted = {}
+    names, converted = [name for name in state if name not in _EXTRAS], {}
     for first in range(0, len(names), PIECE):
-        if first and form != "torchscript":  # an archive is in memory as a whole
-            state = _unwrap(_open(path, reader), path)
+        if first and convert is not None and form != "torchscript":
+            state = _open(path, lambda file: _unwrap(reader(file), file))
         for name in names[first : first + PIECE]:
-            converted |= convert(name, state.pop(name))
+            tensor = _open(path, lambda _, name=name, state=state: state[name])
+            converted |= {name: tensor} if convert is None else convert(name, tensor)
     return converted, kind
 
 
@@ -204,19 +202,14 @@ def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
     return safetensors.torch.load_file(path)
 
 
-def _read_torchscript(path: Path) -> Mapping[str, Tensor]:
-    with warnings.catch_warnings():
-        for kind in (DeprecationWarning, FutureWarning):  # advice to those who write such archives
-            warnings.simplefilter("ignore", kind)
-        return torch.jit.load(str(path), map_location="cpu").state_dict()
-
-
 def _read_pickle(path: Path) -> object:
     return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
-def _unwrap(loaded: object, path: Path) -> dict[str, Tensor]:
+def _unwrap(loaded: object, path: Path) -> Mapping[str, Tensor]:
     """Names as published, from what a training script may have wrapped them in."""
+    if isinstance(loaded, Archive):
+        return loaded
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if isinstance(loaded, Mapping) and "seg_adapters" in loaded:
