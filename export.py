@@ -93,7 +93,7 @@ def stages() -> Iterator[Callable[[], None]]:
 
 
 def opened(args: argparse.Namespace) -> tuple[Run, Stage]:
-    """The run that the checkpoint is of, with the wanted stage's adapters in place, calibrated where that is possible."""
+    """The run that the checkpoint is of, with the wanted stage's adapters in place; and that stage, calibrated."""
     path, content = args.ckpt, checkpoint.read(args.ckpt)
     record = content.record or {}
     obj = args.obj if "obj" in args.given else record.get("obj", args.obj)
