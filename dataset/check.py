@@ -33,6 +33,7 @@ SHOWN = 3  # files named of every finding, unless told
 KINDS = {
     "FAULT": "a run stops here",
     "LEAK": "makes figures better than they are",
+    "leak?": "so too, unless all images look alike",
     "look": "may be meant, worth a look",
 }
 
@@ -66,6 +67,7 @@ class Review:
     info: ObjectInfo
     root: Path
     listing: Listing
+    drawn: bool  # by dataset.demo, so no published count is its
     sizes: dict[str, Counter] = field(default_factory=dict)
     modes: dict[str, Counter] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -129,7 +131,7 @@ def review(obj: str, data_path: Path, args: argparse.Namespace) -> Review:
     info = dataset.find(obj, data_path)
     root = locate(info, data_path)
     drawn = any((folder / demo.STAMP).is_file() for folder in (root, root.parent))
-    result = Review(info, root, list_tree(info, root))
+    result = Review(info, root, list_tree(info, root), drawn)
     result.runs = try_runs(obj, data_path, args, use_seed_files=not drawn)
     looks = look_at_all(result, args.workers)
     result.findings += unfit(result.listing)
@@ -159,7 +161,7 @@ def try_runs(obj: str, data_path: Path, args: argparse.Namespace, use_seed_files
 
 @dataclass(frozen=True)
 class Looks:
-    """What is kept of all samples, in the listing's order: digests, and thumbnails uint8 (N, *SHAPE)."""
+    """What is kept of all samples, in the listing's order: digests (b"" if unread), thumbnails uint8 (N, *SHAPE)."""
 
     digests: list[bytes]
     thumbnails: np.ndarray
@@ -229,7 +231,7 @@ def similar(listing: Listing, looks: Looks, alike: float) -> Iterator[Finding]:
             continue
         for one, (other, value) in twins(looks.thumbnails[places], looks.thumbnails[test], alike).items():
             pair = rows[places[one]][1].image, rows[test[other]][1].image
-            yield Finding("LEAK", f"image of {split} that looks like one of test", *pair, f"correlation {value:.3f}")
+            yield Finding("leak?", f"image of {split} that looks like one of test", *pair, f"correlation {value:.3f}")
 
 
 # What is printed
@@ -238,10 +240,12 @@ def similar(listing: Listing, looks: Looks, alike: float) -> Iterator[Finding]:
 def table(result: Review, shown: int) -> str:
     """The report on one object."""
     info, listing = result.info, result.listing
-    lines = [f"{info.name}: {info.modality}", f"{result.root}, {listing.layout} layout", ""]
+    whose = "drawn by dataset.demo" if result.drawn else info.modality
+    lines = [f"{info.name}: {whose}", f"{result.root}, {listing.layout} layout", ""]
+    beside = {} if result.drawn else {"test": info.test, "valid": info.valid, "train": info.valid}
     lines += [f"{'split':<6} {'normal':>7} {'abnormal':>8} {'total':>7} {'published':>9} {'masks':>6}  sizes; modes"]
     for split, samples in listing.splits.items():
-        counts = dataset.count(samples, {"test": info.test, "valid": info.valid, "train": info.valid}.get(split))
+        counts = dataset.count(samples, beside.get(split))
         masks = sum(sample.mask is not None for sample in samples)
         published = "-" if counts["published"] is None else counts["published"]
         sizes = _most(result.sizes.get(split), lambda size: "{}x{}".format(*size))
