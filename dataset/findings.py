@@ -68,7 +68,7 @@ class Review:
     def fault(self) -> str:
         """Why a run can't start or would stop; "" if it can."""
         stopped = [fault for fault in self.runs.values() if fault]
-        unread = [f"{one.file}: {one.what} ({one.detail})" for one in self.findings if one.kind == "FAULT"]
+        unread = [f"{one.file} {one.detail or one.what}" for one in self.findings if one.kind == "FAULT"]
         return (stopped + unread + [""])[0]
 
 
@@ -81,7 +81,8 @@ def look_at(sample: Sample) -> Look:
         with Image.open(sample.image) as image:
             size, mode = image.size, image.mode
     except (InputError, OSError) as fault:
-        findings.append(Finding("FAULT", "image that can't be read", sample.image, detail=str(fault)))
+        detail = str(fault).removeprefix(f"{sample.image} ")
+        findings.append(Finding("FAULT", "image that can't be read", sample.image, detail=detail))
         return Look(findings=tuple(findings))
     return Look(digest, size, mode, thumbnail(pixels), tuple(findings))
 
@@ -93,7 +94,8 @@ def _look_at_mask(sample: Sample) -> Iterator[Finding]:
             sizes = mask.size, image.size
             levels = _levels(mask)
     except InputError as fault:
-        yield Finding("FAULT", "mask that can't be read", sample.mask, detail=str(fault))
+        detail = str(fault).removeprefix(f"{sample.mask} ")
+        yield Finding("FAULT", "mask that can't be read", sample.mask, detail=detail)
         return
     except OSError:
         return  # the image, which says so itself

@@ -16,7 +16,7 @@ HASH_WORDS = SIDE * SIDE // 64
 FAR = 48  # of the hash's 256 bits: candidates differ in no more; JPEG at quality 50 or half the size changes under 40
 ALIKE = 0.95  # correlation of twins; a picture and its JPEG or half-size copy have over 0.99
 AVERAGED_FROM = 16  # with fewer pictures an average says nothing
-CELLS = 1 << 21  # pairs compared at a time
+CELLS, PAIRS = 1 << 21, 1 << 13  # hashes, and thumbnails, compared at a time
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
@@ -56,8 +56,8 @@ def _candidates(ones: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarr
         for word in range(HASH_WORDS):
             bits += np.bitwise_count(part[:, None, word] ^ others[None, :, word])
         rows, columns = np.nonzero(bits <= FAR)
-        for start in range(0, len(rows), CELLS // SIDE):
-            piece = slice(start, start + CELLS // SIDE)
+        for start in range(0, len(rows), PAIRS):
+            piece = slice(start, start + PAIRS)
             yield first + rows[piece], columns[piece]
 
 

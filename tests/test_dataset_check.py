@@ -332,6 +332,7 @@ def test_twins_in_pieces(pictures, monkeypatch):
     assert sorted(whole) == list(range(0, 50, 5))
     assert all((ones[row] == others[place]).all() for row, (place, _) in whole.items())
     monkeypatch.setattr(twins, "CELLS", 64)
+    monkeypatch.setattr(twins, "PAIRS", 3)
     assert twins.twins(ones, others) == whole
 
 
