@@ -225,3 +225,15 @@ def test_the_example_runs_without_torch(brain, file, tmp_path):
     assert said["verdict"] == ("abnormal" if score >= calibration.image["fused"] else "normal")
     assert dataset.read_rgb(picture).shape == dataset.read_rgb(image).shape
     assert dataset.read_rgb(picture).std() > 0
+
+
+def test_adapters_published_by_others_are_calibrated_on_the_support(brain, file, tmp_path):
+    published = tmp_path / "published.pth"
+    torch.save(brain.checkpoint().last.adapters, published)
+    target = tmp_path / "model.onnx"
+    flags = ["--model_name", brain.config, "--clip_path", brain.weights, "--img_size", SIZE, "--data_path", brain.data]
+    flags += ["--prompts", brain.words, "--shot", 1, "--iterate", -1, *cached(brain)]
+    done = run("export", "--ckpt", published, "--onnx", target, "--obj", "Brain", *flags)
+    assert done.code == 0, done.err
+    facts, own = (session(path).get_modelmeta().custom_metadata_map for path in (target, file))
+    assert {name for name in own if own[name] != facts.get(name)} == {"checkpoint", "epoch"}
