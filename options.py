@@ -55,8 +55,8 @@ def cap(text: str) -> str:
 positive, natural = number(int, 1), number(int, 0)
 
 
-def _parser(description: str, precisions: Sequence[str]) -> Parser:
-    """The options that all scripts share."""
+def _parser(description: str, precisions: Sequence[str] = ()) -> Parser:
+    """The options that all scripts share; without `precisions`, those of a script that evaluates nothing."""
     parser = Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -114,14 +114,6 @@ def _parser(description: str, precisions: Sequence[str]) -> Parser:
     run = parser.add_argument_group("run")
     run.add_argument("--seed", type=number(int, 0, 2**32 - 1), default=111)
     run.add_argument("--device", default="auto", help="auto, cuda, cuda:N, mps or cpu")
-    run.add_argument("--num_workers", type=natural, default=0, help="processes that read images")
-    run.add_argument(
-        "--precision",
-        choices=precisions,
-        default="fp32",
-        help="of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
-    )
-    run.add_argument("--compile", action="store_true", help="torch.compile the trunk for scoring (minutes to start)")
     run.add_argument(
         "--cache_path",
         type=Path,
@@ -131,6 +123,17 @@ def _parser(description: str, precisions: Sequence[str]) -> Parser:
     run.add_argument(
         "--cache_gb", type=number(float, 0), default=10, metavar="GB", help="what the cache may take; 0: no cache"
     )
+    if not precisions:
+        parser.set_defaults(precision="fp32", compile=False)
+        return parser
+    run.add_argument("--num_workers", type=natural, default=0, help="processes that read images")
+    run.add_argument(
+        "--precision",
+        choices=precisions,
+        default="fp32",
+        help="of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
+    )
+    run.add_argument("--compile", action="store_true", help="torch.compile the trunk for scoring (minutes to start)")
     run.add_argument(
         "--results_path", type=Path, default=Path("results"), help="folder for results.json and results.csv"
     )
@@ -241,6 +244,17 @@ def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of test_zero.py."""
     parser = _parser("Evaluate adapters trained on other objects.", TESTED)
     _test(parser, "ckpt/zero-shot")
+    return _parse(parser, argv)
+
+
+def export(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of export.py."""
+    parser = _parser("Write a checkpoint as one ONNX file: image in, anomaly map and score out.")
+    _few(parser)
+    out = parser.add_argument_group("export")
+    out.add_argument("--ckpt", type=Path, required=True, help="adapter file of train_few.py or train_zero.py")
+    out.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
+    out.add_argument("--stage", choices=("last", "best"), default="last", help="best: the epoch chosen on the test set")
     return _parse(parser, argv)
 
 

@@ -89,9 +89,14 @@ def branch_maps(readings: Readings, branch: str, size: int) -> Tensor:
 
 def branch_means(readings: Readings, branch: str, size: int) -> Tensor:
     """Unscaled image scores (N,) of an object without masks: zero's sum over taps of mean p, few's map mean."""
+    return torch.cat([means_at_once(part, branch, size) for part in chunks(readings)])
+
+
+def means_at_once(readings: Readings, branch: str, size: int) -> Tensor:
+    """`branch_means` of as few images as fit into memory together."""
     if branch == "zero":
         return readings.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)
-    return torch.cat([branch_maps(part, "few", size).mean(dim=(1, 2)) for part in chunks(readings)])
+    return branch_maps(readings, "few", size).mean(dim=(1, 2))
 
 
 def chunks(readings: Readings) -> Iterator[Readings]:

@@ -49,11 +49,15 @@ class System:
         The protocol's normalisation is in here. On a CPU images go one by one: batching gains nothing there, and so a
         score never depends on the company an image is in. Elsewhere the whole batch goes at once.
         """
-        images = images.to(self.device, non_blocking=True)
-        if self.normalisation is not None:
-            mean, std = (torch.tensor(part, device=self.device).view(3, 1, 1) for part in self.normalisation)
-            images = (images - mean) / std
+        images = self.normalise(images.to(self.device, non_blocking=True))
         return torch.cat([self.decoder.stem(part) for part in self._apart(images)])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [0, 1] as the trunk wants them; the same shape."""
+        if self.normalisation is None:
+            return images
+        mean, std = (torch.tensor(part, device=images.device).view(3, 1, 1) for part in self.normalisation)
+        return (images - mean) / std
 
     def stems(self, items: Sequence[Item], keep: bool) -> Tensor:
         """Stems (B, L, C) of items; those not known are computed, and with `keep` go to the cache."""

@@ -148,7 +148,7 @@ class VisionTower(nn.Module):
         x = self.conv1(images)  # (B, C, G, G)
         positions = self.positions(*x.shape[2:])
         x = x.flatten(2).transpose(1, 2)  # (B, G·G, C)
-        x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], dim=1)  # (B, L, C)
+        x = torch.cat([self.class_embedding.expand(x.shape[0], 1, -1), x], dim=1)  # (B, L, C)
         return self.ln_pre(x + positions)
 
     def pool(self, x: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Folders of images: found whatever their case, listed, and masks paired with images by name."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from errors import InputError
@@ -76,34 +77,53 @@ def images_in(folder: Path) -> list[Path]:
     return images
 
 
-def pair_masks(images: list[Path], folder: Path) -> list[Path]:
-    """The mask of every image, in the images' order, found by name in `folder`.
+@dataclass(frozen=True)
+class Match:
+    """Which mask is whose: pairs by image; images without a mask or with several; masks without an image."""
 
-    A mask bears the image's own name, or its stem with another suffix, or its stem and `_mask`. Raises
-    InputError naming an image without a mask, a mask without an image, or two masks for one image.
-    """
-    left = {mask.name: mask for mask in images_in(folder)}
+    pairs: dict[Path, Path]
+    bare: list[Path]
+    doubled: dict[Path, list[Path]]
+    strays: list[Path]
+
+
+def match_masks(images: list[Path], masks: list[Path]) -> Match:
+    """Find every image's mask by name: the image's own, or its stem with another suffix, or its stem and `_mask`."""
+    left = {mask.name: mask for mask in masks}
     pairs = {image: left.pop(image.name) for image in images if image.name in left}
     by_stem: dict[str, list[Path]] = {}
     for mask in left.values():
         by_stem.setdefault(mask.stem, []).append(mask)
+    doubled = {}
     for image in images:
         if image in pairs:
             continue
         hits = by_stem.pop(image.stem, []) or by_stem.pop(f"{image.stem}_mask", [])
+        for hit in hits:
+            del left[hit.name]
         if len(hits) > 1:
-            raise InputError(f"{image} has two masks, {hits[0].name} and {hits[1].name} in {folder}: remove one")
-        if hits:
-            pairs[image] = left.pop(hits[0].name)
-    bare = [image for image in images if image not in pairs]
-    if bare:
+            doubled[image] = hits
+        elif hits:
+            pairs[image] = hits[0]
+    bare = [image for image in images if image not in pairs and image not in doubled]
+    return Match(pairs, bare, doubled, sorted(left.values()))
+
+
+def pair_masks(images: list[Path], folder: Path) -> list[Path]:
+    """The mask of every image, in the images' order, found by name in `folder` (`match_masks`).
+
+    Raises InputError naming an image without a mask, a mask without an image, or two masks for one image.
+    """
+    match = match_masks(images, images_in(folder))
+    for image, hits in match.doubled.items():
+        raise InputError(f"{image} has two masks, {hits[0].name} and {hits[1].name} in {folder}: remove one")
+    if bare := match.bare:
         raise InputError(
             f"{bare[0]} has no mask in {folder}{_more(bare)}: add {bare[0].stem}.png there, or take the image away"
         )
-    if left:
-        stray = sorted(left.values())
-        raise InputError(f"{stray[0]} is a mask without an image{_more(stray)}: add the image or remove the mask")
-    return [pairs[image] for image in images]
+    if strays := match.strays:
+        raise InputError(f"{strays[0]} is a mask without an image{_more(strays)}: add the image or remove the mask")
+    return [match.pairs[image] for image in images]
 
 
 def _more(files: list[Path]) -> str:
