@@ -529,7 +529,7 @@ P_PROMPTS = {
     "mvtec/tile": {
         "views":    ["stone tile", "speckled ceramic tile", "grey and white floor tile",
                      "terrazzo tile surface"],
-        "normal":   ["an even speckled pattern", "a clean, glazed surface", "irregular dark flecks",
+        "normal":   ["an even speckled pattern", "a clean, glazed surface", "naturally scattered dark flecks",
                      "a smooth, flat face", "a uniform mix of grains", "an unbroken surface",
                      "natural mottling throughout", "a dry, matt finish", "evenly spread dark grains",
                      "the same texture everywhere"],
@@ -593,7 +593,7 @@ P_PROMPTS = {
                      "teeth squeezed out of line"],
     },
     "mpdd/bracket_black": {
-        "views":    ["black metal bracket", "black painted bracket", "bent steel bracket",
+        "views":    ["black metal bracket", "black painted bracket", "angled steel bracket",
                      "black mounting bracket"],
         "normal":   ["an even coat of black paint", "clean drilled holes", "straight, sharp bends",
                      "a smooth matt finish", "undamaged edges", "every hole in its place",
