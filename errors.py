@@ -1,10 +1,12 @@
 """What goes wrong through no fault of the program: one line that says so, and the exit code."""
 
+import argparse
 import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 SYSTEM = {  # errno -> what is said of a file or folder
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "no space left on the device for {}; free some and run again"),
@@ -29,6 +31,13 @@ sys.excepthook = _interrupted
 
 class InputError(Exception):
     """A fault in what the user gave: the message is one line that names the file and the mend."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InputError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 @contextmanager

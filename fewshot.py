@@ -195,18 +195,7 @@ def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
     """
     if args.abnormal_shot == 0 and args.branches == "zero":
         raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
-    data = dataset.open_few(
-        obj,
-        args.data_path,
-        args.shot,
-        args.abnormal_shot,
-        args.iterate,
-        args.seed,
-        classname=args.classname,
-        use_seed_files=not args.demo,
-    )
-    print(dataset.describe(data.counts))
-    support = load_support(data, args.img_size)
+    data, support = open_support(args, obj)
     bare, text, digest = not data.support_abnormal, None, ""
     if bare:
         print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
@@ -218,3 +207,19 @@ def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
     system = build(args, adapter="none" if bare else None)
     text = None if text is None else text.to(system.device)
     return FewShotRun(args, data.info, data.test, system, text, digest, data, support)
+
+
+def open_support(args: argparse.Namespace, obj: str) -> tuple[FewShotSet, Support]:
+    """Check the data, read the support in all its variants; says what it found."""
+    data = dataset.open_few(
+        obj,
+        args.data_path,
+        args.shot,
+        args.abnormal_shot,
+        args.iterate,
+        args.seed,
+        classname=args.classname,
+        use_seed_files=not args.demo,
+    )
+    print(dataset.describe(data.counts))
+    return data, load_support(data, args.img_size)

@@ -4,11 +4,10 @@ import argparse
 from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
-from typing import NoReturn
 
 import CLIP
 from bank import Cap
-from errors import InputError
+from errors import InputError, Parser
 from madff import ADAPTERS, AXES, BRANCHES
 
 PROTOCOLS = ("paper", "sound")
@@ -24,13 +23,6 @@ FITTED = (
     *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo"),
 )
 FOLLOWED = ("data_path", "clip_path", "prompts", "branches", "bank_cap")  # read back too, but free to be given anew
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises InputError where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
@@ -249,13 +241,30 @@ def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def export(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of export.py."""
-    parser = _parser("Write a checkpoint as one ONNX file: image in, anomaly map and score out.")
+    parser = _parser("Write a checkpoint as one ONNX file: image in, anomaly map and score out.", ("fp32",))
     _few(parser)
     out = parser.add_argument_group("export")
     out.add_argument("--ckpt", type=Path, required=True, help="adapter file of train_few.py or train_zero.py")
     out.add_argument("--onnx", type=Path, required=True, metavar="FILE", help="the file to write")
     out.add_argument("--stage", choices=("last", "best"), default="last", help="best: the epoch chosen on the test set")
     return _parse(parser, argv)
+
+
+def rank(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of `prompt.py rank`. Raises InputError for one that says nothing here."""
+    parser = _parser("What each sentence does for the zero branch on the support: leave-one-out.", TESTED)
+    parser.prog = "prompt.py rank"
+    _few(parser)
+    test = parser.add_argument_group("ranking")
+    test.add_argument("--ckpt", type=Path, help="adapter file; default: none, the trunk's own tokens")
+    test.add_argument("--csv", type=Path, metavar="FILE", help="write every sentence with its effect")
+    test.add_argument("--by", choices=("margin", "auroc"), default="margin", help="what the table is sorted by")
+    test.add_argument("--top", type=natural, default=10, help="sentences shown from either end; 0: all of them")
+    args = _parse(parser, argv)
+    for name in ("branches", "bank_cap", "num_workers", "results_path", "save_images"):
+        if name in args.given:
+            raise InputError(f"--{name} has no meaning for prompt.py rank; leave it out")
+    return args
 
 
 def recall(args: argparse.Namespace, record: dict | None, source: Path, obj: str) -> argparse.Namespace:

@@ -4,8 +4,9 @@ Three places to edit, from top to bottom:
   CLASS_NAMES, NORMAL_STATES, ABNORMAL_STATES, TEMPLATES   the base ensemble: every state in every template
   VOICES, POSITIONS                                        phrasings and adjectives that P-Prompts share
   P_PROMPTS                                                the P-Prompts: one block of lists an object
-An edit in an object's block changes that object's next run and nothing else; `sentences(obj)` shows what
-comes out. To leave this file alone, give `--prompts FILE.json` (`write_json` makes one to start from).
+An edit in an object's block changes that object's next run and nothing else. `python prompt.py show Brain`
+prints what comes out, `check` looks for slips, `rank` says which sentences help, `generate` asks a language model
+for others. To leave this file alone, give `--prompts FILE.json`.
 
 The file is long because it is data: everything above the line "Builder" is words.
 """
@@ -528,7 +529,7 @@ P_PROMPTS = {
     "mvtec/tile": {
         "views":    ["stone tile", "speckled ceramic tile", "grey and white floor tile",
                      "terrazzo tile surface"],
-        "normal":   ["an even speckled pattern", "a clean, glazed surface", "irregular dark flecks",
+        "normal":   ["an even speckled pattern", "a clean, glazed surface", "naturally scattered dark flecks",
                      "a smooth, flat face", "a uniform mix of grains", "an unbroken surface",
                      "natural mottling throughout", "a dry, matt finish", "evenly spread dark grains",
                      "the same texture everywhere"],
@@ -592,7 +593,7 @@ P_PROMPTS = {
                      "teeth squeezed out of line"],
     },
     "mpdd/bracket_black": {
-        "views":    ["black metal bracket", "black painted bracket", "bent steel bracket",
+        "views":    ["black metal bracket", "black painted bracket", "angled steel bracket",
                      "black mounting bracket"],
         "normal":   ["an even coat of black paint", "clean drilled holes", "straight, sharp bends",
                      "a smooth matt finish", "undamaged edges", "every hole in its place",
@@ -871,6 +872,9 @@ GENERIC = {
 
 # ---------------------------------------------------------------------------------------------------- Builder
 
+SHAPE = 'it must be {"normal": {"prompts": [...]}, "abnormal": {"prompts": [...]}}'
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which JSON can hold and UTF-8 can't
+
 
 def class_name(obj: str) -> str:
     """The words for `obj` in the templates: from CLASS_NAMES, or its own name without folder and underscores.
@@ -891,9 +895,20 @@ def sentences(obj: str, prompts: str | Path = "all", classname: str | None = Non
     `classname` replaces the words for `obj` in the ensemble, in GENERIC and in JSON files. Paper section: the
     P-Prompts. Raises InputError on any other `prompts`, a faulty file, a faulty block, or an empty result.
     """
-    name = (classname or "").strip() or class_name(obj)
     if str(prompts).lower().endswith(".json"):
-        return read_json(prompts, name)
+        return read_json(prompts, words_for(obj, classname))
+    normal, abnormal = composed(obj, prompts, classname)
+    return _unique(normal), _unique(abnormal)
+
+
+def words_for(obj: str, classname: str | None = None) -> str:
+    """The words for `obj`: those given, or its own."""
+    return (classname or "").strip() or class_name(obj)
+
+
+def composed(obj: str, prompts: str = "all", classname: str | None = None) -> tuple[list[str], list[str]]:
+    """`sentences` of this file's lists, repeats and all."""
+    name = words_for(obj, classname)
     if prompts not in ("base", "llm", "all"):
         raise InputError(f"--prompts {prompts}: choose base, llm, all or the path of a .json file")
     normal, abnormal = [], []
@@ -901,47 +916,71 @@ def sentences(obj: str, prompts: str | Path = "all", classname: str | None = Non
         normal += _ensemble(NORMAL_STATES, name)
         abnormal += _ensemble(ABNORMAL_STATES, name)
     if prompts != "base":
-        composed = _compose(obj, name)
-        normal += composed[0]
-        abnormal += composed[1]
+        p_prompts = _compose(obj, name)
+        normal += p_prompts[0]
+        abnormal += p_prompts[1]
     for label, texts in (("normal", normal), ("abnormal", abnormal)):
         if not texts:
             raise InputError(f"prompt.py: no {label} sentences for {obj}, --prompts {prompts}; fill its lists")
-    return _unique(normal), _unique(abnormal)
+    return normal, abnormal
 
 
 def read_json(path: str | Path, classname: str) -> tuple[list[str], list[str]]:
     """The (normal, abnormal) sentences of a prompt file, `{classname}` filled in, other braces as they are.
 
     The file is {"normal": {"prompts": [...]}, "abnormal": {"prompts": [...]}}; further keys are ignored.
+    Raises InputError for a file that is missing, not JSON, or of another shape, and for an empty text.
+    """
+    filled = []
+    for label, texts in zip(("normal", "abnormal"), written(path), strict=True):
+        for number, text in enumerate(texts, start=1):
+            if not text.strip():
+                raise InputError(f'{path}: prompt {number} of "{label}" must be a text in quotes, not {text!r:.40}')
+        filled.append(_unique([text.replace("{classname}", classname).strip() for text in texts]))
+    return filled[0], filled[1]
+
+
+def written(path: str | Path) -> tuple[list[str], list[str]]:
+    """The two lists of a prompt file as they stand there: repeats, empty texts, place-holders and all.
+
     Raises InputError for a file that is missing, not JSON, or of another shape.
     """
-    shape = 'it must be {"normal": {"prompts": [...]}, "abnormal": {"prompts": [...]}}'
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as fault:
         raise InputError(f"{path}: cannot be read ({fault.strerror}); check --prompts") from fault
     except (ValueError, RecursionError) as fault:
-        raise InputError(f"{path}: not JSON in UTF-8 ({fault}); {shape}") from fault
+        raise InputError(f"{path}: not JSON in UTF-8 ({fault}); {SHAPE}") from fault
+    return parse(content, path)
+
+
+def parse(content: object, source: object) -> tuple[list[str], list[str]]:
+    """The two lists in a prompt file's content; InputError, naming the `source`, for any other shape."""
     lists = []
     for label in ("normal", "abnormal"):
         part = content.get(label) if isinstance(content, dict) else None
         texts = part.get("prompts") if isinstance(part, dict) else None
         if not isinstance(texts, list) or not texts:
             what = "an empty list" if texts == [] else "no list"
-            raise InputError(f'{path}: {what} of prompts under "{label}"; {shape}')
+            raise InputError(f'{source}: {what} of prompts under "{label}"; {SHAPE}')
         for number, text in enumerate(texts, start=1):
-            if not isinstance(text, str) or not text.strip():
-                raise InputError(f'{path}: prompt {number} of "{label}" must be a text in quotes, not {text!r:.40}')
-        lists.append(_unique([text.replace("{classname}", classname).strip() for text in texts]))
+            if not isinstance(text, str) or _SURROGATE.search(text):
+                what = f"a text in quotes, not {text!r:.40}"
+                raise InputError(f'{source}: prompt {number} of "{label}" must be {what}')
+        lists.append(texts)
     return lists[0], lists[1]
+
+
+def to_json(normal: list[str], abnormal: list[str]) -> str:
+    """The content of a prompt file."""
+    content = {"normal": {"prompts": list(normal)}, "abnormal": {"prompts": list(abnormal)}}
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_json(path: str | Path, normal: list[str], abnormal: list[str]) -> None:
     """Write a prompt file that `read_json` reads; `path` is replaced as a whole or not at all."""
-    content = {"normal": {"prompts": list(normal)}, "abnormal": {"prompts": list(abnormal)}}
     with writing(path) as draft:
-        draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        draft.write_text(to_json(normal, abnormal), encoding="utf-8")
 
 
 def digest(normal: list[str], abnormal: list[str]) -> str:
@@ -1027,3 +1066,9 @@ def _sentence(phrase: str, **words: str) -> str:
 def _unique(texts: list[str]) -> list[str]:
     """The texts without repeats, first come first."""
     return list(dict.fromkeys(texts))
+
+
+if __name__ == "__main__":
+    from prompt_tools import run  # it imports this file once more, as `prompt`; nothing here ever changes
+
+    raise SystemExit(run())

@@ -93,6 +93,11 @@ class System:
         parts = [decoded.tokens(head) for part in stems for decoded in self.tokens(part, (head,))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
+    def project(self, tokens: Tensor) -> Tensor:
+        """Bare trunk tokens (B, L, C) -> the joint space (B, L, D), where text is: the class token's way, for all."""
+        visual = self.decoder.visual
+        return visual.ln_post(tokens) @ visual.proj
+
     def read(
         self, stems: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
     ) -> dict[str, Readings]:
