@@ -53,7 +53,8 @@ class Report:
 
     settings: the record, as for results.json. scale: what colours the maps, and the two thresholds; an image is
     called abnormal where `score >= scale.score_threshold`, nan where no threshold is known. figures: by branch,
-    named as in `report.COLUMNS`, in [0, 1]. notes: sentences at the top. origin: where scores and threshold come from.
+    named as in `report.COLUMNS`, in [0, 1]. caption: the figures'. notes: sentences at
+    the top. origin: where scores and threshold come from.
     """
 
     title: str
@@ -62,6 +63,7 @@ class Report:
     scale: ColourScale
     figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    caption: str = "Figures by branch"
     origin: str = ""
 
 
@@ -82,7 +84,11 @@ def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
     """The page; texts are escaped by the template, JSON by `_json`."""
     style, script = _source(["report.css"]), _source(SCRIPTS)
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     labels = [row.label for row in report.rows]
     return environment.get_template("report.html").render(

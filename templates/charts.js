@@ -61,7 +61,7 @@ function drawHistogram(svg, groups, { low, high, threshold, words }) {
     }
   }
   groups.forEach((group, which) => drawBars(svg, place, drawn[which], group, which ? -1 : 1, middle, height));
-  for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
+  for (const tick of place.width < 440 ? [0, 0.5, 1] : [0, 0.25, 0.5, 0.75, 1]) {
     const at = { x: place.x(tick), y: place.y(0) + 20, class: tick === 0 ? "start" : tick === 1 ? "end" : "middle" };
     svg.append(shape("text", at, words(low + tick * (high - low))));
   }

@@ -230,7 +230,6 @@ function views(place, large) {
 function overlay(made, image) {
   const over = image(made.map, "");
   over.className = "over";
-  over.style.maskImage = `url("data:image/${made.map}")`;
   const stack = element("span", { class: "stack" }, image(made.image, "the image with its anomaly map over it"), over);
   if (made.outline) {
     const box = { viewBox: `0 0 ${made.width} ${made.height}`, preserveAspectRatio: "none", class: "outline", "aria-hidden": "true" };
