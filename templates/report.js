@@ -82,6 +82,7 @@ function showThreshold(source) {
   const { threshold } = state;
   if (source !== "slider") byId("slider").value = Math.round((threshold - low) / (high - low) * STEPS);
   if (source !== "exact") byId("exact").value = Number(threshold.toFixed(DIGITS + 2));
+  byId("exact").dataset.value = String(threshold);
   byId("slider").setAttribute("aria-valuetext", inWords(threshold));
   const stored = threshold === data.threshold;
   byId("stored").disabled = data.threshold === null || stored;
