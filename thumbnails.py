@@ -20,8 +20,9 @@ from dataset.images import read_mask, read_rgb
 from figures import ColourScale, heat
 
 Pixels = str | Path | np.ndarray | Callable[[], np.ndarray] | None
-EDGES = (480, 384, 320, 256, 192, 160, 128, 96)  # pixels of the longer side, the largest that fits is taken
-QUALITY, EFFORT = 78, 2  # of WebP: more effort saves 5 % of the bytes and doubles the time
+# Pixels of the longer side, and WebP's quality; the first with which all images fit is taken.
+SIZES = ((480, 78), (384, 78), (320, 78), (256, 78), (192, 78), (160, 78), (128, 78), (128, 60), (96, 60), (96, 45))
+EFFORT = 2  # WebP's: more saves 5 % of the bytes and doubles the time
 TRIED = 16  # pictures that the edge is chosen by
 SPARE = 1.15  # what the others may take on average, if those tried take 1
 OUTLINE_SLACK = 0.6  # pixels that an outline may be off to have fewer corners
@@ -41,12 +42,12 @@ class Pictures:
 def within(wanted: Sequence[Pictures], scale: ColourScale, budget: int) -> tuple[dict[int, dict], int]:
     """The thumbnails of as many as `budget` bytes hold, first things first, by place; and their longer side in pixels.
 
-    All have one size, the largest of EDGES at which all are expected to fit. Raises InputError for unreadable files.
+    All have one size, the first of SIZES at which all are expected to fit. Raises InputError for unreadable files.
     """
-    edge = _edge(wanted, scale, budget)
+    edge, quality = _size(wanted, scale, budget)
     made, spent = {}, 0
     for place, pictures in enumerate(tqdm(wanted, desc="report", unit="image", leave=False, delay=BAR_AFTER)):
-        made[place] = thumbnail(pictures, scale, edge)
+        made[place] = thumbnail(pictures, scale, edge, quality)
         spent += weight(made[place])
         if spent > budget:
             del made[place]
@@ -54,7 +55,7 @@ def within(wanted: Sequence[Pictures], scale: ColourScale, budget: int) -> tuple
     return made, edge
 
 
-def thumbnail(pictures: Pictures, scale: ColourScale, edge: int) -> dict:
+def thumbnail(pictures: Pictures, scale: ColourScale, edge: int, quality: int = SIZES[0][1]) -> dict:
     """Width and height, and those of image, map (coloured), truth that there are, as data URIs without "data:image/".
 
     outline: the predicted mask's border as the path of an SVG, in pixels, where the scale knows a threshold.
@@ -66,10 +67,10 @@ def thumbnail(pictures: Pictures, scale: ColourScale, edge: int) -> dict:
     width, height = _fitted(known.shape, edge)
     made = {"width": width, "height": height}
     if image is not None:
-        made["image"] = webp(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA))
+        made["image"] = webp(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), quality)
     if anomaly_map is not None:
         small = _resized(np.asarray(anomaly_map, np.float32), width, height)
-        made["map"] = webp(heat(small, scale))
+        made["map"] = webp(heat(small, scale), quality)
         if isfinite(scale.pixel_threshold):
             made["outline"] = outline(small >= scale.pixel_threshold)
     truth = _array(pictures.truth, read_mask)
@@ -85,10 +86,10 @@ def outline(mask: np.ndarray) -> str:
     return "".join("M" + " ".join(f"{x}.5 {y}.5" for x, y in line) + "Z" for line in corners)
 
 
-def webp(picture: np.ndarray) -> str:
+def webp(picture: np.ndarray, quality: int = SIZES[0][1]) -> str:
     """A picture, uint8 (H, W, 3), as a data URI without "data:image/"."""
     file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(file, "WEBP", quality=QUALITY, method=EFFORT)
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, "WEBP", quality=quality, method=EFFORT)
     return "webp;base64," + base64.b64encode(file.getbuffer()).decode()
 
 
@@ -97,24 +98,22 @@ def weight(made: dict) -> int:
     return sum(len(str(value)) + len(name) + 6 for name, value in made.items()) + 16
 
 
-def _edge(wanted: Sequence[Pictures], scale: ColourScale, budget: int) -> int:
-    """The largest edge at which all thumbnails should fit, judged by a few of them."""
-    if not wanted:
-        return EDGES[0]
+def _size(wanted: Sequence[Pictures], scale: ColourScale, budget: int) -> tuple[int, int]:
+    """The first of SIZES at which all thumbnails should fit, judged by a few of them; else the last."""
     step = max(1, len(wanted) // TRIED)
     tried = [_opened(pictures) for pictures in wanted[::step][:TRIED]]
-    for edge in EDGES:
-        mean = sum(weight(thumbnail(pictures, scale, edge)) for pictures in tried) / len(tried)
-        if mean * len(wanted) * SPARE <= budget:
-            return edge
-    return EDGES[-1]
+    for size in SIZES:
+        total = sum(weight(thumbnail(pictures, scale, *size)) for pictures in tried)
+        if total * len(wanted) * SPARE <= budget * len(tried):
+            return size
+    return SIZES[-1]
 
 
 def _opened(pictures: Pictures) -> Pictures:
     """The same with arrays no larger than thumbnails need, so that files are read once."""
     image, truth = _array(pictures.image, read_rgb), _array(pictures.truth, read_mask)
     if image is not None:
-        image = cv2.resize(image, _fitted(image.shape, EDGES[0]), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, _fitted(image.shape, SIZES[0][0]), interpolation=cv2.INTER_AREA)
     return Pictures(image, truth, _array(pictures.map, None))
 
 

@@ -1,6 +1,5 @@
 """Headless Chromium for tests of pages, and a server that notes who asks it for anything."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +17,21 @@ ARGS = (
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
+def executable(playwright: Any) -> str | None:
+    """The path of the system's Chromium, else of Playwright's own, if there is one."""
+    found = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
+    return found if Path(found).exists() else None
+
+
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A running Chromium: the system's, else Playwright's own; the tests are skipped where there is neither."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements-dev.txt")
     with api.sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, NAMES)), None) or playwright.chromium.executable_path
-        if not Path(found).exists():
+        found = executable(playwright)
+        if found is None:
             pytest.skip("needs Chromium: apt-get install chromium, or python -m playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGS), env={**os.environ})
+        browser = playwright.chromium.launch(executable_path=found, args=list(ARGS))
         try:
             yield browser
         finally:

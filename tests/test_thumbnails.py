@@ -10,7 +10,7 @@ from PIL import Image
 import thumbnails
 from errors import InputError
 from figures import ColourScale, heat
-from thumbnails import EDGES, Pictures, outline, thumbnail, weight, within
+from thumbnails import SIZES, Pictures, outline, thumbnail, weight, within
 
 SCALE = ColourScale(0.2, 0.8, pixel_threshold=0.5)
 RNG = np.random.default_rng(0)
@@ -80,23 +80,23 @@ def test_outlines_enclose_what_is_at_the_threshold():
 
 def test_what_has_no_picture_takes_no_place():
     assert thumbnail(Pictures(), SCALE, 64) == {}
-    assert within([], SCALE, 100) == ({}, EDGES[0])
+    assert within([], SCALE, 100) == ({}, SIZES[0][0])
 
 
 def test_few_images_are_large_and_many_small():
     wanted = [Pictures(noise(500, 500)) for _ in range(12)]
     made, edge = within(wanted, SCALE, 10_000_000)
-    assert len(made) == 12 and edge == EDGES[0]
+    assert len(made) == 12 and edge == SIZES[0][0]
     budget = 300_000
     made, edge = within(wanted, SCALE, budget)
-    assert len(made) == 12 and EDGES[-1] <= edge < EDGES[0]
+    assert len(made) == 12 and SIZES[-1][0] <= edge < SIZES[0][0]
     assert budget / 3 < sum(map(weight, made.values())) <= budget
 
 
 def test_what_does_not_fit_is_left_out_and_the_first_stay():
     wanted = [Pictures(noise(200, 200)) for _ in range(40)]
     made, edge = within(wanted, SCALE, 100_000)
-    assert edge == EDGES[-1] and 0 < len(made) < 40
+    assert edge == SIZES[-1][0] and 0 < len(made) < 40
     assert list(made) == list(range(len(made)))
     assert sum(map(weight, made.values())) <= 100_000
 
