@@ -21,7 +21,7 @@ from tests.browser import ARGS, executable
 
 OBJECT = "Retina_RESC"
 OUT = Path(__file__).with_name("report.png")
-WINDOW = {"width": 1280, "height": 1960}
+WINDOW = {"width": 1280, "height": 2240}
 COLOURS = 128  # of the PNG, to keep the repository small
 
 

@@ -32,7 +32,7 @@ function path(points, { x, y }, name) {
 
 /** A unit square with a curve, a dashed line of chance, and a dot where the threshold is. */
 function drawCurve(svg, points, { chance, dot, across, up }) {
-  const place = area(svg, Math.min(320, Math.max(220, svg.clientWidth * 0.75)));
+  const place = area(svg, Math.min(270, Math.max(210, svg.clientWidth * 0.7)));
   const { x, y } = place;
   for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
     svg.append(shape("line", { x1: x(0), x2: x(1), y1: y(tick), y2: y(tick), class: "grid" }));

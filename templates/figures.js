@@ -21,14 +21,11 @@ function sweep(scores, labels) {
     alarms += others;
     const precision = found / (found + alarms);
     precisions += tied * precision;
-    if (tied && 2 * found / (found + alarms + positives) >= f1) {
-      f1 = 2 * found / (found + alarms + positives);
-      threshold = score;
-    }
     roc.push([alarms / negatives, found / positives]);
-    if (!pr.length) pr.push([0, precision]);
-    else pr.push([pr[pr.length - 1][0], precision]); // average precision is the area under steps, not slopes
-    pr.push([found / positives, precision]);
+    if (!tied) continue;
+    pr.push([(found - tied) / positives, precision], [found / positives, precision]); // the area under steps is AP
+    const here = 2 * found / (found + alarms + positives);
+    if (here >= f1) [f1, threshold] = [here, score];
   }
   return { auroc: halfPairs / (2 * positives * negatives), ap: precisions / positives, f1, threshold, roc, pr };
 }
