@@ -7,7 +7,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import options
@@ -22,7 +21,6 @@ from tests.browser import ARGS, executable
 OBJECT = "Retina_RESC"
 OUT = Path(__file__).with_name("report.png")
 WINDOW = {"width": 1280, "height": 2240}
-COLOURS = 128  # of the PNG, to keep the repository small
 
 
 def report(scratch: str) -> Path:
@@ -49,9 +47,6 @@ def photograph(page_file: Path, out: Path) -> None:
         tab.goto(page_file.as_uri())
         with writing(out) as draft:
             tab.screenshot(path=draft)
-            with Image.open(draft) as picture:
-                small = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-            small.save(draft, optimize=True)
         browser.close()
 
 

@@ -1,6 +1,7 @@
 /* Charts as SVG, drawn at the size that the page gives them so that their words stay readable. */
 
 const MARGIN = { left: 46, right: 14, top: 12, bottom: 30 }; // report.css lays the slider out by left and right
+const NAMED = { ...MARGIN, top: 30, bottom: 44 }; // with room for the axes' names
 const BINS = 40;
 
 /** An SVG element with attributes, the text or the children put into it. */
@@ -12,16 +13,16 @@ function shape(tag, attributes, ...children) {
 }
 
 /** An empty drawing area: sizes, and functions from [0, 1] to pixels. */
-function area(svg, height) {
+function area(svg, height, margin = MARGIN) {
   const width = Math.max(160, svg.clientWidth);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("height", height);
   svg.replaceChildren();
-  const inner = { width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
+  const inner = { width: width - margin.left - margin.right, height: height - margin.top - margin.bottom };
   return {
     width, height,
-    x: (share) => MARGIN.left + share * inner.width,
-    y: (share) => MARGIN.top + (1 - share) * inner.height,
+    x: (share) => margin.left + share * inner.width,
+    y: (share) => margin.top + (1 - share) * inner.height,
   };
 }
 
@@ -32,7 +33,7 @@ function path(points, { x, y }, name) {
 
 /** A unit square with a curve, a dashed line of chance, and a dot where the threshold is. */
 function drawCurve(svg, points, { chance, dot, across, up }) {
-  const place = area(svg, Math.min(270, Math.max(210, svg.clientWidth * 0.7)));
+  const place = area(svg, Math.min(290, Math.max(230, svg.clientWidth * 0.7)), NAMED);
   const { x, y } = place;
   for (const tick of [0, 0.25, 0.5, 0.75, 1]) {
     svg.append(shape("line", { x1: x(0), x2: x(1), y1: y(tick), y2: y(tick), class: "grid" }));
@@ -40,8 +41,8 @@ function drawCurve(svg, points, { chance, dot, across, up }) {
     svg.append(shape("text", { x: x(tick), y: y(0) + 18, class: "middle" }, tick));
   }
   svg.append(path(chance, place, "chance"), path(points, place, "curve"));
-  svg.append(shape("text", { x: x(1) - 6, y: y(0) - 8, class: "end axis" }, across));
-  svg.append(shape("text", { x: x(0) + 8, y: y(1) + 16, class: "axis" }, up));
+  svg.append(shape("text", { x: x(1), y: y(0) + 38, class: "end axis" }, across));
+  svg.append(shape("text", { x: x(0), y: y(1) - 14, class: "axis" }, up));
   if (dot.every(Number.isFinite)) svg.append(shape("circle", { cx: x(dot[0]), cy: y(dot[1]), r: 5.5, class: "dot" }));
 }
 
