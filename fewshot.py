@@ -39,6 +39,22 @@ class FewShotRun(Run):
         return run_name(self.info.name, self.args.shot)
 
     @property
+    def title(self) -> str:
+        """Brain, 4-shot."""
+        return f"{self.info.name}, {self.args.shot}-shot"
+
+    @property
+    def calibrated_on(self) -> str:
+        """A sentence on the support."""
+        normal, abnormal = len(self.data.support_normal), len(self.data.support_abnormal)
+        rule = (
+            f"{normal} normal and {abnormal} abnormal images): the threshold is the one with the largest F1 there"
+            if abnormal
+            else f"{normal} normal images): the threshold lies just above the highest of their scores"
+        )
+        return f"Scores and thresholds are calibrated on the support ({rule}. Nothing of the images below went into it."
+
+    @property
     def trainable(self) -> bool:
         """Whether there are adapters: without abnormal support there are none."""
         return self.system.decoder.kind != "none"

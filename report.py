@@ -111,12 +111,12 @@ def _block(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | 
         for outcome in ([] if demo or shot is None else shown)
         for source, figures in published(outcome.obj, shot).items()
     ]
-    lines = [_heading(outcomes), *_aligned(rows, known)]
+    lines = [heading(outcomes), *_aligned(rows, known)]
     lines += [f"({PUBLISHED_NOTE})"] * bool(known) + _left_out(outcomes) * several
     return "\n".join(lines + [line for outcome in shown for line in grep_lines(outcome)])
 
 
-def _heading(outcomes: Sequence[Outcome]) -> str:
+def heading(outcomes: Sequence[Outcome]) -> str:
     """Which object and epoch a block is of, and how the epoch was chosen."""
     epochs = {outcome.epoch for outcome in outcomes}
     epoch = str(epochs.pop()) if len(epochs) == 1 else "of each object"

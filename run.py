@@ -13,15 +13,24 @@ from torch import Tensor
 
 import checkpoint
 import options
+import page
 import report
 from checkpoint import Checkpoint, Stage
 from dataset import ObjectInfo, Sample
 from distributed import main_process
 from errors import InputError, naming
 from evaluation import Masks, Views, evaluate, selection
-from gallery import save_maps
+from gallery import Shown, page_rows, save_maps
 from scoring import Calibration
 from system import System, objects, truth
+
+UNCALIBRATED = (
+    "Scores are scaled over these very images, and no threshold is stored: the adapters came without a support."
+)
+AS_PUBLISHED = (
+    "Labels and ground truth are the test set's own. The figures by branch above are of scores scaled over the test "
+    "set, as published, so those of the fused branch may differ a little from the curves here."
+)
 
 
 @dataclass
@@ -39,6 +48,16 @@ class Run(ABC):
     @abstractmethod
     def name(self) -> str:
         """The run's name in file names."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The run's name for people."""
+
+    @property
+    @abstractmethod
+    def calibrated_on(self) -> str:
+        """A sentence on what scales and thresholds are taken from."""
 
     @abstractmethod
     def see_test(self, again: bool = False) -> Views:
@@ -96,11 +115,37 @@ class Run(ABC):
             "environment": report.environment(self.system.device),
         }
 
+    def write_page(self, record: dict, outcome: report.Outcome, seen: Views, calibration: Calibration | None) -> None:
+        """Write report.html, of the stage whose figures `outcome` holds and whose test views are `seen`."""
+        if not main_process():
+            return
+        size = self.system.size
+        shown = Shown.of(seen, calibration, size)
+        path = self.folder(record) / "report.html"
+        page.write(
+            path,
+            page.Report(
+                title=self.title,
+                settings=record,
+                rows=page_rows(self.test, seen, shown, size),
+                scale=shown.colours,
+                figures=outcome.branches,
+                caption=report.heading([outcome]),
+                notes=[report.DEMO_NOTE] * bool(self.args.demo),
+                origin=f"{UNCALIBRATED if calibration is None else self.calibrated_on} {AS_PUBLISHED}",
+            ),
+        )
+        print(f"report: {path}")
+
+    def folder(self, record: dict) -> Path:
+        """Where the results of a script's record go."""
+        return self.args.results_path / record["script"].removesuffix(".py") / self.name
+
     def write(self, record: dict, outcomes: Sequence[report.Outcome]) -> None:
         """Write results.json and results.csv."""
         if not main_process():
             return
-        folder = self.args.results_path / record["script"].removesuffix(".py") / self.name
+        folder = self.folder(record)
         report.write_results(folder, record | {"outcomes": outcomes})
         print(f"results: {folder}")
 
@@ -131,13 +176,20 @@ def trained(
 def test_stages(
     run: Run, script: str, content: Checkpoint, path: Path, calibrated: bool, started: float
 ) -> list[report.Outcome]:
-    """Evaluate the stages of a checkpoint and write the results; not `calibrated`: its own thresholds do not hold."""
-    outcomes = []
+    """Evaluate the stages of a checkpoint, write the results and the last epoch's report page.
+
+    not `calibrated`: its own thresholds do not hold.
+    """
+    outcomes, shown = [], None
     for selected, stage in (("last", content.last), ("best", content.best)):
         if stage is not None:
             stage = run.put(stage if calibrated else replace(stage, calibration=None), path)
-            outcomes.append(run.outcome(stage, selected))
-    run.write(run.record(script, started) | {"checkpoint": str(path)}, outcomes)
+            seen = run.see_test()
+            outcomes.append(run.outcome(stage, selected, seen))
+            shown = shown or (outcomes[0], seen, stage.calibration)
+    record = run.record(script, started) | {"checkpoint": str(path)}
+    run.write(record, outcomes)
+    run.write_page(record, *shown)
     return outcomes
 
 

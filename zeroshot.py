@@ -46,6 +46,19 @@ class TransferRun(Run):
         """Brain, mvtec_bottle."""
         return run_name(self.info.name)
 
+    @property
+    def title(self) -> str:
+        """Brain, zero-shot transfer."""
+        return f"{self.info.name}, zero-shot transfer"
+
+    @property
+    def calibrated_on(self) -> str:
+        """A sentence on the sources."""
+        return (
+            f"Scores and thresholds are calibrated on training images of {', '.join(self.trained_on)}: the threshold "
+            "is the one with the largest F1 there. Nothing of the images below went into it."
+        )
+
     def see_test(self, again: bool = False) -> Views:
         """Views of the target's test images under the adapters as they are now; `again`: they will be seen again."""
         readings = self.read(self.test, heads(self.masks, transfer=True), self.text, again)
