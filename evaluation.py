@@ -112,13 +112,13 @@ def calibrate(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: i
     own = Calibration(maps, means, {}, {})
     image, pixel = {}, {}
     for branch, scores in seen.image_scores(size, own).items():
-        image[branch] = _threshold(scores.numpy(), labels)
+        image[branch] = image_threshold(scores.numpy(), labels)
     for branch, values in full_maps(seen.maps, size).items():
-        pixel[branch] = _pixel_threshold(values, labels, masks)
+        pixel[branch] = pixel_threshold(values, labels, masks)
     return Calibration(maps, means, image, pixel)
 
 
-def _threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """Half-way between the F1-max score and the next lower one; without abnormal scores just above the highest."""
     if not labels.any():
         return float(np.nextafter(scores.max(), np.float32(np.inf)))
@@ -127,7 +127,7 @@ def _threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((best + lower.max()) / 2) if lower.size else float(best)
 
 
-def _pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
+def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
     """F1-max over the support's pixels, or a high quantile of its normal images' pixels where no mask is."""
     if masks is not None and masks.any():
         return float(_finite(metrics.pixel_metrics, maps, masks)["threshold"])

@@ -19,7 +19,7 @@ from dataset import FewShotSet
 from errors import InputError
 from evaluation import Views, calibrate, heads, views
 from run import Run, same_weights
-from scoring import Calibration, Readings, read
+from scoring import Calibration, Readings
 from system import build, encoder, sentences, survey
 from training import Support, load_support
 
@@ -115,7 +115,7 @@ class FewShotRun(Run):
         for row, stem in zip(rows.tolist(), self._stems(rows), strict=True):
             without = None if self.support.labels[row] else int(together[row])
             (decoded,) = self.system.tokens(stem, (head,))
-            parts.append(read(decoded.tokens(head), self.scored_text(), bank, without))
+            parts.append(self.system.reading(decoded, head, self.scored_text(), bank, without))
         return views({head: Readings.join(parts)}, self.masks), rows
 
     def _calibrated_on(self) -> Tensor:

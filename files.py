@@ -27,6 +27,13 @@ def writing(path: str | Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def suffix_of(path: str | Path) -> str:
+    """The end of a file's name that says its kind: ".png", and of a packed volume ".nii.gz", in the case it has."""
+    path = Path(path)
+    packed = "".join(path.suffixes[-2:])
+    return packed if packed.lower() == ".nii.gz" else path.suffix
+
+
 def sha256(path: str | Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes, read in pieces."""
     with Path(path).open("rb") as file:
