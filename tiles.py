@@ -38,7 +38,7 @@ def tiles(shape: tuple[int, int], tiling: Tiling | None) -> Iterator[Tile]:
 
 
 def spans(length: int, tiling: Tiling | None) -> list[slice]:
-    """The stretches of an axis that tiles cover: all of one length, evenly spread; one if it is not longer than a tile."""
+    """The stretches of an axis that tiles cover: all of one length, evenly spread; one if a tile holds it all."""
     if tiling is None or length <= tiling.side:
         return [slice(0, length)]
     count = -(-(length - tiling.overlap) // (tiling.side - tiling.overlap))

@@ -107,6 +107,8 @@ def open_volume(path: Path, axis: int) -> Volume:
 def open_stack(path: Path, axis: int, window: Sequence[float] | None) -> Stack:
     """The slices of a volume file, scaled over the volume (or by the window), and how to write their maps."""
     volume = open_volume(path, axis)
+    if not np.isfinite(volume.stored).any():
+        raise InputError(f"{path} holds no value that is a number: write it again")
     values = volume.view.show(unit_range(volume.stored, window))
     return Stack(Frames(values), several=True, save=lambda to, maps: volume.write(to, volume.view.store(maps)))
 
