@@ -65,7 +65,7 @@ class FewShotRun(Run):
 
     def _bank(self, head: str, keep: bool) -> MemoryBank:
         known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed)
-        key = key_of("bank", self.system.key, *known_by, *map(Path.read_bytes, self.normal_files)) if keep else ""
+        key = key_of("bank", self.system.key, *known_by, *self.bank_files()) if keep else ""
         kept = self.system.cache.get(key) if keep else None
         if kept is not None:
             return MemoryBank.of(kept, self.system.device)
@@ -77,10 +77,9 @@ class FewShotRun(Run):
             self.system.cache.put(key, bank.tensors())
         return bank
 
-    @property
-    def normal_files(self) -> list[Path]:
-        """The files of the normal support, in their order."""
-        return [sample.image for sample in self.data.support_normal]
+    def bank_files(self) -> Iterator[object]:
+        """What tells this bank's images from others: the bytes of their files, in their order."""
+        return (sample.image.read_bytes() for sample in self.data.support_normal)
 
     def _left_out_together(self) -> Tensor:
         """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""

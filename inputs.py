@@ -46,7 +46,7 @@ def find(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
                 raise InputError(f"--input {path} is of no kind that is read ({KINDS})")
             files = [path]
         else:
-            hits = sorted(map(Path, glob.glob(name, recursive=True)))
+            hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
             files = [file for file in hits if file.is_file() and kind_of(file)]
             if not hits:
                 raise InputError(f"--input {name} is not there: give a file, a folder, or a pattern in quotes")
@@ -54,6 +54,14 @@ def find(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
     if not found:
         raise InputError(f"--input {' '.join(inputs)} has no images ({KINDS})")
     return list(found)
+
+
+def check_packages(files: Sequence[Path]) -> None:
+    """Raise InputError, with the line that installs it, for a package that one of the files needs and is not there."""
+    for suffix in sorted({suffix_of(file).lower() for file in files if kind_of(file) == "volume"}):
+        volumes.package("nrrd" if suffix in volumes.NRRD else "nibabel")
+    if any(kind_of(file) == "dicom" for file in files):
+        volumes.package("pydicom")
 
 
 def _below(folder: Path, output: Path | None) -> list[Path]:
@@ -121,7 +129,7 @@ class Reader:
         """The mask of the file's own name, or of its stem, alone or with _mask."""
         stem = path.name.removesuffix(suffix_of(path))
         same = self.roi / path.name
-        if same.is_file():
+        if same.is_file() and kind_of(same) != "dicom":
             return same
         hits = [
             file
