@@ -64,13 +64,13 @@ class FewShotRun(Run):
         return {head: self._bank(head, keep) for head in heads(self.masks)}
 
     def _bank(self, head: str, keep: bool) -> MemoryBank:
-        known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed)
+        support, cap = self.support, Cap.parse(self.args.bank_cap)
+        owners = self._left_out_together()[support.normal].tolist()
+        known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed, owners)
         key = key_of("bank", self.system.key, *known_by, *self.bank_files()) if keep else ""
         kept = self.system.cache.get(key) if keep else None
         if kept is not None:
             return MemoryBank.of(kept, self.system.device)
-        support, cap = self.support, Cap.parse(self.args.bank_cap)
-        owners = self._left_out_together()[support.normal].tolist()
         parts = (self.system.levels([stem], head) for stem in self._stems(support.normal))
         bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), cap, self.args.seed)
         if keep:
