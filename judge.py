@@ -116,7 +116,7 @@ class Judge:
         """A tile's score by the mean over its patches, or over those of the region."""
         if region is None:
             return float(mean_scores(readings, scale, self.system.size)[branch][0])
-        within = means_within(readings, torch.from_numpy(np.ascontiguousarray(region)), self.system.size)
+        within = means_within(readings, torch.tensor(region), self.system.size)
         zero, few = (None if name not in within else torch.tensor(within[name]) for name in ("zero", "few"))
         return float(scale.fuse(zero, few)[branch])
 
@@ -143,6 +143,7 @@ def in_tiles(judge: Judge, support: Sequence[Known], tiling: Tiling, args: argpa
     Each normal picture is scored against a bank without its own tiles, a single one tile by tile. With --branches zero
     there is no bank.
     """
+    print(f"the support is cut into tiles of {tiling.side} pixels too: bank, scales and thresholds are of tiles")
     judge = replace(judge, tiling=tiling)
     normal = [known for known in support if known.label == 0]
     alone = len({known.source for known in normal}) == 1

@@ -1,6 +1,7 @@
 """Where a judge comes from: a checkpoint and its support, folders of images, or prompts alone."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,8 @@ def of_checkpoint(args: argparse.Namespace) -> tuple[Judge, dict]:
     samples = (*run.data.support_abnormal, *run.data.support_normal)
     known = [_known(source, sample, run.masks, run.system.size) for source, sample in enumerate(samples)]
     origin = {"obj": obj, "epoch": stage.epoch, "support": run.origin()["support"]}
-    return _cut(run.args, judge, known), origin | {"prompts_sha256": run.prompts_sha256}
+    origin |= {"prompts_sha256": run.prompts_sha256}
+    return in_tiles(judge, known, tiling(run.args), run.args) if _exceed(args, known) else judge, origin
 
 
 def _known(source: int, sample: Sample, masks: bool, size: int) -> Known:
@@ -92,12 +94,9 @@ def _mask(file: Path, size: int) -> np.ndarray:
     return load_mask(file, size)[0].numpy() > 0.5
 
 
-def _cut(args: argparse.Namespace, judge: Judge, support: list[Known]) -> Judge:
-    """The judge as it is if the support fits into a tile; else with bank and thresholds from the support's tiles."""
-    if not args.tile or all(max(known.picture().size) <= args.tile for known in support):
-        return judge
-    print(f"the support is cut into tiles of {args.tile} pixels too: memory bank, scales and thresholds are of tiles")
-    return in_tiles(judge, support, tiling(args), args)
+def _exceed(args: argparse.Namespace, support: Sequence[Known]) -> bool:
+    """Whether a support image is larger than a tile, so that what holds of the whole image does not hold of tiles."""
+    return bool(args.tile) and any(max(known.picture().size) > args.tile for known in support)
 
 
 def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tuple[Judge, dict]:
@@ -126,9 +125,11 @@ def of_folders(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:
     run = open_untrained(args, info, system, text, origin["prompts_sha256"], Reader(reader.axis, reader.window))
     top = 1.0 if args.abnormal else NORMAL_TOP
     origin |= run.origin()
-    if args.tile and any(max(known.picture().size) > args.tile for known in run.pictures):
+    if _exceed(args, run.pictures):
         judge = Judge(system, text, {}, run.masks, False, _no_calibration(system), True, top=top)
         return in_tiles(judge, run.pictures, tiling(args), args), origin
+    if len(run.support.labels) > len(run.pictures):
+        print(f"each in {len(run.support.labels) // len(run.pictures)} variants, as in few-shot training")
     return Judge(system, text, run.banks(keep=True), run.masks, False, run.calibrate(), True, top=top), origin
 
 

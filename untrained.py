@@ -99,7 +99,7 @@ def open_untrained(
     )
     counts = f"{len(normal)} normal" + (f" + {len(abnormal)} of {len(found)} abnormal" if abnormal else "")
     slices = "" if len(pictures) == len(normal) + len(abnormal) else f" with {len(pictures)} slices"
-    print(f"support: {counts} files{slices}" + (f", each in {variants} variants" if variants > 1 else ""))
+    print(f"support: {counts} files{slices}")
     known_by = (variants, reader.axis, reader.window)
     return UntrainedRun(args, info, (), system, text, digest, data, support, pictures, known_by)
 
