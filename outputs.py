@@ -66,7 +66,7 @@ class Outputs:
     def write(
         self, name: str, file: Path, number: int | None, picture: Image.Image, full: np.ndarray, score: float
     ) -> dict[str, Path]:
-        """Write a picture's map, overlay and mask (and what was seen, if browsers can't show the file); paths by kind."""
+        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind."""
         rgb, called = to_rgb(picture), full >= self.pixel_threshold
         note = PngInfo()
         note.add_text("Scale", f"0 to 65535 stand for 0 to {self.map_top:g} on the calibrated scale")

@@ -1,5 +1,7 @@
 """Tiles cover an image, weights add up to one, and a blended map has no seams."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ def test_spans_cover_the_axis_and_share_enough(length):
     found = spans(length, TILING)
     assert found[0].start == 0 and found[-1].stop == length
     assert all(part.stop - part.start == 64 for part in found)
-    assert all(one.stop - other.start >= 16 for one, other in zip(found, found[1:], strict=False))
+    assert all(one.stop - other.start >= 16 for one, other in pairwise(found))
 
 
 def test_as_few_tiles_as_do():
@@ -53,7 +55,7 @@ def test_equal_tiles_blend_to_what_they_are():
 
 
 def test_tiles_that_disagree_go_over_smoothly():
-    """Neighbours of 0 and 1: no step between pixels is above the steepest of a smooth ramp, and both ends are reached."""
+    """Neighbours of 0 and 1: no step is steeper than a smooth ramp, and both ends are reached."""
     blend = Blend((64, 112), TILING)
     for tile in tiles((64, 112), TILING):
         blend.add(tile, np.full((64, 64), float(tile.across), np.float32))

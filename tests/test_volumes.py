@@ -1,5 +1,7 @@
 """NIfTI and NRRD: slices along an axis, upright, scaled over the volume; maps go back into the same geometry."""
 
+import sys
+
 import nibabel
 import nrrd
 import numpy as np
@@ -176,6 +178,6 @@ def test_what_is_no_volume_is_named_in_one_line(tmp_path):
 
 
 def test_a_missing_package_names_its_install_line(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "nrrd", None)
-    with pytest.raises(InputError, match="pip install -r requirements-medical.txt"):
+    monkeypatch.setitem(sys.modules, "nrrd", None)
+    with pytest.raises(InputError, match=r"pip install -r requirements-medical\.txt"):
         Reader().open(nifti(tmp_path / "a.nrrd.nii").rename(tmp_path / "a.nrrd"))
