@@ -116,6 +116,14 @@ class MDecoder(nn.Module):
         """The adapters' parameters, those of "seg" first."""
         return [*self.seg_adapters.parameters(), *self.det_adapters.parameters()]
 
+    def joint(self, tokens: list[Tensor]) -> list[Tensor]:
+        """Tokens of every tap as text can be compared with them, (B, L, h) -> (B, L, D).
+
+        Adapters end in the joint space already. The bare trunk's tokens go through the projection that CLIP has for
+        its class token: an addition of this repository, for scoring with prompts and no training at all.
+        """
+        return [self.visual.project(level) for level in tokens] if self.kind == "none" else tokens
+
     def adapter_state(self) -> dict[str, dict[str, Tensor]]:
         """The adapters' weights as published: {"seg_adapters": {"0.fc1.0.weight": ...}, "det_adapters": ...}."""
         return {

@@ -139,12 +139,12 @@ def calibrate(seen: Views, labels: np.ndarray, masks: Masks | None, size: int) -
     own = Calibration(maps, means, {}, {})
     image, pixel = {}, {}
     for branch, scores in seen.image_scores(size, own).items():
-        image[branch] = _threshold(scores.numpy(), labels)
-        pixel[branch] = _pixel_threshold(full_maps(seen.maps, maps, size, branch), labels, masks)
+        image[branch] = image_threshold(scores.numpy(), labels)
+        pixel[branch] = pixel_threshold(full_maps(seen.maps, maps, size, branch), labels, masks)
     return Calibration(maps, means, image, pixel)
 
 
-def _threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """Half-way between the F1-max score and the next lower one; without abnormal scores just above the highest."""
     if not labels.any():
         return float(np.nextafter(scores.max(), np.float32(np.inf)))
@@ -153,7 +153,7 @@ def _threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((best + lower.max()) / 2) if lower.size else float(best)
 
 
-def _pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
+def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
     """F1-max over the support's pixels, or a high quantile of its normal images' pixels where no mask is."""
     if masks is not None and masks.any():
         return float(_finite(metrics.pixel_metrics, maps, masks)["threshold"])

@@ -19,7 +19,7 @@ from dataset import FewShotSet
 from errors import InputError
 from evaluation import Views, calibrate, heads, views
 from run import Run, same_weights
-from scoring import Calibration, Readings, read
+from scoring import Calibration, Readings
 from system import build, encoder, sentences, survey
 from training import Support, load_support
 
@@ -80,23 +80,22 @@ class FewShotRun(Run):
         return {head: self._bank(head, keep) for head in heads(self.masks)}
 
     def _bank(self, head: str, keep: bool) -> MemoryBank:
-        known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed)
-        key = key_of("bank", self.system.key, *known_by, *map(Path.read_bytes, self.normal_files)) if keep else ""
+        support, cap = self.support, Cap.parse(self.args.bank_cap)
+        owners = self._left_out_together()[support.normal].tolist()
+        known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed, owners)
+        key = key_of("bank", self.system.key, *known_by, *self.bank_files()) if keep else ""
         kept = self.system.cache.get(key) if keep else None
         if kept is not None:
             return MemoryBank.of(kept, self.system.device)
-        support, cap = self.support, Cap.parse(self.args.bank_cap)
-        owners = self._left_out_together()[support.normal].tolist()
         parts = (self.system.levels([stem], head) for stem in self._stems(support.normal))
         bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), cap, self.args.seed)
         if keep:
             self.system.cache.put(key, bank.tensors())
         return bank
 
-    @property
-    def normal_files(self) -> list[Path]:
-        """The files of the normal support, in their order."""
-        return [sample.image for sample in self.data.support_normal]
+    def bank_files(self) -> Iterator[object]:
+        """What tells this bank's images from others: the bytes of their files, in their order."""
+        return (sample.image.read_bytes() for sample in self.data.support_normal)
 
     def _left_out_together(self) -> Tensor:
         """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""
@@ -131,7 +130,7 @@ class FewShotRun(Run):
         for row, stem in zip(rows.tolist(), self._stems(rows), strict=True):
             without = None if self.support.labels[row] else int(together[row])
             (decoded,) = self.system.tokens(stem, (head,))
-            parts.append(read(decoded.tokens(head), self.scored_text(), bank, without))
+            parts.append(self.system.reading(decoded, head, self.scored_text(), bank, without))
         return views({head: Readings.join(parts)}, self.masks), rows
 
     def _calibrated_on(self) -> Tensor:

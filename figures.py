@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.images import read_mask, read_rgb
-from files import writing
+from files import suffix_of, writing
 
 TITLES = ("input", "ground truth", "anomaly map", "overlay", "predicted mask")
 SMALLEST_TILE = 160  # narrower images are centred in tiles of this width, so that the words fit
@@ -29,6 +29,7 @@ RED, GREEN, OUTLINE = (190, 30, 30), (20, 110, 60), (90, 255, 130)
 HEAT = 0.65  # opacity of the overlay where the map is at the top of the scale
 COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # RGB
 NAME_BYTES = 200  # file systems allow 255
+BAND = 256  # rows that are mixed at a time, so that a large picture takes no more memory than it must
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def save_panel(
         picture,
         "no mask given" if truth is None else _black_white(truth),
         heat(full, scale),
-        _overlay(picture, full, called, scale),
+        overlay(picture, full, called, scale),
         "no threshold known" if called is None else _black_white(called),
     )
     canvas = _lay_out(tiles, (height, width))
@@ -111,8 +112,9 @@ def panel_names(images: Iterable[str | Path], root: str | Path | None = None) ->
     for image in map(Path, images):
         inside = root is not None and image.is_relative_to(root)
         parts = image.relative_to(root).parts if inside else image.relative_to(image.anchor).parts[-4:]
-        stem = _shortened("_".join(part for part in parts if part != "..").removesuffix(image.suffix))
-        choices = chain([stem, stem + image.suffix.replace(".", "_")], (f"{stem}_{n}" for n in count(2)))
+        suffix = suffix_of(image)
+        stem = _shortened("_".join(part for part in parts if part != "..").removesuffix(suffix))
+        choices = chain([stem, stem + suffix.replace(".", "_")], (f"{stem}_{n}" for n in count(2)))
         name = next(choice for choice in choices if choice.lower() not in taken)
         taken.add(name.lower())
         names.append(f"{name}.png")
@@ -144,10 +146,16 @@ def _black_white(mask: np.ndarray) -> np.ndarray:
     return np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
 
 
-def _overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: ColourScale) -> np.ndarray:
-    """The heat over the input, the more opaque the hotter, with the predicted mask's outline."""
-    opacity = HEAT * _share(full, scale)[..., None]
-    mixed = np.round(picture * (1 - opacity) + heat(full, scale) * opacity).astype(np.uint8)
+def overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: ColourScale) -> np.ndarray:
+    """The heat over the input, the more opaque the hotter, with the predicted mask's outline: (H, W, 3) uint8 RGB.
+
+    picture: (H, W, 3) uint8. full: the map (H, W) float32. called: the mask (H, W) bool, None for no outline.
+    """
+    mixed = np.empty_like(picture)
+    for top in range(0, len(picture), BAND):
+        rows = slice(top, top + BAND)
+        opacity = HEAT * _share(full[rows], scale)[..., None]
+        mixed[rows] = np.round(picture[rows] * (1 - opacity) + heat(full[rows], scale) * opacity).astype(np.uint8)
     if called is not None:
         lines, _ = cv2.findContours(called.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(mixed, lines, -1, OUTLINE, thickness=max(1, picture.shape[1] // 300))

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,20 @@ def writing(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and write to it, so that the system refuses before long work, not after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"?")
+
+
+def suffix_of(path: str | Path) -> str:
+    """The end of a file's name that says its kind: ".png", and of a packed volume ".nii.gz", in the case it has."""
+    path = Path(path)
+    packed = "".join(path.suffixes[-2:])
+    return packed if packed.lower() == ".nii.gz" else path.suffix
 
 
 def sha256(path: str | Path) -> str:

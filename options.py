@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 
 import CLIP
@@ -118,7 +118,6 @@ def _parser(description: str, precisions: Sequence[str] = ()) -> Parser:
     if not precisions:
         parser.set_defaults(precision="fp32", compile=False)
         return parser
-    run.add_argument("--num_workers", type=natural, default=0, help="processes that read images")
     run.add_argument(
         "--precision",
         choices=precisions,
@@ -126,13 +125,19 @@ def _parser(description: str, precisions: Sequence[str] = ()) -> Parser:
         help="of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
     )
     run.add_argument("--compile", action="store_true", help="torch.compile the trunk for scoring (minutes to start)")
-    run.add_argument(
+    return parser
+
+
+def _survey(parser: Parser) -> None:
+    """The options of scripts that evaluate on a test set."""
+    survey = parser.add_argument_group("test set")
+    survey.add_argument("--num_workers", type=natural, default=0, help="processes that read images")
+    survey.add_argument(
         "--results_path", type=Path, default=Path("results"), help="folder for results.json and results.csv"
     )
-    run.add_argument(
+    survey.add_argument(
         "--save_images", type=Path, metavar="DIR", help="write a picture of every test image's map into DIR"
     )
-    return parser
 
 
 def _few(parser: Parser) -> None:
@@ -166,6 +171,7 @@ def _few(parser: Parser) -> None:
 
 def _train(parser: Parser, save_path: str, batch_size: int, learning_rate: float) -> None:
     """The options of training scripts."""
+    _survey(parser)
     train = parser.add_argument_group("training")
     train.add_argument("--epoch", type=natural, default=50, help="0 trains nothing and evaluates")
     train.add_argument("--batch_size", type=positive, default=batch_size)
@@ -183,12 +189,57 @@ def _train(parser: Parser, save_path: str, batch_size: int, learning_rate: float
 
 def _test(parser: Parser, save_path: str) -> None:
     """The options of test scripts."""
+    _survey(parser)
     test = parser.add_argument_group("checkpoint")
     test.add_argument(
         "--ckpt", type=Path, help="adapter file, ours or a published one; default: the one in --save_path"
     )
     test.add_argument("--save_path", type=Path, default=Path(save_path), help="folder where training put it")
     test.add_argument("--batch_size", type=positive, default=16)
+
+
+def _predict(parser: Parser) -> None:
+    """The options of predict.py alone."""
+    what = parser.add_argument_group("what is scored")
+    what.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="FILE|DIR|GLOB",
+        help="png jpg bmp tif, DICOM, NIfTI (.nii, .nii.gz), NRRD; folders with all below them",
+    )
+    what.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for scores, maps and pictures")
+    what.add_argument(
+        "--roi", type=Path, metavar="MASK_DIR", help="masks of the inputs' own names: what is outside is ignored"
+    )
+    what.add_argument(
+        "--tile", type=positive, metavar="N", help="score pieces of N x N pixels, for small defects in large images"
+    )
+    what.add_argument(
+        "--overlap", type=natural, metavar="M", help="pixels that tiles share; default: a quarter of --tile"
+    )
+    what.add_argument(
+        "--axis", type=int, choices=(0, 1, 2), default=2, help="axis of a volume that slices are cut along"
+    )
+    what.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("CENTER", "WIDTH"),
+        help="intensities shown of DICOM and volumes; default: the DICOM header's, else their whole range",
+    )
+    judged = parser.add_argument_group("how it is judged")
+    judged.add_argument("--ckpt", type=Path, help="adapter file; without it nothing trained is used")
+    judged.add_argument("--normal", type=Path, metavar="DIR", help="without --ckpt: normal images, for the memory bank")
+    judged.add_argument("--abnormal", type=Path, metavar="DIR", help="without --ckpt: abnormal images, for thresholds")
+    judged.add_argument(
+        "--score",
+        choices=("max", "mean"),
+        default="max",
+        help="without --ckpt: an image's score is its map's highest value, or the mean over its patches",
+    )
+    judged.add_argument("--threshold", type=float, help="score from which an image is abnormal; default: calibrated")
+    judged.add_argument("--pixel_threshold", type=float, help="map value from which a pixel is; default: calibrated")
 
 
 def _parse(parser: Parser, argv: Sequence[str] | None, demo: dict | None = None) -> argparse.Namespace:
@@ -241,7 +292,7 @@ def test_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def export(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of export.py."""
-    parser = _parser("Write a checkpoint as one ONNX file: image in, anomaly map and score out.", ("fp32",))
+    parser = _parser("Write a checkpoint as one ONNX file: image in, anomaly map and score out.", ())
     _few(parser)
     out = parser.add_argument_group("export")
     out.add_argument("--ckpt", type=Path, required=True, help="adapter file of train_few.py or train_zero.py")
@@ -261,9 +312,36 @@ def rank(argv: Sequence[str] | None = None) -> argparse.Namespace:
     test.add_argument("--by", choices=("margin", "auroc"), default="margin", help="what the table is sorted by")
     test.add_argument("--top", type=natural, default=10, help="sentences shown from either end; 0: all of them")
     args = _parse(parser, argv)
-    for name in ("branches", "bank_cap", "num_workers", "results_path", "save_images"):
+    for name in ("branches", "bank_cap"):
         if name in args.given:
             raise InputError(f"--{name} has no meaning for prompt.py rank; leave it out")
+    return args
+
+
+def predict(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of predict.py. Raises InputError for options that contradict each other."""
+    parser = _parser("Score images and volumes: with trained adapters, or with no training at all.", TESTED)
+    _few(parser)
+    _predict(parser)
+    args = _parse(parser, argv)
+    if args.tile is None and args.overlap is not None:
+        raise InputError("--overlap says how much tiles share; give their size with --tile")
+    if args.tile is not None and args.overlap is None:
+        args.overlap = args.tile // 4
+    if args.tile is not None and args.overlap >= args.tile:
+        raise InputError(f"--overlap {args.overlap} must be less than --tile {args.tile}")
+    if args.window is not None and args.window[1] <= 0:
+        raise InputError(f"--window needs a width above 0, not {args.window[1]:g}")
+    for name in ("threshold", "pixel_threshold"):
+        if getattr(args, name) is not None and not isfinite(getattr(args, name)):
+            raise InputError(f"--{name} {getattr(args, name)} is not a number")
+    unfit = (
+        ("normal", "abnormal", "score") if args.ckpt else ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
+    )
+    for name in (name for name in unfit if name in args.given):
+        raise InputError(f"--{name} {'is for scoring without --ckpt' if args.ckpt else 'needs --ckpt'}; leave one out")
+    if args.abnormal and not args.normal:
+        raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")
     return args
 
 

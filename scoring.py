@@ -65,15 +65,20 @@ class Readings:
 
 
 def read(
-    tokens: Sequence[Tensor], text: Tensor | None, bank: MemoryBank | None, without: int | None = None
+    tokens: Sequence[Tensor],
+    text: Tensor | None,
+    bank: MemoryBank | None,
+    without: int | None = None,
+    joint: Sequence[Tensor] | None = None,
 ) -> Readings:
     """Both branches' grid values of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off.
 
-    without: as in `MemoryBank.distance`.
+    without: as in `MemoryBank.distance`. joint: the tokens (B, L, D) that text is compared with, if not the same.
     """
     zero = few = None
     if text is not None:
-        zero = to_grid(torch.stack([patch_logits(level, text) for level in tokens], dim=1)).float().cpu()
+        compared = tokens if joint is None else joint
+        zero = to_grid(torch.stack([patch_logits(level, text) for level in compared], dim=1)).float().cpu()
     if bank is not None:
         distances = [bank.distance(tap, level, without) for tap, level in enumerate(tokens)]
         few = to_grid(torch.stack(distances, dim=1)).float().cpu()
@@ -146,6 +151,20 @@ def mean_scale(readings: Readings, size: int) -> Scale:
         return float(scores.min()), float(scores.max())
 
     return Scale(limits("zero"), limits("few"))
+
+
+def means_within(readings: Readings, within: Tensor, size: int) -> dict[str, float]:
+    """Unscaled score by branch of ONE image without masks, from a region alone: `branch_means` weighted by how much of
+    a patch (zero) or of a map's pixel (few) lies in it. within: (H, W) bool, with a pixel that is True.
+    """
+    share, means = within[None, None].float(), {}  # (1, 1, H, W)
+    if readings.zero is not None:
+        weight = F.interpolate(share, readings.zero.shape[2:], mode="area")[0, 0]  # (G, G)
+        means["zero"] = float(((readings.zero[0].sigmoid() * weight).sum(dim=(1, 2)) / weight.sum()).sum())
+    if readings.few is not None:
+        weight = F.interpolate(share, (size, size), mode="area")[0, 0]
+        means["few"] = float((branch_maps(readings, "few", size)[0] * weight).sum() / weight.sum())
+    return means
 
 
 def scaled_maps(readings: Readings, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:

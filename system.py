@@ -103,10 +103,18 @@ class System:
     ) -> dict[str, Readings]:
         """Grid values of stems (B, L, C) by head; no text, or no bank of a head, switches that branch off."""
         parts = [
-            {head: read(decoded.tokens(head), text, banks.get(head)) for head in heads}
+            {head: self.reading(decoded, head, text, banks.get(head)) for head in heads}
             for decoded in self.tokens(stems, heads)
         ]
         return {head: Readings.join([part[head] for part in parts]) for head in heads}
+
+    @torch.inference_mode()
+    def reading(
+        self, decoded: Decoded, head: str, text: Tensor | None, bank: MemoryBank | None, without: int | None = None
+    ) -> Readings:
+        """Grid values of one head of what was decoded; arguments as in `scoring.read`."""
+        tokens = decoded.tokens(head)
+        return read(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))
 
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.split(1 if self.device.type == "cpu" else max(1, len(batch)))

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from checkpoint import Checkpoint, Stage, write
 from dataset import FewShotSet, Sample, load_image, load_mask
 from errors import InputError
 from evaluation import Views
+from files import check_writable
 from loss import adapter_loss
 from run import Run
 from system import System
@@ -102,9 +102,7 @@ def check_outputs(args: argparse.Namespace) -> None:
     """Write to every folder that results will go to, so that the system refuses before the training, not after it."""
     for folder in (args.results_path, args.log_dir, args.save_path if args.save_model else None, args.save_images):
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder) as file:
-                file.write(b"?")
+            check_writable(folder)
 
 
 def shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterable[Tensor]:

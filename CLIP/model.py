@@ -153,7 +153,11 @@ class VisionTower(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """The last block's output (B, L, C) -> joint space (B, D), from the class token."""
-        return self.ln_post(x[:, 0]) @ self.proj
+        return self.project(x[:, 0])
+
+    def project(self, x: Tensor) -> Tensor:
+        """Trunk tokens (..., C) -> joint space (..., D)."""
+        return self.ln_post(x) @ self.proj
 
     def forward(self, images: Tensor) -> Tensor:
         return self.pool(self.transformer(self.embed(images)))

@@ -9,7 +9,20 @@ from types import ModuleType
 
 from dataset import industrial, medical_few, medical_zero
 from dataset.folders import layout_of
-from dataset.images import Batches, ImageSet, Item, Sample, load_image, load_mask, read_mask, read_rgb
+from dataset.images import (
+    Batches,
+    ImageSet,
+    Item,
+    Sample,
+    load_image,
+    load_mask,
+    open_picture,
+    read_mask,
+    read_rgb,
+    readable,
+    to_model,
+    to_rgb,
+)
 from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate
 from dataset.support import FewShotSet, Request, count, describe
 
@@ -29,10 +42,14 @@ __all__ = [
     "load_image",
     "load_mask",
     "open_few",
+    "open_picture",
     "open_test",
     "open_transfer",
     "read_mask",
     "read_rgb",
+    "readable",
+    "to_model",
+    "to_rgb",
 ]
 
 

@@ -41,13 +41,26 @@ def load_image(path: str | Path, size: int) -> torch.Tensor:
     16-bit and float images are grey and scaled by the range that holds them: 255 if no value exceeds it,
     else 65535 (float: 1 if no value exceeds 1). Raises InputError naming a file that can't be read.
     """
+    return to_model(open_picture(path), size)
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """An image file at its own size, of mode RGB or, if deeper than 8 bits, F (grey in [0, 1]); see `load_image`."""
     image = _decoded(Path(path))
-    target = [size, size]
-    if image.mode in DEEP_MODES:
-        grey = Image.fromarray(_unit_range(image, Path(path)))
-        grey = to_tensor(resize(grey, target, InterpolationMode.BICUBIC))  # (1, size, size)
-        return grey.clamp(0, 1).repeat(3, 1, 1)
-    return to_tensor(resize(_rgb(image), target, InterpolationMode.BICUBIC))
+    return Image.fromarray(_unit_range(image, Path(path))) if image.mode in DEEP_MODES else _rgb(image)
+
+
+def to_model(picture: Image.Image, size: int) -> torch.Tensor:
+    """A picture as `open_picture` gives it, or a part of one -> float32 (3, size, size) in [0, 1]."""
+    small = to_tensor(resize(picture, [size, size], InterpolationMode.BICUBIC))
+    return small.clamp(0, 1).repeat(3, 1, 1) if picture.mode == "F" else small
+
+
+def to_rgb(picture: Image.Image) -> np.ndarray:
+    """A picture as `open_picture` gives it -> uint8 (H, W, 3)."""
+    if picture.mode == "F":
+        return np.repeat((np.asarray(picture) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(picture)
 
 
 def load_mask(path: str | Path, size: int) -> torch.Tensor:
@@ -59,11 +72,7 @@ def load_mask(path: str | Path, size: int) -> torch.Tensor:
 
 def read_rgb(path: str | Path) -> np.ndarray:
     """An image file at its own size -> uint8 (H, W, 3), RGB; deep pixels scaled as in `load_image`."""
-    image = _decoded(Path(path))
-    if image.mode in DEEP_MODES:
-        grey = (_unit_range(image, Path(path)) * 255).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(_rgb(image))
+    return to_rgb(open_picture(path))
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -154,25 +163,27 @@ def check(samples: Sequence[Sample], name: str) -> None:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    with _readable(path), Image.open(path) as image:
+    with readable(path), Image.open(path) as image:
         return image.size
 
 
 def _decoded(path: Path) -> Image.Image:
     """The first frame of an image file, all its pixels in memory."""
-    with _readable(path), Image.open(path) as image:
+    with readable(path), Image.open(path) as image:
         image.load()
         return image
 
 
 @contextmanager
-def _readable(path: Path):
+def readable(path: Path) -> Iterator[None]:
     """Turn whatever a decoder throws at a damaged file into one line that names it."""
     try:
         with warnings.catch_warnings():
             # Whole slides are large on purpose; Pillow still refuses twice its limit.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             yield
+    except InputError:
+        raise  # says already what is wrong
     except FileNotFoundError as fault:
         raise InputError(f"{path} is not there (a link to a missing file?): restore it or remove the link") from fault
     except Exception as fault:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...

@@ -1,0 +1,119 @@
+"""Scores of your own images: with trained adapters, or with no training at all.
+
+python predict.py --ckpt ckpt/few-shot/Brain_4-shot.pth --input scans --output results/scans
+python predict.py --normal good --classname "solar cell" --input cells --output results/cells
+"""
+
+from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
+
+# isort: split
+import argparse
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import inputs
+import options
+import report
+from figures import panel_names
+from files import check_writable
+from inputs import Reader
+from judge import Judge
+from judges import open_judge
+from outputs import UNREADABLE, Outputs, Prediction
+
+FAILED = 1  # exit code when some files could not be read
+
+
+def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name: str) -> Iterator[Prediction]:
+    """Score one image or every slice of one file, and write what belongs to it as `name`.
+
+    Raises InputError if it can't be read.
+    """
+    stack = reader.open(file)
+    region = reader.region(file, stack)
+    count, maps, scores = len(stack.pictures), [], []
+    bar = tqdm(range(count), file.name, unit="slice", leave=False, disable=count == 1)
+    for number in bar:
+        started, picture = time.perf_counter(), stack.pictures[number]
+        inside = None if region is None else region[number]
+        if inside is None or inside.any():
+            full, score = judge.look(picture, inside)
+        else:
+            full, score = np.zeros(picture.size[::-1], np.float32), 0.0  # nothing of this slice counts
+        if not math.isfinite(score):
+            raise InputError(f"{file}: its score is not a number; score it with --precision fp32")
+        seconds = round(time.perf_counter() - started, 3)
+        place = number if stack.several else None
+        own = f"{name}_{number:0{len(str(count - 1))}d}.png" if stack.several else f"{name}.png"
+        paths = outputs.write(own, file, place, picture, full, score)
+        scores.append(score)
+        if stack.save is not None:
+            maps.append(full)
+        yield outputs.judged(file, place, score, seconds, paths)
+    if stack.several:
+        outputs.chart(name, scores, file)
+    if stack.save is not None:
+        stack.save(outputs.folder / "volumes" / name, np.stack(maps))
+
+
+def score_files(judge: Judge, reader: Reader, outputs: Outputs, files: Sequence[Path]) -> Iterator[Prediction]:
+    """Score all files; one that can't be read becomes a row that says why."""
+    names = [name.removesuffix(".png") for name in panel_names(files)]
+    for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
+        try:
+            yield from score_file(judge, reader, outputs, file, name)
+        except InputError as fault:
+            yield Prediction(str(file), None, None, None, UNREADABLE, None, str(fault))
+
+
+def finish(args: argparse.Namespace, outputs: Outputs, rows: Sequence[Prediction], record: dict) -> None:
+    """Write what tells of all rows at once: scores.csv, settings.json; and say how it went."""
+    table = outputs.table(rows)
+    counts = Counter(row.verdict for row in rows)
+    outputs.record(record | outputs.settings() | {"counts": dict(counts)})
+    certain = "" if outputs.calibrated else ", uncalibrated"
+    print(
+        f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
+        f"(abnormal from {outputs.threshold:.4g}{certain})"
+    )
+    print(f"maps: 0 to 65535 stand for 0 to {outputs.map_top:g}; colours go from 0 to {outputs.scale.high:g}")
+    print(f"results: {table}")
+    if failed := [row for row in rows if row.verdict == UNREADABLE]:
+        print(f"not scored: {len(failed)}", file=sys.stderr)
+        for row in failed:
+            print(f"  {row.note}", file=sys.stderr)
+
+
+def main() -> None:
+    """Score what --input names. Exits with 1 if some of it could not be read."""
+    args = options.predict()
+    reader = Reader.of(args.axis, args.window, args.roi)
+    files = inputs.find(args.input, args.output)
+    inputs.check_packages(files)
+    check_writable(args.output)
+    judge, origin = open_judge(args, reader)
+    if not judge.calibrated:
+        print("uncalibrated: scores are probabilities by the prompts alone, and the threshold a half of them")
+    outputs, rows, started = Outputs(args.output, judge), [], time.time()
+    record = {"script": "predict.py", "options": options.plain(args), **origin, "branch": judge.branch}
+    try:
+        for row in score_files(judge, reader, outputs, files):
+            rows.append(row)
+    except KeyboardInterrupt:
+        finish(args, outputs, rows, record | {"stopped": True})
+        raise
+    record["seconds"] = round(time.time() - started, 1)
+    finish(args, outputs, rows, record | {"environment": report.environment(judge.system.device)})
+    if any(row.verdict == UNREADABLE for row in rows):
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
