@@ -70,7 +70,7 @@ def save_panel(
         picture,
         "no mask given" if truth is None else _black_white(truth),
         heat(full, scale),
-        _overlay(picture, full, called, scale),
+        overlay(picture, full, called, scale),
         "no threshold known" if called is None else _black_white(called),
     )
     canvas = _lay_out(tiles, (height, width))
@@ -144,8 +144,8 @@ def _black_white(mask: np.ndarray) -> np.ndarray:
     return np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
 
 
-def _overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: ColourScale) -> np.ndarray:
-    """The heat over the input, the more opaque the hotter, with the predicted mask's outline."""
+def overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, scale: ColourScale) -> np.ndarray:
+    """The map (H, W) over the input uint8 (H, W, 3), the more opaque the hotter, with a mask's outline, bool (H, W)."""
     opacity = HEAT * _share(full, scale)[..., None]
     mixed = np.round(picture * (1 - opacity) + heat(full, scale) * opacity).astype(np.uint8)
     if called is not None:

@@ -97,6 +97,11 @@ class System:
         ]
         return {head: Readings.join([part[head] for part in parts]) for head in heads}
 
+    @torch.no_grad()
+    def project(self, tokens: Tensor) -> Tensor:
+        """Bare trunk tokens (B, L, C) of any tap -> the joint space (B, L, D), where the prompts are: CLIP's last step."""
+        return self.decoder.visual.ln_post(tokens) @ self.decoder.visual.proj
+
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.split(1 if self.device.type == "cpu" else max(1, len(batch)))
 

@@ -59,6 +59,10 @@ class Encoder:
     def __exit__(self, *fault: object) -> None:
         self.clip = None
 
+    def ready(self) -> None:
+        """Load the model now, so that the next new sentence need not wait for it."""
+        self.clip = self.clip or self.tower()
+
     def features(self, sentences: Sequence[str]) -> Tensor:
         """(N, D), on the CPU."""
         if self.known is None:
@@ -66,7 +70,7 @@ class Encoder:
         names = [hashlib.sha256(sentence.encode()).digest() for sentence in sentences]
         new = {name: sentence for name, sentence in zip(names, sentences, strict=True) if name not in self.known}
         if new:
-            self.clip = self.clip or self.tower()
+            self.ready()
             self.known |= zip(new, encode(self.clip, list(new.values())).cpu(), strict=True)
             self._keep()
         return torch.stack([self.known[name] for name in names])
