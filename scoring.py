@@ -22,9 +22,11 @@ MAP_CHUNK = 64  # images whose maps are built at a time
 def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
     """How much more abnormal than normal, (B, L, h), (D, 2) -> (B, P): 100·(cos abnormal - cos normal).
 
-    Its sigmoid is the softmax over {normal, abnormal}. The class token is dropped: P = L - 1.
+    Its sigmoid is the softmax over {normal, abnormal}. The class token is dropped: P = L - 1. Of one image, (1, L, h),
+    under N texts, (N, D, 2), they are (N, P).
     """
-    cosines = F.normalize(tokens[:, 1:], dim=-1) @ text  # (B, P, 2)
+    patches = F.normalize(tokens[:, 1:], dim=-1)
+    cosines = patches @ text if text.ndim == 2 else patches[0] @ text  # (B, P, 2), or (N, P, 2) as one product
     return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
 
 
