@@ -105,9 +105,7 @@ def main_branch(readings: Readings) -> str:
     return "few" if readings.zero is None else "zero"
 
 
-def calibrate(
-    seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int, pixels: bool = True
-) -> Calibration:
+def calibrate(seen: Views, labels: np.ndarray, masks: np.ndarray | None, size: int, pixels: bool = True) -> Calibration:
     """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None.
 
     pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.

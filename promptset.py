@@ -33,7 +33,9 @@ class PromptSet:
         """What --prompts names for an object: base, llm, all or a JSON file. Raises InputError as `prompt.sentences`."""
         states = (prompt.NORMAL_STATES, prompt.ABNORMAL_STATES, prompt.TEMPLATES)
         ensemble = map(tuple, states) if prompts in ("base", "all") else ((), (), ())
-        own = ((), ()) if prompts == "base" else prompt.sentences(obj, "llm" if prompts == "all" else prompts, classname)
+        own = (
+            ((), ()) if prompts == "base" else prompt.sentences(obj, "llm" if prompts == "all" else prompts, classname)
+        )
         return PromptSet(*map(tuple, own), *ensemble)
 
     @staticmethod

@@ -26,7 +26,10 @@ def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
     under N texts, (N, D, 2), they are (N, P).
     """
     patches = F.normalize(tokens[:, 1:], dim=-1)
-    cosines = patches @ text if text.ndim == 2 else patches[0] @ text  # (B, P, 2), or (N, P, 2) as one product
+    if text.ndim == 2:
+        cosines = patches @ text  # (B, P, 2)
+    else:
+        cosines = torch.tensordot(text, patches[0], ([1], [1])).mT  # (N, P, 2), as one product
     return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
 
 
