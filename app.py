@@ -16,14 +16,16 @@ from errors import InputError, exit_code
 
 MOST_EACH = 100  # images of either label by the slider; more by name
 SENTENCES = (  # the boxes of a set, in the order of `PromptSet`
-    ("normal sentences", "one a line; {classname} stands for the object's words", 8),
-    ("abnormal sentences", "one a line", 8),
+    ("normal sentences", "one a line; {classname}: the object's words"),
+    ("abnormal sentences", "one a line; {classname}: the object's words"),
 )
 ENSEMBLE = (
-    ("normal states", "each goes into every template; {} stands for the object's words", 5),
-    ("abnormal states", "each goes into every template", 5),
-    ("templates", "{} stands for a state", 6),
+    ("normal states", "{}: the object's words"),
+    ("abnormal states", "{}: the object's words"),
+    ("templates", "{}: a state"),
 )
+LINES = 7
+STARTS = ("all", "llm", "base")  # of --prompts
 STYLE = Path(__file__).parent / "templates" / "lab.css"
 FONT = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]  # nothing is fetched
 MONO = ["ui-monospace", "Consolas", "monospace"]
@@ -63,23 +65,24 @@ class Page:
             self.save = [gr.Button(f"save {name} as JSON", size="sm", elem_id=f"save-{name}") for name in SETS]
             self.compare = gr.Button("A as a diff for prompt.py", size="sm", elem_id="show-diff")
             self.copy = gr.Button("copy A to B", size="sm", elem_id="copy")
-            self.starts = gr.Dropdown(["all", "llm", "base"], value=None, show_label=False, elem_id="starts")
+            self.starts = [gr.Button(f"B: {name} of prompt.py", size="sm", elem_id=f"B-{name}") for name in STARTS]
         self.saved = gr.File(label="prompt file, for --prompts", interactive=False, visible=False, elem_id="saved")
         self.patch = gr.Code(label="diff", language=None, interactive=False, visible=False, elem_id="diff")
-        self.said, self.figures, self.table = (gr.HTML(elem_id=name) for name in ("said", "figures", "table"))
+        self.figures, self.said, self.table = (gr.HTML(elem_id=name) for name in ("figures", "said", "table"))
 
     def _boxes(self, name: str) -> list:
         """The boxes of a set: sentences open, states and templates behind a fold."""
         gr = self.gr
 
-        def box(label: str, info: str, lines: int) -> object:
-            name_of = f"{name}-{label.replace(' ', '-')}"
-            return gr.Textbox(label=label, info=info, lines=lines, max_lines=lines, elem_id=name_of)
+        def box(label: str, info: str) -> object:
+            title, name_of = f"{name}: {label}", f"{name}-{label.replace(' ', '-')}"
+            return gr.Textbox(label=title, info=info, lines=LINES, max_lines=LINES, elem_id=name_of, min_width=120)
 
         with gr.Column(elem_classes="prompt-set"):
-            gr.HTML(f'<h2><span class="set">{name}</span> prompts</h2>')
-            made = [box(*words) for words in SENTENCES]
-            with gr.Accordion("states and templates: the base ensemble", open=False, elem_id=f"{name}-ensemble"):
+            with gr.Row():
+                made = [box(*words) for words in SENTENCES]
+            ensemble = f"{name}: states and templates, every state in every template"
+            with gr.Accordion(ensemble, open=False, elem_id=f"{name}-ensemble"), gr.Row():
                 made += [box(*words) for words in ENSEMBLE]
         return made
 
@@ -92,7 +95,7 @@ class Page:
 
     def _bind(self) -> None:
         """Every event: what comes in, who answers, where it goes."""
-        boxes = [box for part in self.sets for box in part]
+        gr, boxes = self.gr, [box for part in self.sets for box in part]
         here, seen = [self.obj, self.ckpt], [self.said, self.figures, self.table]
         look = {"fn": self.look, "inputs": [*here, self.images, self.order, *boxes], "outputs": seen}
         quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
@@ -105,16 +108,16 @@ class Page:
         then_look(picked.then(self.open, [*here, self.each], [self.said, self.images, *boxes]))
         for event in (self.ckpt.input, self.each.release):
             then_look(event(self.choose, [*here, self.each], [self.said, self.images]))
-        self.gr.on([box.input for box in boxes], **look, **quiet)
-        self.gr.on([self.images.input, self.order.input], **look, **quiet)
+        gr.on([box.input for box in boxes], **look, **quiet)
+        gr.on([self.images.input, self.order.input], **look, **quiet)
         then_look(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
-        then_look(self.starts.input(self.fill, [*here, self.starts], [self.said, *self.sets[1]]))
+        for name, button in zip(STARTS, self.starts, strict=True):
+            then_look(button.click(self.fill, [*here, gr.State(name)], [self.said, *self.sets[1]]))
         for name, button, texts in zip(SETS, self.save, self.sets, strict=True):
-            name_of = self.gr.State(name)
-            button.click(self.keep, [*here, name_of, *texts], [self.said, self.saved])
+            button.click(self.keep, [*here, gr.State(name), *texts], [self.said, self.saved])
         self.compare.click(self.differ, [*here, *self.sets[0]], [self.said, self.patch])
         judge = {"fn": self.judge, "inputs": [*here, self.upload, self.words, *boxes], "outputs": self.verdict}
-        self.gr.on([self.upload.change, self.words.input], **judge)
+        gr.on([self.upload.change, self.words.input], **judge)
 
     def _said(self, fault: InputError, others: int) -> tuple:
         """The fault as a message, and everything else left as it is."""
@@ -185,7 +188,7 @@ class Page:
 def serve(desk: Desk, host: str, port: int, wait: bool = True) -> Page:
     """Serve the page at `host` and `port` (0: any); `wait` until the user stops it. InputError for a port in use."""
     page = Page(desk)
-    theme = page.gr.themes.Soft(font=FONT, font_mono=MONO, primary_hue="slate", radius_size="sm")
+    theme = page.gr.themes.Default(font=FONT, font_mono=MONO, primary_hue="slate", radius_size="sm", spacing_size="sm")
     page.blocks.launch(
         server_name=host,
         server_port=_free(host, port),

@@ -19,7 +19,7 @@ from promptset import PromptSet, diff
 
 NONE = "none: the bare trunk"
 SETS = ("A", "B")
-EACH = 6  # images of either label to begin with
+EACH = 8  # images of either label to begin with
 OPEN = 2  # labs kept open
 MB = 1 << 20
 MOST_PIXELS = 50_000_000  # of an upload

@@ -81,7 +81,6 @@ def _row(sample: Sample, parts: Sequence[tuple[Side, int, np.ndarray]]) -> dict:
     bare = overlay(picture, np.zeros(picture.shape[:2], np.float32), marked, SCALE)
     return {
         "name": sample.image.name,
-        "path": str(sample.image),
         "label": "abnormal" if sample.label else "normal",
         "input": _address(bare),
         "sides": [

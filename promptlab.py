@@ -1,4 +1,4 @@
-"""The prompt lab without its page: tokens of the chosen images stay in memory, so an edited prompt costs its text alone.
+"""The prompt lab without its page: tokens of chosen images stay in memory, so an edited prompt costs its text alone.
 
 A `Lab` is one object with one checkpoint or none. `look` gives maps, scores and figures of chosen images under a set of
 prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. labopen.py makes labs.
@@ -13,7 +13,6 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 

@@ -30,7 +30,7 @@ class PromptSet:
 
     @staticmethod
     def of(obj: str, prompts: str | Path = "all", classname: str | None = None) -> "PromptSet":
-        """What --prompts names for an object: base, llm, all or a JSON file. Raises InputError as `prompt.sentences`."""
+        """What --prompts names: base, llm, all or a JSON file. Raises InputError as `prompt.sentences`."""
         states = (prompt.NORMAL_STATES, prompt.ABNORMAL_STATES, prompt.TEMPLATES)
         ensemble = map(tuple, states) if prompts in ("base", "all") else ((), (), ())
         own = (
@@ -40,7 +40,7 @@ class PromptSet:
 
     @staticmethod
     def typed(*texts: str) -> "PromptSet":
-        """From texts with one entry a line, in the order of the fields; empty lines and spaces around count for nothing.
+        """From texts with an entry a line, in the order of the fields; empty lines and spaces around count for nothing.
 
         Raises InputError for a line that is too long, or a state or template without its place-holder.
         """

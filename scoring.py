@@ -26,10 +26,8 @@ def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
     under N texts, (N, D, 2), they are (N, P).
     """
     patches = F.normalize(tokens[:, 1:], dim=-1)
-    if text.ndim == 2:
-        cosines = patches @ text  # (B, P, 2)
-    else:
-        cosines = torch.tensordot(text, patches[0], ([1], [1])).mT  # (N, P, 2), as one product
+    one = text.ndim == 2
+    cosines = patches @ text if one else torch.tensordot(text, patches[0], ([1], [1])).mT  # (B, P, 2) or (N, P, 2)
     return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
 
 

@@ -99,7 +99,7 @@ class System:
 
     @torch.no_grad()
     def project(self, tokens: Tensor) -> Tensor:
-        """Bare trunk tokens (B, L, C) of any tap -> the joint space (B, L, D), where the prompts are: CLIP's last step."""
+        """Bare trunk tokens (B, L, C) of any tap -> the joint space (B, L, D) of the prompts: CLIP's last step."""
         return self.decoder.visual.ln_post(tokens) @ self.decoder.visual.proj
 
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
