@@ -52,13 +52,14 @@ class Page:
         with gr.Row(elem_id="choice"):
             self.obj = gr.Dropdown(names, value=names[0], label="object", elem_id="object", scale=1)
             self.ckpt = gr.Dropdown(checkpoints, value=checkpoints[0], label="checkpoint", elem_id="ckpt", scale=2)
-            self.each = gr.Slider(1, MOST_EACH, EACH, step=1, label="test images of either label", scale=2)
-            self.order = gr.Radio(labpage.ORDERS, value=labpage.ORDERS[0], label="order", elem_id="order", scale=2)
 
     def _lab(self) -> None:
         gr = self.gr
-        with gr.Accordion("test images by name", open=False):
-            self.images = gr.Dropdown([], multiselect=True, show_label=False, elem_id="images")
+        with gr.Row(elem_id="chosen"):
+            self.each = gr.Slider(1, MOST_EACH, EACH, step=1, label="test images of either label", scale=2)
+            self.order = gr.Radio(labpage.ORDERS, value=labpage.ORDERS[0], label="order", elem_id="order", scale=2)
+            with gr.Column(scale=3), gr.Accordion("test images by name", open=False):
+                self.images = gr.Dropdown([], multiselect=True, show_label=False, elem_id="images")
         with gr.Row():
             self.sets = [self._boxes(name) for name in SETS]
         with gr.Row(elem_id="doing"):
@@ -76,7 +77,8 @@ class Page:
 
         def box(label: str, info: str) -> object:
             title, name_of = f"{name}: {label}", f"{name}-{label.replace(' ', '-')}"
-            return gr.Textbox(label=title, info=info, lines=LINES, max_lines=LINES, elem_id=name_of, min_width=120)
+            sizes = {"lines": LINES, "max_lines": LINES, "min_width": 120}
+            return gr.Textbox(label=title, info=info, placeholder="none", elem_id=name_of, **sizes)
 
         with gr.Column(elem_classes="prompt-set"):
             with gr.Row():
@@ -108,7 +110,7 @@ class Page:
         then_look(picked.then(self.open, [*here, self.each], [self.said, self.images, *boxes]))
         for event in (self.ckpt.input, self.each.release):
             then_look(event(self.choose, [*here, self.each], [self.said, self.images]))
-        gr.on([box.input for box in boxes], **look, **quiet)
+        gr.on([box.change for box in boxes], **look, **quiet)  # `input` knows neither pasting nor the delete key
         gr.on([self.images.input, self.order.input], **look, **quiet)
         then_look(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
         for name, button in zip(STARTS, self.starts, strict=True):
@@ -154,7 +156,11 @@ class Page:
             return self._said(fault, len(self.sets[1]))
 
     def look(self, obj: str, ckpt: str, images: list[str], order: str, *texts: str) -> tuple:
-        """A message, the figures and the table of images."""
+        """A message, the figures and the table of images; a faulty set leaves those as they are."""
+        try:
+            self.desk.lab(obj, ckpt)
+        except InputError as fault:
+            return labpage.message("fault", str(fault)), "", ""
         try:
             answer = self.desk.answer(obj, ckpt, images, order, texts)
         except InputError as fault:

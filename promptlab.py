@@ -7,10 +7,11 @@ prompts, `pulls` the sentences that move each image's score most, `judge` one im
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +29,7 @@ from system import System, truth
 from text import Encoder, directions, without_each
 
 REMEMBERED = 8  # looks that are kept, for the set that was not edited
+T = TypeVar("T")
 BAR_FROM = 50  # images
 
 
@@ -170,6 +172,7 @@ class Lab:
         self.store, self.support = Store(limit), None
         self.lock = threading.RLock()  # events run side by side; the model and what is held are one
         self.looks: OrderedDict[tuple, Look] = OrderedDict()
+        self.found: OrderedDict[tuple, list] = OrderedDict()
         self.encode(start)
         self.encoder.cache = Cache("", 0)  # what is half typed need not be kept for ever
         self.encoder.ready()
@@ -196,13 +199,11 @@ class Lab:
         """What the set of prompts makes of test images. Raises InputError for a faulty set or unreadable images."""
         with self.lock:
             samples, words = tuple(samples), self.encode(prompts)
-            key = (samples, words.digest)
-            if key not in self.looks:
-                self.looks[key] = self._look(samples, self._hold(samples), words, self._calibration(words, False))
-                if len(self.looks) > REMEMBERED:
-                    self.looks.popitem(last=False)
-            self.looks.move_to_end(key)
-            return replace(self.looks[key], words=words)
+
+            def made() -> Look:
+                return self._look(samples, self._hold(samples), words, self._calibration(words, False))
+
+            return replace(_remembered(self.looks, (samples, words.digest), made), words=words)
 
     def judge(self, path: Path, prompts: PromptSet) -> Look:
         """The same of any image file, with thresholds for pixels too, and nothing kept of it."""
@@ -218,15 +219,18 @@ class Lab:
         None for a label that would be left without a sentence.
         """
         with self.lock:
-            left, count = without_each(*look.words.features), len(look.words.normal)
-            sentences, found = [*look.words.normal, *look.words.abnormal], []
-            for held in self._hold(look.samples):
-                effects = self._prompt_scores(held, look.words.text[None]) - self._prompt_scores(held, left)
-                sizes = effects.abs().nan_to_num(-1)
-                rows = (int(sizes[:count].argmax()), count + int(sizes[count:].argmax()))
-                pair = (Pull(sentences[row], float(effects[row])) if sizes[row] >= 0 else None for row in rows)
-                found.append(tuple(pair))
-            return found
+            return _remembered(self.found, (look.samples, look.words.digest), lambda: self._pulls(look))
+
+    def _pulls(self, look: Look) -> list[tuple[Pull | None, Pull | None]]:
+        left, count = without_each(*look.words.features), len(look.words.normal)
+        sentences, found = [*look.words.normal, *look.words.abnormal], []
+        for held in self._hold(look.samples):
+            effects = self._prompt_scores(held, look.words.text[None]) - self._prompt_scores(held, left)
+            sizes = effects.abs().nan_to_num(-1)
+            rows = (int(sizes[:count].argmax()), count + int(sizes[count:].argmax()))
+            pair = (Pull(sentences[row], float(effects[row])) if sizes[row] >= 0 else None for row in rows)
+            found.append(tuple(pair))
+        return found
 
     def calibrate_on(self, support: Iterable[tuple[list[Tensor], int | None]], labels: np.ndarray, masks) -> None:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
@@ -295,3 +299,13 @@ class Lab:
         if self.system.decoder.kind == "none":
             tokens = {head: [self.system.project(level) for level in levels] for head, levels in tokens.items()}
         return Held({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)
+
+
+def _remembered(kept: OrderedDict, key: tuple, make: Callable[[], T]) -> T:
+    """What `make` gave for this key when it was asked last, if that is not long ago."""
+    if key not in kept:
+        kept[key] = make()
+        if len(kept) > REMEMBERED:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
