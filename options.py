@@ -245,9 +245,9 @@ def app(argv: Sequence[str] | None = None) -> argparse.Namespace:
     page.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 lets other machines in")
     page.add_argument("--port", type=number(int, 0, 65535), default=7860, help="0: any that is free")
     page.add_argument(
-        "--tokens_gb", type=number(float, 0), default=2, metavar="GB", help="what tokens of images may take in memory"
+        "--tokens_gb", type=number(float, 0.1), default=2, metavar="GB", help="what tokens of images may take in memory"
     )
-    page.add_argument("--upload_mb", type=number(float, 0), default=32, metavar="MB", help="largest file to upload")
+    page.add_argument("--upload_mb", type=number(float, 0.1), default=32, metavar="MB", help="largest file to upload")
     return _parse(parser, argv)
 
 

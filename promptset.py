@@ -79,7 +79,8 @@ class PromptSet:
 
 
 def diff(start: PromptSet, edited: PromptSet, obj: str) -> str:
-    """What was edited, as a unified diff; empty without an edit.
+    """What was edited, as a unified diff; empty without an edit. A list that is left empty counts as none: what goes
+    without the ensemble is --prompts llm, what goes without sentences --prompts base.
 
     States and templates give a patch of prompt.py. Sentences are listed beside: prompt.py composes them of an
     object's block, so they have no lines of their own there; a JSON file for --prompts takes them as they are.
@@ -88,10 +89,12 @@ def diff(start: PromptSet, edited: PromptSet, obj: str) -> str:
     before = SOURCE.read_text(encoding="utf-8")
     after = before
     for field, name in names.items():
-        if getattr(edited, field) != getattr(start, field):
+        if getattr(edited, field) not in ((), getattr(start, field)):
             after = _with_list(after, name, getattr(edited, field))
     parts = [_unified(before.splitlines(), after.splitlines(), SOURCE.name)]
     for field in ("normal", "abnormal"):
+        if not getattr(edited, field):
+            continue
         parts.append(_unified(getattr(start, field), getattr(edited, field), f"{obj}, {field} sentences"))
     return "".join(parts)
 
