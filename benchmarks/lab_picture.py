@@ -63,6 +63,8 @@ def picture(url: str, draft: Path) -> None:
         box = page.locator("#B-normal-sentences textarea")
         box.fill(f"{EDIT}\n{box.input_value()}")
         page.wait_for_function("words => document.querySelector('#figures').innerText.includes(words)", arg="49 + 120")
+        box.evaluate("box => { box.blur(); box.scrollTop = 0 }")
+        page.mouse.move(5, 5)
         page.wait_for_timeout(1000)
         page.screenshot(path=draft)
     with Image.open(draft) as shot:
