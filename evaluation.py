@@ -132,15 +132,19 @@ def main_branch(readings: Readings) -> str:
     return "few" if readings.zero is None else "zero"
 
 
-def calibrate(seen: Views, labels: np.ndarray, masks: Masks | None, size: int) -> Calibration:
-    """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None."""
+def calibrate(seen: Views, labels: np.ndarray, masks: Masks | None, size: int, pixels: bool = True) -> Calibration:
+    """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None.
+
+    pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.
+    """
     maps = map_scale(seen.maps, size)
     means = maps if seen.scores is None else mean_scale(seen.scores, size)
     own = Calibration(maps, means, {}, {})
     image, pixel = {}, {}
     for branch, scores in seen.image_scores(size, own).items():
         image[branch] = image_threshold(scores.numpy(), labels)
-        pixel[branch] = pixel_threshold(full_maps(seen.maps, maps, size, branch), labels, masks)
+        if pixels:
+            pixel[branch] = pixel_threshold(full_maps(seen.maps, maps, size, branch), labels, masks)
     return Calibration(maps, means, image, pixel)
 
 

@@ -118,8 +118,8 @@ class Scorer(nn.Module):
         seen = views(readings, self.masks, self.transfer)
         assert self.branch == main_branch(seen.maps)
         scores = seen.image_scores(self.size, self.calibration)[self.branch]
-        parts = scaled_maps(seen.maps, self.calibration.maps, self.size)
-        return torch.cat([part[self.branch] for part in parts]), scores
+        parts = scaled_maps(seen.maps, self.calibration.maps, self.size, self.branch)
+        return torch.cat(list(parts)), scores
 
 
 def settle(system: System) -> int:

@@ -44,7 +44,7 @@ class FewShotRun(Run):
         return f"{self.info.name}, {self.args.shot}-shot"
 
     @property
-    def calibrated_on(self) -> str:
+    def calibration_note(self) -> str:
         """A sentence on the support."""
         normal, abnormal = len(self.data.support_normal), len(self.data.support_abnormal)
         rule = (
@@ -124,16 +124,19 @@ class FewShotRun(Run):
         """Views of support variants and which they are, (n,): each normal one against a bank without any variant of its
         own image (with one shot: without that very variant). Of many normal images `CALIBRATED_ON` are seen.
         """
-        head, together = heads(self.masks)[0], self._left_out_together()
-        bank = self.banks(keep=True).get(head)
-        rows, parts = self._calibrated_on(), []
-        for row, stem in zip(rows.tolist(), self._stems(rows), strict=True):
-            without = None if self.support.labels[row] else int(together[row])
-            (decoded,) = self.system.tokens(stem, (head,))
-            parts.append(self.system.reading(decoded, head, self.scored_text(), bank, without))
-        return views({head: Readings.join(parts)}, self.masks), rows
+        head = heads(self.masks)[0]
+        bank, text = self.banks(keep=True).get(head), self.scored_text()
+        parts = [self.system.reading(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
+        return views({head: Readings.join(parts)}, self.masks), self.calibrated_on()
 
-    def _calibrated_on(self) -> Tensor:
+    def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
+        """Of each row of `calibrated_on` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
+        rows, together = self.calibrated_on(), self._left_out_together()
+        for row, stem in zip(rows.tolist(), self._stems(rows), strict=True):
+            (decoded,) = self.system.tokens(stem, (head,))
+            yield decoded.tokens(head), None if self.support.labels[row] else int(together[row])
+
+    def calibrated_on(self) -> Tensor:
         """Rows of the support: all variants of all abnormal images and of at most `CALIBRATED_ON` normal ones."""
         support, first = self.support, len(self.data.support_abnormal)
         drawn = np.random.default_rng(self.args.seed).permutation(len(self.data.support_normal))[:CALIBRATED_ON]

@@ -66,10 +66,10 @@ def save_panel(
     height, width = picture.shape[:2]
     full = cv2.resize(np.asarray(anomaly_map, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     called = full >= scale.pixel_threshold if isfinite(scale.pixel_threshold) else None
-    truth = _truth(mask, label, (height, width))
+    marked = truth(mask, label, (height, width))
     tiles = (
         picture,
-        "no mask given" if truth is None else _black_white(truth),
+        "no mask given" if marked is None else _black_white(marked),
         heat(full, scale),
         overlay(picture, full, called, scale),
         "no threshold known" if called is None else _black_white(called),
@@ -129,8 +129,8 @@ def _shortened(stem: str) -> str:
     return f"{hashlib.sha256(raw).hexdigest()[:10]}_{raw[-NAME_BYTES:].decode(errors='ignore')}"
 
 
-def _truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) -> np.ndarray | None:
-    """(H, W) bool; a normal image needs no file to be empty."""
+def truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) -> np.ndarray | None:
+    """What is abnormal by a mask's file, bool (H, W) of `size`; a normal image needs no file, None: nobody knows."""
     if mask is not None:
         return cv2.resize(read_mask(mask).astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
     return np.zeros(size, bool) if label == 0 else None

@@ -77,7 +77,7 @@ class Judge:
         wanted = heads(self.masks, self.transfer)
         (decoded,) = self.system.tokens(self.system.stem(to_model(picture, self.system.size)[None]), wanted)
         readings = {
-            head: self.system.reading(decoded, head, self.text, self.banks.get(head), without) for head in wanted
+            head: self.system.reading(decoded.tokens(head), self.text, self.banks.get(head), without) for head in wanted
         }
         return views(readings, self.masks, self.transfer)
 
@@ -96,7 +96,7 @@ class Judge:
         canvas, means, highest = Blend(shape, self.tiling), [], -math.inf
         for piece in pieces:
             tile, seen = piece.tile, piece.seen
-            small = next(scaled_maps(seen.maps, scale.maps, size))[branch][0].numpy()
+            small = next(scaled_maps(seen.maps, scale.maps, size, branch))[0].numpy()
             highest = max(highest, float(small.max()))
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))

@@ -345,6 +345,21 @@ def predict(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
+def app(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of app.py."""
+    parser = _parser("A page on this machine: edit prompts and see what becomes of maps and scores.", TESTED)
+    _few(parser)
+    _test(parser, "ckpt")
+    page = parser.add_argument_group("page")
+    page.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 lets other machines in")
+    page.add_argument("--port", type=number(int, 0, 65535), default=7860, help="0: any that is free")
+    page.add_argument(
+        "--tokens_gb", type=number(float, 0.1), default=2, metavar="GB", help="what tokens of images may take in memory"
+    )
+    page.add_argument("--upload_mb", type=number(float, 0.1), default=32, metavar="MB", help="largest file to upload")
+    return _parse(parser, argv)
+
+
 def recall(args: argparse.Namespace, record: dict | None, source: Path, obj: str) -> argparse.Namespace:
     """Options for testing a checkpoint on `obj`: those it was trained with, and those given now where that makes sense.
 

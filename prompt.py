@@ -913,8 +913,8 @@ def composed(obj: str, prompts: str = "all", classname: str | None = None) -> tu
         raise InputError(f"--prompts {prompts}: choose base, llm, all or the path of a .json file")
     normal, abnormal = [], []
     if prompts != "llm":
-        normal += _ensemble(NORMAL_STATES, name)
-        abnormal += _ensemble(ABNORMAL_STATES, name)
+        normal += ensemble(NORMAL_STATES, name)
+        abnormal += ensemble(ABNORMAL_STATES, name)
     if prompts != "base":
         p_prompts = _compose(obj, name)
         normal += p_prompts[0]
@@ -988,10 +988,11 @@ def digest(normal: list[str], abnormal: list[str]) -> str:
     return hashlib.sha256(json.dumps([list(normal), list(abnormal)]).encode()).hexdigest()
 
 
-def _ensemble(states: list[str], name: str) -> list[str]:
-    """Every state in every template, one state after the other."""
+def ensemble(states: list[str], name: str, templates: list[str] | None = None) -> list[str]:
+    """Every state of the object `name` in every template (None: TEMPLATES), one state after the other."""
+    templates = TEMPLATES if templates is None else templates
     named = [state.replace("{}", name) for state in states]
-    return [template.replace("{}", state) for state in named for template in TEMPLATES]
+    return [template.replace("{}", state) for state in named for template in templates]
 
 
 def _compose(obj: str, name: str) -> tuple[list[str], list[str]]:

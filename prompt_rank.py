@@ -128,7 +128,7 @@ def support_tokens(system: System, support: Support, head: str) -> list[Tensor]:
     if system.decoder.kind != "none":
         return levels
     with torch.inference_mode():
-        return [system.project(level) for level in levels]
+        return system.decoder.joint(levels)
 
 
 def leave_one_out(

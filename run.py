@@ -56,7 +56,7 @@ class Run(ABC):
 
     @property
     @abstractmethod
-    def calibrated_on(self) -> str:
+    def calibration_note(self) -> str:
         """A sentence on what scales and thresholds are taken from."""
 
     @abstractmethod
@@ -132,7 +132,7 @@ class Run(ABC):
                 figures=outcome.branches,
                 caption=report.heading([outcome]),
                 notes=[report.DEMO_NOTE] * bool(self.args.demo),
-                origin=f"{UNCALIBRATED if calibration is None else self.calibrated_on} {AS_PUBLISHED}",
+                origin=f"{UNCALIBRATED if calibration is None else self.calibration_note} {AS_PUBLISHED}",
             ),
         )
         print(f"report: {path}")

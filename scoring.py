@@ -23,9 +23,12 @@ MAP_CHUNK = 64  # images whose maps are built at a time
 def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
     """How much more abnormal than normal, (B, L, h), (D, 2) -> (B, P): 100·(cos abnormal - cos normal).
 
-    Its sigmoid is the softmax over {normal, abnormal}. The class token is dropped: P = L - 1.
+    Its sigmoid is the softmax over {normal, abnormal}. The class token is dropped: P = L - 1. Of one image, (1, L, h),
+    under N texts, (N, D, 2), they are (N, P).
     """
-    cosines = F.normalize(tokens[:, 1:], dim=-1) @ text  # (B, P, 2)
+    patches = F.normalize(tokens[:, 1:], dim=-1)
+    one = text.ndim == 2
+    cosines = patches @ text if one else torch.tensordot(text, patches[0], ([1], [1])).mT  # (B, P, 2) or (N, P, 2)
     return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
 
 

@@ -93,27 +93,21 @@ class System:
         parts = [decoded.tokens(head) for part in stems for decoded in self.tokens(part, (head,))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
-    def project(self, tokens: Tensor) -> Tensor:
-        """Bare trunk tokens (B, L, C) -> the joint space (B, L, D), where text is: the class token's way, for all."""
-        visual = self.decoder.visual
-        return visual.ln_post(tokens) @ visual.proj
-
     def read(
         self, stems: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
     ) -> dict[str, Readings]:
         """Grid values of stems (B, L, C) by head; no text, or no bank of a head, switches that branch off."""
         parts = [
-            {head: self.reading(decoded, head, text, banks.get(head)) for head in heads}
+            {head: self.reading(decoded.tokens(head), text, banks.get(head)) for head in heads}
             for decoded in self.tokens(stems, heads)
         ]
         return {head: Readings.join([part[head] for part in parts]) for head in heads}
 
     @torch.inference_mode()
     def reading(
-        self, decoded: Decoded, head: str, text: Tensor | None, bank: MemoryBank | None, without: int | None = None
+        self, tokens: list[Tensor], text: Tensor | None, bank: MemoryBank | None, without: int | None = None
     ) -> Readings:
-        """Grid values of one head of what was decoded; arguments as in `scoring.read`."""
-        tokens = decoded.tokens(head)
+        """Grid values of one head's tokens; arguments as in `scoring.read`."""
         return read(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))
 
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:

@@ -37,6 +37,17 @@ def directions(normal: Tensor, abnormal: Tensor) -> Tensor:
     return F.normalize(torch.stack([normal.mean(dim=0), abnormal.mean(dim=0)], dim=1), dim=0)
 
 
+def without_each(normal: Tensor, abnormal: Tensor) -> Tensor:
+    """Directions (N + M, D, 2) with one sentence left out each, of unit features (N, D) and (M, D).
+
+    nan where a label is left without any.
+    """
+    left = directions(normal, abnormal).repeat(len(normal) + len(abnormal), 1, 1)
+    left[: len(normal), :, 0] = F.normalize((normal.sum(dim=0) - normal) / (len(normal) - 1), dim=1)
+    left[len(normal) :, :, 1] = F.normalize((abnormal.sum(dim=0) - abnormal) / (len(abnormal) - 1), dim=1)
+    return left
+
+
 def text_features(clip: CLIP, normal: Sequence[str], abnormal: Sequence[str]) -> Tensor:
     """The directions (D, 2) of {normal, abnormal} sentences."""
     return directions(*encode(clip, [*normal, *abnormal]).split([len(normal), len(abnormal)]))
@@ -59,6 +70,10 @@ class Encoder:
     def __exit__(self, *fault: object) -> None:
         self.clip = None
 
+    def ready(self) -> None:
+        """Load the model now, so that the next new sentence need not wait for it."""
+        self.clip = self.clip or self.tower()
+
     def features(self, sentences: Sequence[str]) -> Tensor:
         """(N, D), on the CPU."""
         if self.known is None:
@@ -66,7 +81,7 @@ class Encoder:
         names = [hashlib.sha256(sentence.encode()).digest() for sentence in sentences]
         new = {name: sentence for name, sentence in zip(names, sentences, strict=True) if name not in self.known}
         if new:
-            self.clip = self.clip or self.tower()
+            self.ready()
             self.known |= zip(new, encode(self.clip, list(new.values())).cpu(), strict=True)
             self._keep()
         return torch.stack([self.known[name] for name in names])

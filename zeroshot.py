@@ -52,7 +52,7 @@ class TransferRun(Run):
         return f"{self.info.name}, zero-shot transfer"
 
     @property
-    def calibrated_on(self) -> str:
+    def calibration_note(self) -> str:
         """A sentence on the sources."""
         return (
             f"Scores and thresholds are calibrated on training images of {', '.join(self.trained_on)}: the threshold "

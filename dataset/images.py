@@ -152,17 +152,18 @@ class Batches(DataLoader):
 def check(samples: Sequence[Sample], name: str) -> None:
     """Read every header: InputError naming a file that is no image, or a mask of another size."""
     for sample in tqdm(samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM):
-        size = _size(sample.image)
+        size = image_size(sample.image)
         if sample.mask is None:
             continue
-        if (mask_size := _size(sample.mask)) != size:
+        if (mask_size := image_size(sample.mask)) != size:
             raise InputError(
                 f"mask {sample.mask} is {mask_size[0]}x{mask_size[1]} but its image {sample.image} is "
                 f"{size[0]}x{size[1]}: export the mask at the image's size"
             )
 
 
-def _size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels by the file's header; InputError naming a file that is no image."""
     with readable(path), Image.open(path) as image:
         return image.size
 

@@ -449,6 +449,6 @@ def test_project_is_the_way_of_the_class_token(lab):
     made = system.build(args, adapter="none")
     images = torch.rand(2, 3, SIZE, SIZE)
     whole = made.decoder(images)
-    projected = made.project(whole.tokens("det")[-1])  # the last tap lies after the last block
+    projected = made.decoder.joint([whole.tokens("det")[-1]])[0]  # the last tap lies after the last block
     assert projected.shape == (2, 17, 16)
     assert torch.allclose(projected[:, 0], whole.pooled, atol=1e-6)
