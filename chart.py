@@ -11,7 +11,7 @@ from files import writing
 
 WIDTH, HEIGHT = 960, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 40, 20, 50  # margins
-TEXT, DOT = 14, 3
+TEXT, DOT, TICKS = 14, 3, 10
 
 
 def save_chart(path: Path, scores: Sequence[float], threshold: float, name: str) -> None:
@@ -31,7 +31,7 @@ def save_chart(path: Path, scores: Sequence[float], threshold: float, name: str)
     for score in (low, (low + high) / 2, high):
         draw.text((LEFT - 8, y(score)), f"{score:.3g}", INK, font, anchor="rm")
         draw.line([(LEFT - 4, y(score)), (LEFT, y(score))], INK)
-    for number in sorted({round(part * (len(scores) - 1) / 8) for part in range(9)}):
+    for number in range(0, len(scores), 1 + (len(scores) - 1) // TICKS):
         draw.text((x(number), HEIGHT - BOTTOM + 8), str(number), INK, font, anchor="mt")
     draw.text(((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8), "slice", FAINT, font, anchor="ms")
     if isfinite(threshold):

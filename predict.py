@@ -7,8 +7,8 @@ python predict.py --normal good --classname "solar cell" --input cells --output 
 from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
-import argparse
 import math
+import os
 import sys
 import time
 from collections import Counter
@@ -65,7 +65,7 @@ def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name:
 
 def score_files(judge: Judge, reader: Reader, outputs: Outputs, files: Sequence[Path]) -> Iterator[Prediction]:
     """Score all files; one that can't be read becomes a row that says why."""
-    names = [name.removesuffix(".png") for name in panel_names(files)]
+    names = [name.removesuffix(".png") for name in panel_names(map(Path.absolute, files), common_folder(files))]
     for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
         try:
             yield from score_file(judge, reader, outputs, file, name)
@@ -73,7 +73,15 @@ def score_files(judge: Judge, reader: Reader, outputs: Outputs, files: Sequence[
             yield Prediction(str(file), None, None, None, UNREADABLE, None, str(fault))
 
 
-def finish(args: argparse.Namespace, outputs: Outputs, rows: Sequence[Prediction], record: dict) -> None:
+def common_folder(files: Sequence[Path]) -> str | None:
+    """The folder that all files are below; None if they lie on different drives."""
+    try:
+        return os.path.commonpath([file.absolute().parent for file in files])
+    except ValueError:
+        return None
+
+
+def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict) -> None:
     """Write what tells of all rows at once: scores.csv, settings.json; and say how it went."""
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
@@ -107,10 +115,10 @@ def main() -> None:
         for row in score_files(judge, reader, outputs, files):
             rows.append(row)
     except KeyboardInterrupt:
-        finish(args, outputs, rows, record | {"stopped": True})
+        finish(outputs, rows, record | {"stopped": True})
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(args, outputs, rows, record | {"environment": report.environment(judge.system.device)})
+    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)})
     if any(row.verdict == UNREADABLE for row in rows):
         sys.exit(FAILED)
 
