@@ -21,7 +21,7 @@ from scipy import ndimage
 FPR_LIMIT = 0.3
 NEIGHBOURS = np.ones((3, 3), dtype=np.int8)  # pixels that touch at a corner are one region (8-connectivity)
 
-BAND = 1 << 25  # scores sorted at once
+BAND = 1 << 24  # scores sorted at once
 CHUNK = 1 << 22  # scores looked at at once
 STEPS = 1 << 20  # distinct positive scores visited at once
 BINS = 1 << 24  # steps of [0, 1] in the one-pass figures

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 import CLIP
 import report
 from bank import Cap, MemoryBank
-from benchmarks.speed import peak
+from benchmarks.brain_maps import peak
 from decoder import MDecoder
 from errors import exit_code
 from evaluation import IN_MEMORY, evaluate, views

@@ -9,8 +9,6 @@ medians. Whole scripts run as processes of their own on generated images, with a
 
 import argparse
 import json
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +23,6 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import CLIP
-import metrics
 import report
 from bank import Cap, MemoryBank
 from cache import Cache
@@ -39,7 +36,6 @@ from training import Trainer
 MODEL, SIZE = "ViT-L-14-336", 240
 SHOT, VARIANTS = 4, 11
 REPEATS = 9
-IMAGES = 3715  # test images of Brain
 PROMPTS = 1000
 OUT = Path(__file__).with_name("speed.md")
 LAUNCH = """
@@ -197,31 +193,11 @@ def rows_scripts(folder: Path, weights: Path) -> dict[str, float]:
 
 def rows_metrics(folder: Path, weights: Path) -> dict[str, float]:
     """Figures over maps of the size of Brain's test set."""
-    code = "from benchmarks.speed import metrics_of_brain; print(metrics_of_brain())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.brain_maps"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     seconds, memory = map(float, done.stdout.split())
     return {"pixel AUROC, AP, F1-max, AUPRO of 3,715 maps": seconds, "the same, peak memory": memory}
-
-
-def metrics_of_brain() -> str:
-    """Seconds and peak GB of the pixel figures over random maps with blobs as masks."""
-    rng = np.random.default_rng(0)
-    maps, masks = np.empty((IMAGES, SIZE, SIZE), np.float32), np.zeros((IMAGES, SIZE, SIZE), bool)
-    for one, mask in zip(maps, masks, strict=True):
-        top, left = rng.integers(0, 190, 2)
-        mask[top : top + 50, left : left + 50] = rng.random() < 0.8
-        one[:] = rng.random((SIZE, SIZE), np.float32) + 0.5 * mask
-    started = time.perf_counter()
-    metrics.pixel_metrics(maps, masks)
-    return f"{time.perf_counter() - started} {peak()}"
-
-
-def peak() -> float:
-    """Peak resident GB of this process so far (Linux; elsewhere also that of the process that started it)."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / (1 << 20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
 def benchmark(root: Path) -> None:
