@@ -7,6 +7,7 @@ import pytest
 import torch
 from goldens import CONFIG, GOLDEN, WEIGHTS, arrays
 from lab import Lab, write_clip
+from predicting import noise
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -48,3 +49,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def lab(tmp_path: Path, tiny: tuple[Path, Path]) -> Lab:
     """An empty folder to run scripts in."""
     return Lab(tmp_path, *tiny)
+
+
+@pytest.fixture
+def folders(lab: Lab) -> Lab:
+    """Folders good, bad and new with images of noise, for predict.py without training."""
+    for first, label, count in ((0, "good", 4), (100, "bad", 3), (200, "new", 5)):
+        for number in range(count):
+            noise(lab.root / label / f"{label}{number}.png", seed=first + number)
+    return lab
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    """Brain (with masks) and Chest trained on one normal and one abnormal image each, and Brain for transfer."""
+    lab = Lab(tmp_path_factory.mktemp("trained"), *tiny)
+    lab.medical("Brain")
+    lab.medical("Chest", masks=None)
+    lab.others()
+    for obj in ("Brain", "Chest"):
+        lab.done("train_few", "--obj", obj)
+    lab.done("train_zero", "--obj", "Brain", "--save_path", lab.root / "zero")
+    return lab

@@ -262,3 +262,13 @@ def test_options_reach_every_adapter(clip):
     adapters = [*decoder.seg_adapters, *decoder.det_adapters]
     assert len(adapters) == 2 * TAPS
     assert all(adapter.branches == ("fab",) and adapter.axis == "token" for adapter in adapters)
+
+
+def test_bare_tokens_meet_text_through_clips_own_projection(clip, bare, golden_decoder, images):
+    """The last tap's class token becomes the pooled feature; adapters' tokens are in the joint space already."""
+    joint = MDecoder(clip, adapter="none").joint(bare.seg_tokens)
+    assert [level.shape for level in joint] == [(2, level.shape[1], clip.embed_dim) for level in bare.seg_tokens]
+    torch.testing.assert_close(joint[-1][:, 0], bare.pooled)
+    decoder = golden_decoder("mvfa")
+    tokens = decoder(images).seg_tokens
+    assert decoder.joint(tokens) is tokens

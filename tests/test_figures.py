@@ -17,6 +17,7 @@ from figures import (
     ColourScale,
     contact_sheet,
     heat,
+    overlay,
     panel_names,
     save_panel,
 )
@@ -180,3 +181,19 @@ def test_names_outside_the_root_and_too_long_ones(tmp_path):
     names = panel_names(long)
     assert len(set(names)) == 2
     assert all(len(name.encode()) < 250 and name.endswith("_000.png") for name in names)
+
+
+def test_an_overlay_is_the_same_however_it_is_cut_into_bands(monkeypatch):
+    rng = np.random.default_rng(0)
+    picture, full = rng.integers(0, 256, (70, 20, 3), np.uint8), rng.random((70, 20), np.float32)
+    whole = overlay(picture, full, full > 0.5, SCALE)
+    monkeypatch.setattr("figures.BAND", 7)
+    np.testing.assert_array_equal(overlay(picture, full, full > 0.5, SCALE), whole)
+
+
+def test_the_name_of_a_packed_volume_loses_both_suffixes():
+    assert panel_names(["/a/head.nii.gz", "/a/head.NII.GZ", "/a/head.nrrd"], "/a") == [
+        "head.png",
+        "head_NII_GZ.png",
+        "head_nrrd.png",
+    ]

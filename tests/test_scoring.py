@@ -30,6 +30,7 @@ from scoring import (
     max_scores,
     mean_scale,
     mean_scores,
+    means_within,
     patch_logits,
     read,
     scaled_maps,
@@ -305,3 +306,24 @@ def test_scales_span_all_images():
     assert maps.min() == 0 and maps.max() == 1
     assert max_scores(seen, map_scale(seen, 2), 2)["few"].tolist() == pytest.approx([0.75, 0.375, 1])
     assert mean_scores(seen, mean_scale(seen, 2), 2)["few"].tolist() == pytest.approx([0.325 / 0.35, 0, 1])
+
+
+def test_a_region_counts_by_its_share_of_patches():
+    """By hand: two columns of patches, the region is the left half and an eighth of the whole on the right."""
+    logits, few = torch.tensor([[0.0, 2.0], [0.0, 2.0]]), torch.tensor([[0.2, 0.6], [0.2, 0.6]])
+    seen = Readings(logits.view(1, 1, 2, 2).repeat(1, 3, 1, 1), few.view(1, 1, 2, 2))
+    within = torch.zeros(8, 8, dtype=torch.bool)
+    within[:, :4] = True
+    within[4:, 4:6] = True
+    found = means_within(seen, within, 2)
+    share = torch.tensor([2, 0.5]) / 2.5  # left and right
+    assert found["zero"] == pytest.approx(3 * float((share * torch.tensor([0.0, 2.0]).sigmoid()).sum()))
+    assert found["few"] == pytest.approx(float((share * torch.tensor([0.2, 0.6])).sum()))
+
+
+def test_a_region_that_is_everything_changes_no_mean():
+    generator = torch.Generator().manual_seed(0)
+    seen = Readings(*(torch.rand(1, 2, 3, 3, generator=generator) for _ in range(2)))
+    found = means_within(seen, torch.ones(30, 20, dtype=torch.bool), 9)
+    for branch in ("zero", "few"):
+        assert found[branch] == pytest.approx(float(branch_means(seen, branch, 9)[0]), rel=1e-5)
