@@ -25,7 +25,7 @@ from scoring import BRANCHES
 from thumbnails import Pictures, Pixels
 
 TEMPLATES = Path(__file__).with_name("templates")
-SCRIPTS = ("figures.js", "charts.js", "report.js")  # in the order in which they run, as one
+SCRIPTS = ("figures.js", "charts.js", "gallery.js", "report.js")  # in the order in which they run, as one
 LIMIT = 29_000_000  # bytes of the file
 HEAD = ("script", "obj", "checkpoint", "device", "seconds")  # of the record, before all else
 
