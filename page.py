@@ -107,7 +107,6 @@ def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
         main=_main(report.figures),
         sections=_sections(report.settings),
         bar=Markup("data:image/" + thumbnails.webp(COLOURS[None].repeat(8, axis=0))),
-        has_truth=any(row.truth is not None for row in report.rows),
         has_outline=isfinite(report.scale.pixel_threshold),
     )
 

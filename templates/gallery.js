@@ -54,7 +54,7 @@ function describe(node, place) {
     node.append(badge(abnormal ? "called abnormal" : "called normal", abnormal ? "abnormal" : "normal"));
   }
   if (data.labels[place] !== null) node.append(badge(data.labels[place] ? "labelled abnormal" : "labelled normal", "plain"));
-  if (result === "fp" || result === "fn") node.append(badge(OUTCOMES[result], "wrong"));
+  if (result in ERRORS) node.append(badge(ERRORS[result], "wrong"));
   if (data.reasons[place]) {
     const reason = element("span", { class: "reason" });
     reason.textContent = data.reasons[place];

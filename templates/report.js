@@ -14,11 +14,11 @@ const [low, high] = span([...scoresOf(scored), ...(data.threshold === null ? [] 
 const DIGITS = Math.min(8, Math.max(0, 3 - Math.floor(Math.log10(high - low))));
 const STEPS = 1000;
 
-const OUTCOMES = { tp: "found", tn: "normal, rightly", fp: "false positive", fn: "false negative" };
+const ERRORS = { fp: "false positive", fn: "false negative" };
 const FILTERS = {
   all: ["all", () => true],
   ...(labelled ? {
-    errors: ["errors", (place) => ["fp", "fn"].includes(outcomeAt(place))],
+    errors: ["errors", (place) => outcomeAt(place) in ERRORS],
     fp: ["false positives", (place) => outcomeAt(place) === "fp"],
     fn: ["false negatives", (place) => outcomeAt(place) === "fn"],
     tp: ["true positives", (place) => outcomeAt(place) === "tp"],
@@ -102,7 +102,6 @@ function showOutcomes() {
   byId("sensitivity-of").textContent = `${at.tp} of ${at.tp + at.fn} abnormal`;
   byId("specificity-of").textContent = `${at.tn} of ${at.tn + at.fp} normal`;
   byId("f1-of").textContent = `precision ${percent(at.precision)}`;
-  byId("live").dataset.counts = JSON.stringify([at.tp, at.fn, at.fp, at.tn]);
 }
 
 function showCharts() {
