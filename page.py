@@ -25,7 +25,7 @@ from scoring import BRANCHES
 from thumbnails import Pictures, Pixels
 
 TEMPLATES = Path(__file__).with_name("templates")
-SCRIPTS = ("figures.js", "charts.js", "report.js")  # in the order in which they run, as one
+SCRIPTS = ("figures.js", "charts.js", "gallery.js", "report.js")  # in the order in which they run, as one
 LIMIT = 29_000_000  # bytes of the file
 HEAD = ("script", "obj", "checkpoint", "device", "seconds")  # of the record, before all else
 
@@ -107,7 +107,6 @@ def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
         main=_main(report.figures),
         sections=_sections(report.settings),
         bar=Markup("data:image/" + thumbnails.webp(COLOURS[None].repeat(8, axis=0))),
-        has_truth=any(row.truth is not None for row in report.rows),
         has_outline=isfinite(report.scale.pixel_threshold),
     )
 

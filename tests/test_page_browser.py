@@ -311,9 +311,8 @@ def test_a_card_shows_input_truth_map_and_overlay(open_page, files):
         assert card.locator(".title").all_inner_texts() == ["input", "ground truth", "anomaly map", "overlay"]
         assert card.locator("img").count() == images  # the overlay is two
     assert "nothing marked" in tab.page.inner_text(f'.card[data-place="{normal}"]')
-    tab.page.wait_for_function(
-        "[...document.querySelectorAll('.card img')].every(n => n.complete && n.naturalWidth > 0)"
-    )
+    sizes = tab.page.evaluate("Promise.all([...document.images].map(n => n.decode().then(() => n.naturalWidth)))")
+    assert min(sizes) > 0
     assert tab.page.locator(f'.card[data-place="{abnormal}"] .outline path').count() == 1
     tab.page.uncheck("#outline")
     assert not tab.page.locator(f'.card[data-place="{abnormal}"] .outline').is_visible()
@@ -372,8 +371,8 @@ def test_the_keyboard_is_enough(open_page, files):
         tab.page.keyboard.press("ArrowRight")
     assert tab.page.inner_text("#viewer-place") == "31 of 61"
     tab.page.keyboard.press("Escape")
-    tab.page.wait_for_function("!viewer.open && document.activeElement.closest('.card')")
-    assert "25–48 of 61" in tab.page.inner_text("#where")  # the page that the last image is on
+    tab.page.locator("#where", has_text="25–48 of 61").wait_for()  # the page that the last image is on
+    assert not tab.page.locator("#viewer").is_visible()
     assert tab.page.evaluate("Number(document.activeElement.closest('.card').dataset.place)") == tab.cards()[30 - 24]
     tab.page.focus("#filter-all")
     tab.page.keyboard.press("ArrowRight")
