@@ -4,6 +4,7 @@ python app.py --demo
 """
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -29,6 +30,16 @@ STARTS = ("all", "llm", "base")  # of --prompts
 STYLE = Path(__file__).parent / "templates" / "lab.css"
 FONT = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]  # nothing is fetched
 MONO = ["ui-monospace", "Consolas", "monospace"]
+# Whatever a user does to a box is an edit, when no other follows soon: Gradio's own `input` event knows neither pasting
+# nor the delete key, and its `change` comes too when the page fills the boxes, one by one.
+TYPING = """
+let waiting;
+document.addEventListener("input", (event) => {
+  if (!event.target.closest(".prompt-set")) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(() => document.querySelector("#edited").click(), 150);
+});
+"""
 
 
 class Page:
@@ -60,8 +71,10 @@ class Page:
             self.order = gr.Radio(labpage.ORDERS, value=labpage.ORDERS[0], label="order", elem_id="order", scale=2)
             with gr.Column(scale=3), gr.Accordion("test images by name", open=False):
                 self.images = gr.Dropdown([], multiselect=True, show_label=False, elem_id="images")
+        self.chosen = gr.State([])  # what `images` shows: the browser may lag behind with a list behind a fold
         with gr.Row():
             self.sets = [self._boxes(name) for name in SETS]
+        self.edited = gr.Button("edited", elem_id="edited")  # TYPING clicks it; it is not seen
         with gr.Row(elem_id="doing"):
             self.save = [gr.Button(f"save {name} as JSON", size="sm", elem_id=f"save-{name}") for name in SETS]
             self.compare = gr.Button("A as a diff for prompt.py", size="sm", elem_id="show-diff")
@@ -78,7 +91,7 @@ class Page:
         def box(label: str, info: str) -> object:
             title, name_of = f"{name}: {label}", f"{name}-{label.replace(' ', '-')}"
             sizes = {"lines": LINES, "max_lines": LINES, "min_width": 120}
-            return gr.Textbox(label=title, info=info, placeholder="none", elem_id=name_of, **sizes)
+            return gr.Textbox(label=title, info=info, value="", placeholder="none", elem_id=name_of, **sizes)
 
         with gr.Column(elem_classes="prompt-set"):
             with gr.Row():
@@ -99,19 +112,23 @@ class Page:
         """Every event: what comes in, who answers, where it goes."""
         gr, boxes = self.gr, [box for part in self.sets for box in part]
         here, seen = [self.obj, self.ckpt], [self.said, self.figures, self.table]
-        look = {"fn": self.look, "inputs": [*here, self.images, self.order, *boxes], "outputs": seen}
+        look = {"fn": self.look, "inputs": [*here, self.chosen, self.order, *boxes], "outputs": seen}
+        chosen = [self.said, self.images, self.chosen]
         quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
         def then_look(event: object) -> None:
             event.success(**look, show_progress="minimal")
 
-        then_look(self.blocks.load(self.open, [*here, self.each], [self.said, self.images, *boxes]))
+        then_look(self.blocks.load(self.open, [*here, self.each], [*chosen, *boxes]))
         picked = self.obj.input(self.pick, self.obj, self.ckpt)
-        then_look(picked.then(self.open, [*here, self.each], [self.said, self.images, *boxes]))
+        then_look(picked.then(self.open, [*here, self.each], [*chosen, *boxes]))
         for event in (self.ckpt.input, self.each.release):
-            then_look(event(self.choose, [*here, self.each], [self.said, self.images]))
-        gr.on([box.change for box in boxes], **look, **quiet)  # `input` knows neither pasting nor the delete key
-        gr.on([self.images.input, self.order.input], **look, **quiet)
+            then_look(event(self.choose, [*here, self.each], chosen))
+        self.edited.click(**look, **quiet)
+        then_look(
+            self.images.change(lambda images: images or [], self.images, self.chosen)
+        )  # `input` knows no "remove all"
+        self.order.input(**look, **quiet)
         then_look(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
         for name, button in zip(STARTS, self.starts, strict=True):
             then_look(button.click(self.fill, [*here, gr.State(name)], [self.said, *self.sets[1]]))
@@ -133,20 +150,21 @@ class Page:
         return self.gr.Dropdown(names, value=names[0])
 
     def open(self, obj: str, ckpt: str, each: int) -> tuple:
-        """A message, the test images, and both sets to start from: what runs use, and the base ensemble beside."""
+        """A message, the test images shown and noted, and the sets to start from: what runs use, the base ensemble."""
         try:
             lab = self.desk.lab(obj, ckpt)
         except InputError as fault:
-            return self._said(fault, 1 + 2 * len(self.sets[0]))
+            return self._said(fault, 2 + 2 * len(self.sets[0]))
         return (*self.choose(obj, ckpt, each), *self.desk.start(lab), *self.desk.start(lab, "base"))
 
     def choose(self, obj: str, ckpt: str, each: int) -> tuple:
-        """A message, and the test images with some of them chosen."""
+        """A message, and the test images with some of them chosen, shown and noted."""
         try:
             lab = self.desk.lab(obj, ckpt)
         except InputError as fault:
-            return self._said(fault, 1)
-        return "", self.gr.Dropdown(list(self.desk.names(lab)), value=self.desk.chosen(lab, each))
+            return self._said(fault, 2)
+        names = self.desk.chosen(lab, each)
+        return "", self.gr.Dropdown(list(self.desk.names(lab)), value=names), names
 
     def fill(self, obj: str, ckpt: str, prompts: str) -> tuple:
         """A message, and the texts that --prompts would name."""
@@ -209,6 +227,7 @@ def serve(desk: Desk, host: str, port: int, wait: bool = True) -> Page:
         prevent_thread_lock=True,
         theme=theme,
         css_paths=[STYLE],
+        head=f"<script>{TYPING}</script>",
     )
     print(f"page: {page.blocks.local_url}  (Ctrl-C ends it)", flush=True)
     if wait:
@@ -230,6 +249,7 @@ def _free(host: str, port: int) -> int:
 def main() -> None:
     """Serve the page; what it receives and gives lies in a temporary folder that goes when it ends."""
     args = options.app()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is stopped, the folder goes
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
         try:

@@ -1,6 +1,7 @@
 """The page of app.py: in a browser, on a small object; and what keeps it from being served."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -61,6 +62,19 @@ def test_without_gradio_one_line_says_how_to_install_it(tmp_path):
     assert done.stderr == "error: the page needs gradio: pip install -r requirements-app.txt\n"
 
 
+@needs_browser
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_when_it_ends_its_folder_goes(tmp_path, by):
+    flags = [sys.executable, str(ROOT / "app.py"), "--demo", "--data_path", str(tmp_path), "--port", "0"]
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(flags, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as process:
+        said = process.stdout.readline()
+        assert said.startswith("page: http://127.0.0.1:") and list(tmp_path.glob("lab-*"))
+        process.send_signal(by)
+        process.wait(60)
+    assert not list(tmp_path.glob("lab-*"))
+
+
 def test_a_port_in_use_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -85,9 +99,12 @@ def test_the_page_in_a_browser(served, tmp_path):
         page.goto(url)
         page.wait_for_selector("#table table", timeout=60_000)
         assert page.locator("#figures tr[data-set]").count() == 2
+        page.wait_for_timeout(1000)
+        assert page.locator("[role=alert]").count() == 0
         _an_edit_changes_scores(page)
         _a_faulty_edit_is_said(page)
         _a_set_is_saved(page, folder)
+        _images_are_chosen(page)
         _an_image_is_judged(page, tmp_path, served)
     assert said == []
     assert asked == {url.split("/")[2]}, "nothing leaves this machine"
@@ -122,12 +139,22 @@ def _an_edit_changes_scores(page) -> None:
     assert _scores(page, "A") == before["A"]
 
 
+def _images_are_chosen(page) -> None:
+    """By name, one taken away; then none is left."""
+    count = page.locator("#table tbody tr").count()
+    page.click("text=test images by name")
+    page.locator("#images .token-remove").first.click()
+    page.wait_for_function("count => document.querySelectorAll('#table tbody tr').length == count", arg=count - 1)
+    page.locator("#images .remove-all").click()
+    page.wait_for_selector("#said [role=alert]")
+    assert "no test images chosen" in page.inner_text("#said")
+
+
 def _a_faulty_edit_is_said(page) -> None:
-    box = page.locator("#B-normal-sentences textarea")
-    kept = box.input_value()
-    page.click("#B-llm")  # the P-Prompts alone: no states
-    page.wait_for_function("kept => document.querySelector('#B-normal-sentences textarea').value != kept", arg=kept)
-    box.fill("")
+    """The P-Prompts alone have no states, so without a sentence nothing is left."""
+    page.click("#B-llm")
+    page.wait_for_function("document.querySelector('#figures tr[data-set=B]').innerText.includes('48 + 120')")
+    page.locator("#B-normal-sentences textarea").fill("")
     page.wait_for_selector("#said [role=alert]")
     assert "set B: no normal sentences" in page.inner_text("#said")
     page.click("#copy")
@@ -153,6 +180,7 @@ def _an_image_is_judged(page, tmp_path: Path, served) -> None:
     assert message.startswith("text.png can't be read as an image") and str(served[1]) not in message
     page.click("#upload button[aria-label]")
     page.wait_for_selector("#verdict [role=alert]", state="detached")
+    assert list(served[1].rglob("text.png")) and not list(ROOT.glob("*.png")), "uploads stay in the page's folder"
     image = next((tmp_path / "data" / "Brain_AD" / "test" / "Ungood" / "img").iterdir())
     page.locator("#upload input[type=file]").set_input_files(image)
     page.wait_for_selector("#verdict .judged")
