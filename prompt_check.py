@@ -22,7 +22,7 @@ KINDS = {  # kind of finding: what it means
     "both": "is in both lists, and so pulls both directions together",
     "contradiction": "says the opposite of what its list stands for",
 }
-LONGEST = 1000  # characters; more is overlong whatever its tokens, and is looked at no further
+LONGEST = 600  # characters; more is overlong whatever its tokens, and is looked at no further
 
 # Words that a normal sentence says only to deny them. Whole words: "broken" is not in "unbroken".
 ABNORMAL = re.compile(

@@ -1,5 +1,6 @@
 import email.utils
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -180,12 +181,13 @@ def test_a_file_that_appears_meanwhile_is_kept(capsys, tmp_path):
     path = tmp_path / "p.json"
 
     def meanwhile(handler) -> None:
-        path.write_text("mine")
+        prompt.write_json(path, ["mine"], ["my tumour"])
         says(content())(handler)
 
     with serving(meanwhile) as server:
         assert generate(server.api, "--output", path) == 2
-    assert path.read_text() == "mine"
+    assert prompt.written(path) == (["mine"], ["my tumour"])
+    assert "--force" in capsys.readouterr().err
 
 
 def test_the_same_again_is_no_difference(capsys, tmp_path):
@@ -238,6 +240,7 @@ CONTENT = {
     "parts": ([{"type": "text", "text": "x"}], "empty answer"),
     "too few": (content(normal=["a slice."]), "1 usable normal sentences, not 2 to 8"),
     "too many": (content(abnormal=[f"tumour {n}." for n in range(99)]), "99 usable abnormal sentences, not 3 to 12"),
+    "far too many, all faulty": (content(normal=["{x}"] * 9999), "9999 usable normal sentences"),
 }
 
 
@@ -312,6 +315,15 @@ def test_a_slow_answer_ends_at_the_timeout(capsys, tmp_path, reply):
     started = time.monotonic()
     refused(capsys, reply, "within 1 s", "--timeout", flags=("--timeout", 1), folder=tmp_path)
     assert time.monotonic() - started < 5
+
+
+def test_nothing_reads_on_after_the_timeout(capsys, tmp_path):
+    with serving(drips(HEAD + b"\r\n{", b" ", 0.05)) as server:
+        before = threading.active_count()
+        assert generate(server.api, "--timeout", 1) == 2
+        time.sleep(0.5)
+        assert threading.active_count() <= before + 1  # the server's own thread, which goes on dripping
+        assert not [thread for thread in threading.enumerate() if "attempt" in thread.name]
 
 
 @pytest.mark.parametrize(
