@@ -4,12 +4,14 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+import page
 from chart import save_chart
 from dataset import to_rgb
 from figures import ColourScale, overlay
@@ -106,6 +108,33 @@ class Outputs:
                 values = (getattr(row, name) for name in COLUMNS)
                 table.writerow(["" if value is None else value for value in values])
         return path
+
+    def write_page(self, rows: Sequence[Prediction], settings: dict, title: str) -> Path:
+        """Write report.html."""
+        path = self.folder / "report.html"
+        origin = "the support (of the checkpoint, or the folders given)" if self.calibrated else "the prompts alone"
+        found = page.Report(
+            title=title,
+            settings=settings,
+            rows=[self._page_row(row) for row in rows],
+            scale=self.scale,
+            origin=f"Scores and threshold come from {origin}, never from the images scored here.",
+        )
+        page.write(path, found)
+        return path
+
+    def _page_row(self, row: Prediction) -> page.Row:
+        name = row.file if row.slice is None else f"{row.file}, slice {row.slice}"
+        if row.map is None:
+            return page.Row(name, row.score, reason=row.note)
+        return page.Row(
+            name, row.score, reason=row.note, image=self.folder / row.image, map=partial(self._map, row.map)
+        )
+
+    def _map(self, path: Path) -> np.ndarray:
+        """A written map (H, W) float32, on the calibrated scale again."""
+        with Image.open(self.folder / path) as image:
+            return np.asarray(image).astype(np.float32) * np.float32(self.map_top / 65535)
 
     def record(self, content: dict) -> None:
         """Write settings.json."""

@@ -81,8 +81,8 @@ def common_folder(files: Sequence[Path]) -> str | None:
         return None
 
 
-def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict) -> None:
-    """Write what tells of all rows at once: scores.csv, settings.json; and say how it went."""
+def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: str) -> None:
+    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went."""
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
@@ -93,6 +93,7 @@ def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict) -> None:
     )
     print(f"maps: 0 to 65535 stand for 0 to {outputs.map_top:g}; colours go from 0 to {outputs.scale.high:g}")
     print(f"results: {table}")
+    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
     if failed := [row for row in rows if row.verdict == UNREADABLE]:
         print(f"not scored: {len(failed)}", file=sys.stderr)
         for row in failed:
@@ -115,10 +116,10 @@ def main() -> None:
         for row in score_files(judge, reader, outputs, files):
             rows.append(row)
     except KeyboardInterrupt:
-        finish(outputs, rows, record | {"stopped": True})
+        finish(outputs, rows, record | {"stopped": True}, args.output.name)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)})
+    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)}, args.output.name)
     if any(row.verdict == UNREADABLE for row in rows):
         sys.exit(FAILED)
 
