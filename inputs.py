@@ -30,11 +30,11 @@ def kind_of(path: Path) -> str | None:
     return "dicom" if dicom.is_dicom(path) else None
 
 
-def find(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
+def find(inputs: Sequence[str], output: Path | None = None, option: str = "--input") -> list[Path]:
     """The files that names, folders (with all below them) and patterns stand for, each once, sorted within each.
 
     In folders, hidden files, folders of masks and all that lies in `output` are passed over. Raises InputError for
-    a name that is not there or of no kind that is read, and when nothing is left.
+    a name that is not there or of no kind that is read, and when nothing is left; `option` is where it was given.
     """
     found: dict[Path, None] = {}
     for name in inputs:
@@ -43,16 +43,16 @@ def find(inputs: Sequence[str], output: Path | None = None) -> list[Path]:
             files = [file for file in _below(path, output) if kind_of(file)]
         elif path.is_file():
             if kind_of(path) is None:
-                raise InputError(f"--input {path} is of no kind that is read ({KINDS})")
+                raise InputError(f"{option} {path} is of no kind that is read ({KINDS})")
             files = [path]
         else:
             hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
             files = [file for file in hits if file.is_file() and kind_of(file)]
             if not hits:
-                raise InputError(f"--input {name} is not there: give a file, a folder, or a pattern in quotes")
+                raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
         found |= dict.fromkeys(files)
     if not found:
-        raise InputError(f"--input {' '.join(inputs)} has no images ({KINDS})")
+        raise InputError(f"{option} {' '.join(inputs)} has no images ({KINDS})")
     return list(found)
 
 

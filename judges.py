@@ -42,6 +42,7 @@ def open_judge(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:
     else:
         judge, origin = of_prompts(args)
     if args.tile and judge.tiling is None:
+        print("scale and thresholds are of whole images" if judge.calibrated else "nothing is calibrated on tiles")
         judge = replace(judge, tiling=tiling(args))
     said = {"image": args.threshold, "pixel": args.pixel_threshold}
     given = {kind: {judge.branch: value} for kind, value in said.items() if value is not None}
@@ -80,7 +81,7 @@ def of_checkpoint(args: argparse.Namespace) -> tuple[Judge, dict]:
     samples = (*run.data.support_abnormal, *run.data.support_normal)
     known = [_known(source, sample, run.masks, run.system.size) for source, sample in enumerate(samples)]
     origin = {"obj": obj, "epoch": stage.epoch, "support": run.origin()["support"]}
-    origin |= {"prompts_sha256": run.prompts_sha256}
+    origin |= {"options": options.plain(run.args), "prompts_sha256": run.prompts_sha256}
     return in_tiles(judge, known, tiling(run.args), run.args) if _exceed(args, known) else judge, origin
 
 
@@ -115,7 +116,8 @@ def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tup
     stage = run.put(content.last if holds else replace(content.last, calibration=None), args.ckpt)
     calibration = stage.calibration or _no_calibration(system)
     judge = Judge(system, run.text, {}, run.masks, True, calibration, stage.calibration is not None)
-    return judge, {"obj": obj, "epoch": stage.epoch, "trained_on": seen, "prompts_sha256": digest}
+    origin = {"obj": obj, "epoch": stage.epoch, "trained_on": seen}
+    return judge, origin | {"options": options.plain(args), "prompts_sha256": digest}
 
 
 def of_folders(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:

@@ -84,11 +84,11 @@ def open_untrained(
     args: argparse.Namespace, info: ObjectInfo, system: System, text: Tensor | None, digest: str, reader: Reader
 ) -> UntrainedRun:
     """The run whose support is what --normal and --abnormal hold. Raises InputError naming a file that is at fault."""
-    normal = _drawn(find([str(args.normal)]), args.shot if "shot" in args.given else None, args.seed)
+    normal = _drawn(find([str(args.normal)], option="--normal"), args.shot if "shot" in args.given else None, args.seed)
     augmented = len(normal) <= AUGMENTED and not any(kind_of(file) == "volume" for file in normal)
     abnormal = []
     if args.abnormal:
-        found = find([str(args.abnormal)])
+        found = find([str(args.abnormal)], option="--abnormal")
         abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATED_ON, args.seed)
     pictures = [*_known(abnormal, 1, 0, reader), *_known(normal, 0, len(abnormal), reader)]
     variants = VARIANTS if augmented else 1

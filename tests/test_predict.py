@@ -36,6 +36,18 @@ def test_scores_are_those_that_test_few_judges_by(trained, obj):
     assert out.settings["calibrated"] and out.settings["pixel_threshold"] == calibration.pixel["fused"]
 
 
+def test_a_checkpoint_without_abnormal_support_scores_by_its_bank_alone(trained):
+    """Its colours go beyond what normal images reach."""
+    trained.done("train_few", "--abnormal_shot", 0, "--save_path", trained.root / "bare")
+    path = trained.root / "bare" / "Brain_1-shot.pth"
+    image = trained.data / "Brain_AD" / "test" / "good" / "img" / "test_n0.png"
+    out = predict(trained, "--ckpt", path, "--input", image, to="bare out")
+    calibration = checkpoint.read(path).last.calibration
+    assert out.code == 0 and out.settings["branch"] == "few" and out.settings["colours"]["to"] == 2
+    assert out.settings["threshold"] == calibration.image["few"]
+    assert out.settings["options"]["abnormal_shot"] == 0  # what the checkpoint says counts, not the defaults
+
+
 def test_a_transferred_checkpoint_scores_by_its_prompts_alone(trained):
     tested = trained.done("test_zero", "--save_path", trained.root / "zero").seen[0]
     path = trained.root / "zero" / "Brain.pth"
@@ -133,7 +145,7 @@ BAD = {
     "--input {good} --ckpt {root}/none.pth": "no checkpoint",
     "--input {good} --ckpt {root}/none.pth --normal {good}": "without --ckpt",
     "--input {good} --abnormal {good}": "--normal",
-    "--input {good} --normal {root}/nowhere": "not there",
+    "--input {good} --normal {root}/nowhere": "--normal",
     "--input {good} --branches few": "--normal",
     "--input {good} --tile 20 --overlap 20": "less than",
     "--input {good} --overlap 5": "--tile",
