@@ -372,7 +372,11 @@ def test_rank_leaves_each_sentence_out(lab, capsys, masks, trained):
     assert len({row["margin_without"] for row in rows}) == 4  # each sentence has an effect of its own
     margins = [float(row["margin_effect"]) for row in rows]
     assert margins == sorted(margins, reverse=True)
-    assert [line.split("  ")[-1] for line in out.splitlines()[-5:-1]] == [row["sentence"] for row in rows]
+    printed = [line.split(maxsplit=3) for line in out.splitlines()[-5:-1]]  # margin, AUROC, list, sentence
+    assert [line[2:] for line in printed] == [[row["list"], row["sentence"]] for row in rows]
+    for line, row in zip(printed, rows, strict=True):
+        assert float(line[0]) == pytest.approx(float(row["margin_effect"]), abs=1e-6)
+        assert float(line[1]) == pytest.approx(100 * float(row["auroc_effect"]), abs=1e-3)
 
 
 def test_rank_knows_the_support_alone(lab):
