@@ -181,7 +181,7 @@ class FewShotRun(Run):
         differing = {
             "prompts": record["prompts_sha256"] != self.prompts_sha256,
             "branches": record["options"]["branches"] not in ("both", self.args.branches),
-            "bank's limits": record["options"]["bank_cap"] != self.args.bank_cap,
+            "bank's limits": record["options"].get("bank_cap") != self.args.bank_cap,
         }
         if not any(differing.values()):
             return True
