@@ -59,7 +59,7 @@ def session(file: Path) -> onnxruntime.InferenceSession:
 def judged(seen: Views, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Maps and scores as the test scripts and their thresholds see them."""
     branch = main_branch(seen.maps)
-    maps = torch.cat([part[branch] for part in scaled_maps(seen.maps, calibration.maps, SIZE)])
+    maps = torch.cat(list(scaled_maps(seen.maps, calibration.maps, SIZE, branch)))
     return maps.numpy(), seen.image_scores(SIZE, calibration)[branch].numpy()
 
 
