@@ -117,7 +117,7 @@ def _scores(page, name: str) -> str:
 def _changed(page, name: str, before: str) -> None:
     script = """([name, before]) => before !==
         [...document.querySelectorAll(`#table td[data-set=${name}] .score`)].map(one => one.innerText).join(" ")"""
-    page.wait_for_function(script, arg=[name, before], timeout=20_000)
+    page.wait_for_function(script, arg=[name, before], timeout=60_000)
 
 
 def _an_edit_changes_scores(page) -> None:
