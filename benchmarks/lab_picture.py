@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 OUT = Path(__file__).with_name("lab.png")
-COLOURS = 128  # of the palette that keeps the picture small
+COLOURS = 256  # of the palette that keeps the picture small
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -68,7 +68,7 @@ def picture(url: str, draft: Path) -> None:
         page.wait_for_timeout(1000)
         page.screenshot(path=draft)
     with Image.open(draft) as shot:
-        small = shot.convert("RGB").quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        small = shot.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     small.save(draft, optimize=True)
 
 

@@ -88,6 +88,7 @@ def test_by_default_only_this_machine_is_let_in():
     assert options.app([]).host == "127.0.0.1"
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_page_in_a_browser(served, tmp_path):
     url, folder = served
