@@ -50,7 +50,7 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
     optimizer = torch.optim.Adam([*twin.seg_adapters.parameters(), *twin.det_adapters.parameters()], 1e-2, BETAS)
     trainer = Trainer(system, 1e-2)
     for _ in range(3):
-        loss = adapter_loss(twin(images), text, labels, mask)
+        loss = adapter_loss(twin.decode(system.stem(images)), text, labels, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
