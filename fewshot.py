@@ -120,14 +120,13 @@ class FewShotRun(Run):
         )
         return views(readings, self.masks)
 
-    def see_support(self) -> tuple[Views, Tensor]:
-        """Views of support variants and which they are, (n,): each normal one against a bank without any variant of its
-        own image (with one shot: without that very variant). Of many normal images `CALIBRATED_ON` are seen.
-        """
+    def see_support(self) -> Views:
+        """Views of the rows of `calibrated_on`, each normal one against a bank without any variant of its own image
+        (with one shot: without that very variant)."""
         head = heads(self.masks)[0]
         bank, text = self.banks(keep=True).get(head), self.scored_text()
         parts = [self.system.reading(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
-        return views({head: Readings.join(parts)}, self.masks), self.calibrated_on()
+        return views({head: Readings.join(parts)}, self.masks)
 
     def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
         """Of each row of `calibrated_on` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
@@ -145,10 +144,13 @@ class FewShotRun(Run):
 
     def calibrate(self) -> Calibration:
         """The scales and thresholds of the adapters as they are now, from the support alone."""
-        seen, rows = self.see_support()
-        labels = self.support.labels[rows].numpy().astype(int)
+        return calibrate(self.see_support(), *self.support_truth(), self.system.size)
+
+    def support_truth(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Labels (n,) and masks bool (n, S, S), or None, of the rows of `calibrated_on`."""
+        rows = self.calibrated_on()
         masks = self.support.masks[rows, 0].numpy() > 0.5 if self.masks else None
-        return calibrate(seen, labels, masks, self.system.size)
+        return self.support.labels[rows].numpy().astype(int), masks
 
     def origin(self) -> dict:
         """Counts, and the names of the support images by label."""

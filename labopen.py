@@ -100,8 +100,5 @@ def _opened(
         notes=["zero-shot transfer: prompts alone; thresholds hold for the checkpoint's own prompts"] * transfer,
     )
     if not transfer:
-        rows = run.calibrated_on()
-        labels = run.support.labels[rows].numpy().astype(int)
-        masks = run.support.masks[rows, 0].numpy() > 0.5 if run.masks else None
-        lab.calibrate_on(run.support_tokens(lab.heads[0]), labels, masks)
+        lab.calibrate_on(run.support_tokens(lab.heads[0]), *run.support_truth())
     return lab

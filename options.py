@@ -124,7 +124,7 @@ def _parser(description: str, precisions: Sequence[str] = ()) -> Parser:
         default="fp32",
         help="of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
     )
-    run.add_argument("--compile", action="store_true", help="torch.compile the trunk for scoring (minutes to start)")
+    run.add_argument("--compile", action="store_true", help="torch.compile the trunk for scoring: starts later")
     return parser
 
 
@@ -140,8 +140,8 @@ def _survey(parser: Parser) -> None:
     )
 
 
-def _few(parser: Parser) -> None:
-    """The options of few-shot scripts."""
+def _support(parser: Parser) -> None:
+    """Which images are support."""
     few = parser.add_argument_group("few-shot")
     few.add_argument("--shot", type=positive, default=4, help="normal support images, and as many abnormal ones")
     few.add_argument(
@@ -155,6 +155,12 @@ def _few(parser: Parser) -> None:
         default=0,
         help="line of the published selection; -1 draws with --seed",
     )
+
+
+def _few(parser: Parser) -> None:
+    """The options of scripts that score by support."""
+    _support(parser)
+    few = parser.add_argument_group("scoring")
     few.add_argument(
         "--bank_cap",
         type=cap,
@@ -190,12 +196,17 @@ def _train(parser: Parser, save_path: str, batch_size: int, learning_rate: float
 def _test(parser: Parser, save_path: str) -> None:
     """The options of test scripts."""
     _survey(parser)
+    _checkpoint(parser, save_path)
+    parser.add_argument("--batch_size", type=positive, default=16)
+
+
+def _checkpoint(parser: Parser, save_path: str) -> None:
+    """Which checkpoint is looked at."""
     test = parser.add_argument_group("checkpoint")
     test.add_argument(
         "--ckpt", type=Path, help="adapter file, ours or a published one; default: the one in --save_path"
     )
     test.add_argument("--save_path", type=Path, default=Path(save_path), help="folder where training put it")
-    test.add_argument("--batch_size", type=positive, default=16)
 
 
 def _predict(parser: Parser) -> None:
@@ -302,20 +313,16 @@ def export(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def rank(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Options of `prompt.py rank`. Raises InputError for one that says nothing here."""
+    """Options of `prompt.py rank`."""
     parser = _parser("What each sentence does for the zero branch on the support: leave-one-out.", TESTED)
     parser.prog = "prompt.py rank"
-    _few(parser)
+    _support(parser)
     test = parser.add_argument_group("ranking")
     test.add_argument("--ckpt", type=Path, help="adapter file; default: none, the trunk's own tokens")
     test.add_argument("--csv", type=Path, metavar="FILE", help="write every sentence with its effect")
     test.add_argument("--by", choices=("margin", "auroc"), default="margin", help="what the table is sorted by")
     test.add_argument("--top", type=natural, default=10, help="sentences shown from either end; 0: all of them")
-    args = _parse(parser, argv)
-    for name in ("branches", "bank_cap"):
-        if name in args.given:
-            raise InputError(f"--{name} has no meaning for prompt.py rank; leave it out")
-    return args
+    return _parse(parser, argv)
 
 
 def predict(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -349,7 +356,7 @@ def app(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of app.py."""
     parser = _parser("A page on this machine: edit prompts and see what becomes of maps and scores.", TESTED)
     _few(parser)
-    _test(parser, "ckpt")
+    _checkpoint(parser, "ckpt")
     page = parser.add_argument_group("page")
     page.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 lets other machines in")
     page.add_argument("--port", type=number(int, 0, 65535), default=7860, help="0: any that is free")

@@ -136,10 +136,9 @@ def leave_one_out(
 ) -> Iterator[Leftout]:
     """The separation without each sentence in turn; a list's only sentence can't be left out."""
     turns = [(side, row) for side in (0, 1) for row in range(len(words[side])) if len(words[side]) > 1]
+    left = text.without_each(*features).split([len(part) for part in features])  # (N, D, 2) and (M, D, 2)
     for side, row in tqdm(turns, desc="ranking", unit="sentence", leave=False, delay=BAR_AFTER):
-        rest = list(features)
-        rest[side] = torch.cat([features[side][:row], features[side][row + 1 :]])
-        yield Leftout(("normal", "abnormal")[side], words[side][row], bench.separation(text.directions(*rest)))
+        yield Leftout(("normal", "abnormal")[side], words[side][row], bench.separation(left[side][row]))
 
 
 def effect(one: Leftout, whole: Separation) -> tuple[float, float]:

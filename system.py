@@ -123,6 +123,8 @@ class StemFiles:
 
     def __call__(self, path: Path) -> Tensor | None:
         """The stem (L, C) of an image file, None if it is not known."""
+        if not self.cache.limit:
+            return None  # without reading the file for nothing
         try:
             found = self.cache.get(key_of(self.key, path.read_bytes()))
         except OSError:
@@ -131,7 +133,8 @@ class StemFiles:
 
     def keep(self, path: Path, stem: Tensor) -> None:
         """Note a stem that was computed."""
-        self.cache.put(key_of(self.key, path.read_bytes()), {"stem": stem})
+        if self.cache.limit:
+            self.cache.put(key_of(self.key, path.read_bytes()), {"stem": stem})
 
 
 def objects(args: argparse.Namespace, *, all_medical: bool = False) -> list[str]:
@@ -252,11 +255,10 @@ def survey(
 ) -> dict[str, Readings]:
     """Grid values of all samples by head, in their order; images are decoded ahead by `workers` processes.
 
-    keep: the stems go to the cache, and come from there when these images are seen again.
+    Stems that the cache has come from there; keep: the others go there, since these images will be seen again.
     """
-    known = system.known_stems if keep else None
     mine = distributed.share(samples) if len(samples) >= distributed.world() else samples
-    images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, known)
+    images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, system.known_stems)
     hidden = len(samples) < BAR_FROM or not distributed.main_process()
     batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=hidden)

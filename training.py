@@ -115,6 +115,7 @@ class Course:
     """What training has come to: the last epoch's stage, and the best one by the test set."""
 
     last: Stage
+    last_seen: Views | None = None  # None: the last epoch was not evaluated
     best: Stage | None = None
     best_seen: Views | None = None
     best_value: float = -math.inf
@@ -158,11 +159,12 @@ def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Cou
     for epoch in tqdm(range(1, args.epoch + 1), desc="training", unit="epoch", disable=hidden):
         losses = epoch_losses()
         log.add(epoch, loss=sum(losses) / len(losses))
-        course.last = Stage(epoch, decoder.adapter_state(), None)
+        course.last, course.last_seen = Stage(epoch, decoder.adapter_state(), None), None
         if args.eval_every and epoch % args.eval_every == 0:
             seen = run.see_test(again=True)
             figures = run.selection(seen)
             log.add(epoch, **{f"test/{name}": value for name, value in figures.items()})
+            course.last_seen = seen
             course.offer(course.last, seen, sum(figures.values()))
     log.close()
     return course
@@ -170,14 +172,17 @@ def train(run: Run, folder: str, epoch_losses: Callable[[], list[float]]) -> Cou
 
 def finish(run: Run, script: str, course: Course, started: float) -> list[report.Outcome]:
     """Write the checkpoint, then evaluate the last and the best epoch and write the results."""
-    best = None if course.best is None else run.put(course.best)
+    apart = course.best is not None and course.best is not course.last
+    best = run.put(course.best) if apart else None
     last = run.put(course.last)
+    if course.best is course.last:
+        best = last
     record = run.record(script, started)
     if run.args.save_model and distributed.main_process():
         path = run.args.save_path / f"{run.name}.pth"
         write(path, Checkpoint(last, best, record))
         print(f"checkpoint: {path}")
-    outcomes = [run.outcome(last, "last")]
+    outcomes = [run.outcome(last, "last", course.last_seen)]
     if best is not None:
         outcomes.append(run.outcome(best, "best", course.best_seen))
     run.write(run.record(script, started), outcomes)

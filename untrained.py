@@ -70,7 +70,7 @@ class UntrainedRun(FewShotRun):
         stems = super()._stems(rows)
         return iter(tqdm(stems, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
 
-    def _calibrated_on(self) -> Tensor:
+    def calibrated_on(self) -> Tensor:
         """Rows of all abnormal pictures, and of at most `CALIBRATED_ON` normal ones, slices counted singly."""
         labels = np.array([known.label for known in self.pictures])
         (normal,) = (labels == 0).nonzero()

@@ -140,7 +140,7 @@ def read(path: str | Path, trust: bool = False, convert: Convert | None = None) 
     form = _form(path)
     if form == "torchscript" and not trust and weights_hash(path) not in OFFICIAL:
         raise InputError(
-            f"{path} is a TorchScript archive, which can run code, and by its sha256 none of OpenAI's; "
+            f"{path} is a TorchScript archive and by its sha256 none of OpenAI's; "
             "if you trust where it comes from, add --trust_weights"
         )
     reader = {"torchscript": Archive, "safetensors": _read_safetensors, "pickle": _read_pickle}[form]

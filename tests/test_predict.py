@@ -135,6 +135,8 @@ def test_unreadable_files_are_named_and_the_others_scored(folders):
     assert out.code == 1 and len(out.rows) == 31 and set(bad) == {"07.png", "11.png", "x.dcm"}
     assert all(row["score"] == row["threshold"] == row["seconds"] == "" and row["note"] for row in bad.values())
     assert "scored 28" in out.out and all(name in out.err for name in bad)
+    page = (out.folder / "report.html").read_text(encoding="utf-8")
+    assert all(Path(row["file"]).name in page for row in out.rows)
     assert len(files(out.folder / "maps")) == 28 and out.settings["counts"]["unreadable"] == 3
 
 

@@ -77,7 +77,7 @@ def test_a_reader_that_goes_away_is_no_fault():
         (["check", "Brian"], "unknown object Brian"),
         (["check", "--prompts", "nowhere.json"], "nowhere.json"),
         (["check", "Brain", "--prompts", "few"], "choose base, llm, all"),
-        (["rank", "--bank_cap", "9"], "--bank_cap has no meaning"),
+        (["rank", "--bank_cap", "9"], "unrecognized arguments: --bank_cap"),
         (["rank", "--abnormal_shot", "0"], "--abnormal_shot 0"),
         (["rank", "--top", "-1"], "--top"),
         (["rank", "--csv", "."], "--csv . is a folder"),

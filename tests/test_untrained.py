@@ -1,5 +1,6 @@
 """predict.py without training: memory bank, thresholds and prompts from folders and words alone."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import nibabel
@@ -10,6 +11,10 @@ from lab import SIZE
 from PIL import Image
 from predicting import noise, predict
 from test_dicom import write as dicom_file
+
+import untrained
+from dataset import FewShotSet, Sample
+from judge import Known
 
 
 def test_thresholds_come_from_the_folders_and_not_from_what_is_scored(folders):
@@ -87,6 +92,17 @@ def test_prompts_alone_project_the_trunks_tokens_as_clip_does(folders, tiny):
             cosines = joint / joint.norm(dim=1, keepdim=True) @ text
             probabilities.append((100 * cosines).softmax(dim=1)[:, 1])
     assert float(out.rows[0]["score"]) == pytest.approx(float(torch.stack(probabilities).mean()), abs=1e-5)
+
+
+def test_of_a_volume_some_slices_are_seen_for_calibration(monkeypatch):
+    """Slices count singly: a volume of hundreds would otherwise be scored whole."""
+    monkeypatch.setattr(untrained, "CALIBRATED_ON", 3)
+    pictures = [Known(0, 1, Image.Image), *(Known(1, 0, Image.Image) for _ in range(10))]
+    data = FewShotSet(None, (Sample(Path("head.nii"), 0),), (Sample(Path("bad.png"), 1),), (), {})
+    support = untrained._support(pictures, SIZE, 1)
+    run = untrained.UntrainedRun(Namespace(seed=0), None, (), None, None, "", data, support, pictures)
+    rows = run.calibrated_on().tolist()
+    assert rows[0] == 0 and len(rows) == 4 and rows == sorted(set(rows))
 
 
 def test_shot_takes_some_of_the_normal_images(folders):
