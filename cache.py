@@ -1,6 +1,6 @@
 """Results that are dear to compute and small to keep: trunk tokens, memory banks, sentence features, in a folder.
 
-An entry is found by a hash of everything it depends on, and carries the hash of its own bytes: one that is stale is
+An entry is found by a hash of everything it depends on, and carries the hash of its own content: one that is stale is
 never asked for, one that is damaged is computed anew.
 """
 
@@ -10,14 +10,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from files import writing
 
-DIGEST = hashlib.sha256().digest_size
-SUFFIX = ".tensors"
+HEADER, EACH = 256, 128  # bytes of an entry beside its tensors, at most: once, and for each tensor
+SUFFIX = ".safetensors"
 
 
 def key_of(*parts: object) -> str:
@@ -26,6 +27,16 @@ def key_of(*parts: object) -> str:
     for part in parts:
         content = part if isinstance(part, bytes) else repr(part).encode()
         whole.update(len(content).to_bytes(8, "little") + content)
+    return whole.hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and numbers."""
+    whole = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        whole.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
+        whole.update(tensor.flatten().view(torch.uint8).numpy())
     return whole.hexdigest()
 
 
@@ -47,10 +58,10 @@ class Cache:
             return None
         path = self._path(key)
         try:
-            content = path.read_bytes()
-            if hashlib.sha256(memoryview(content)[DIGEST:]).digest() != content[:DIGEST]:
-                return None
-            tensors = load(content[DIGEST:])
+            with safe_open(path, "pt") as entry:  # tensors stay in the file until they are used
+                tensors = {name: entry.get_tensor(name) for name in entry.keys()}  # noqa: SIM118
+                if (entry.metadata() or {}).get("sha256") != _digest(tensors):
+                    return None
         except (OSError, SafetensorError):
             return None
         if self.started is not None:
@@ -61,12 +72,11 @@ class Cache:
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Keep an entry, if there is room for it."""
-        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        if not self._room(key, DIGEST + len(content)):
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        if not self._room(key, HEADER + sum(EACH + tensor.nbytes for tensor in tensors.values())):
             return
-        with contextlib.suppress(OSError), writing(self._path(key)) as draft, draft.open("wb") as file:
-            file.write(hashlib.sha256(content).digest())
-            file.write(content)
+        with contextlib.suppress(OSError, SafetensorError), writing(self._path(key)) as draft:
+            save_file(tensors, draft, {"sha256": _digest(tensors)})
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{SUFFIX}"

@@ -3,6 +3,7 @@
 import argparse
 import io
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def read(path: str | Path) -> Checkpoint:
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as fault:
         raise InputError(f"{path} holds more than tensors and plain data, or is damaged; it was not opened") from fault
     except DAMAGE as fault:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from CLIP import weights as _weights
-from CLIP.int8 import QUANTISED, quantise, scale_name, to_int8
+from CLIP.int8 import QUANTISED, quantise_weight, scale_name, to_int8
 from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
 from errors import InputError
@@ -81,10 +81,9 @@ def load_clip(
     def convert(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         if name.split(".")[0] in unread:
             return {name: tensor.to("meta")}  # its shape will be checked
-        tensor = tensor.to(torch.float32, copy=True)
         if int8 and name.startswith("visual.") and name.endswith(QUANTISED):
-            return dict(zip((name, scale_name(name)), quantise(tensor), strict=True))
-        return {name: tensor}
+            return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
+        return {name: tensor.to(torch.float32, copy=True)}
 
     state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust, convert=convert)
     with torch.device("cpu" if state is None else "meta"):  # read weights take the place of what is built

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from CLIP.model import Attention, Transformer
 
 STEPS = 127  # of a scale, on either side of zero
+ROWS = 128  # of a weight, taken at a time
 QUANTISED = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
@@ -16,6 +17,18 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
     """Rows (N, K) -> int8 (N, K) and the scale (N, 1) of each, float32: values ≈ integers · scale."""
     scale = values.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / STEPS
     return (values / scale).round_().to(torch.int8), scale
+
+
+def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`quantise` of a weight (N, K) of any float type, some rows at a time: between what stays, large passing copies
+    would leave holes that take as much memory as float32 does. On the "meta" device, only the shapes."""
+    integers = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+    scales = torch.empty(len(weight), 1, device=weight.device)
+    if not weight.is_meta:
+        for first in range(0, len(weight), ROWS):
+            rows = slice(first, first + ROWS)
+            integers[rows], scales[rows] = quantise(weight[rows].float())
+    return integers, scales
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -35,7 +48,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        weight, scale = quantise(layer.weight.detach())
+        weight, scale = quantise_weight(layer.weight.detach())
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", layer.bias.detach())
@@ -50,7 +63,7 @@ class Int8Attention(Attention):
     def __init__(self, attention: Attention) -> None:
         nn.Module.__init__(self)
         self.heads = attention.heads
-        weight, scale = quantise(attention.in_proj_weight.detach())
+        weight, scale = quantise_weight(attention.in_proj_weight.detach())
         self.register_buffer("in_proj_weight", weight)
         self.register_buffer("in_proj_scale", scale)
         self.register_buffer("in_proj_bias", attention.in_proj_bias.detach())

@@ -180,11 +180,12 @@ class CLIP(nn.Module):
         self.image_size = vision.image_size
         self.visual = VisionTower(vision, embed_dim, activation)
         self.transformer = Transformer(text.width, text.heads, text.layers, activation)
-        self.token_embedding = nn.Embedding(text.vocab_size, text.width)
+        # The usual random start of an embedding would import torch's compiler on the "meta" device: 0.15 GB, 1 s.
+        self.token_embedding = nn.Embedding.from_pretrained(torch.zeros(text.vocab_size, text.width), freeze=False)
         self.positional_embedding = nn.Parameter(torch.zeros(text.context_length, text.width))
         self.ln_final = nn.LayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.zeros(text.width, embed_dim))
-        self.logit_scale = nn.Parameter(torch.tensor(100.0).log())
+        self.logit_scale = nn.Parameter(torch.zeros(()))
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), any size of at least one patch -> features (B, D), not normalised."""

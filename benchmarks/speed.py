@@ -9,6 +9,7 @@ medians. Whole scripts run as processes of their own on generated images, with a
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -44,6 +45,19 @@ started = time.perf_counter()
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 _, status, usage = os.wait4(child.pid, 0)
 print(os.waitstatus_to_exitcode(status), time.perf_counter() - started, usage.ru_maxrss)
+"""
+FIRST = """
+import runpy, sys, time
+started, script = float(sys.argv[1]), sys.argv[2]
+sys.argv, sys.path[0] = sys.argv[2:], script.rpartition("/")[0]
+import system
+read = system.System.read
+def noted(*given):
+    readings = read(*given)
+    print("FIRST", time.time() - started, flush=True)
+    return readings
+system.System.read = noted
+runpy.run_path(script, run_name="__main__")
 """
 ROOT = Path(__file__).parents[1]
 LIMITS = {  # row -> (at most, unit)
@@ -179,16 +193,12 @@ def rows_scripts(folder: Path, weights: Path) -> dict[str, float]:
     usual += ["--results_path", folder / "results", "--cache_path", folder / "cache", "--device", "cpu"]
     train = [*usual, "--epoch", 1, "--log_dir", folder / "runs"]
     found = {"train_few.py, peak memory": process("train_few.py", *train)[1]}
-    seconds, found["test_few.py, peak memory"] = [], 0.0
-    for _ in range(3):
-        taken, memory = process("test_few.py", *usual)
-        seconds.append(taken)
-        found["test_few.py, peak memory"] = max(memory, found["test_few.py, peak memory"])
-    found["test_few.py --precision int8, peak memory"] = max(
-        process("test_few.py", *usual, "--precision", "int8")[1] for _ in range(2)
-    )
-    # The script goes on after the first image: the second one, and figures for `last` and `best` are in this time too.
-    return found | {"test_few.py, start to first image": statistics.median(seconds)}
+    found["test_few.py, peak memory"] = max(process("test_few.py", *usual)[1] for _ in range(3))
+    int8 = [*usual, "--precision", "int8"]
+    found["test_few.py --precision int8, peak memory"] = max(process("test_few.py", *int8)[1] for _ in range(2))
+    return found | {
+        "test_few.py, start to first image": statistics.median(first_image("test_few.py", *usual) for _ in range(3))
+    }
 
 
 def rows_metrics(folder: Path, weights: Path) -> dict[str, float]:
@@ -222,6 +232,13 @@ def process(script: str, *flags: object) -> tuple[float, float]:
     code, taken, memory = done.stdout.split()
     assert code == "0", done.stderr
     return float(taken), float(memory) / (1 << 20)
+
+
+def first_image(script: str, *flags: object) -> float:
+    """Seconds from the start of a script until its first batch of images is read."""
+    command = [sys.executable, "-c", FIRST, str(time.time()), (ROOT / script).as_posix(), *map(str, flags)]
+    done = subprocess.run([*command, "--batch_size", "1"], capture_output=True, text=True, check=True)
+    return float(re.search(r"FIRST (\S+)", done.stdout)[1])
 
 
 def in_units(seconds: dict[str, float]) -> dict[str, float]:

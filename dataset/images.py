@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import InterpolationMode, resize, to_tensor
 from tqdm import tqdm
 
 from errors import InputError
@@ -52,8 +51,10 @@ def open_picture(path: str | Path) -> Image.Image:
 
 def to_model(picture: Image.Image, size: int) -> torch.Tensor:
     """A picture as `open_picture` gives it, or a part of one -> float32 (3, size, size) in [0, 1]."""
-    small = to_tensor(resize(picture, [size, size], InterpolationMode.BICUBIC))
-    return small.clamp(0, 1).repeat(3, 1, 1) if picture.mode == "F" else small
+    small = torch.from_numpy(np.array(picture.resize((size, size), Image.Resampling.BICUBIC)))
+    if picture.mode == "F":
+        return small.clamp(0, 1).repeat(3, 1, 1)
+    return small.permute(2, 0, 1).to(torch.float32).div(255).contiguous()
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
