@@ -10,10 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-import labpage
 import options
-from desk import EACH, MB, SETS, Desk
 from errors import InputError, exit_code
+from promptlab import views
+from promptlab.desk import EACH, MB, SETS, Desk
 
 MOST_EACH = 100  # images of either label by the slider; more by name
 SENTENCES = (  # the boxes of a set, in the order of `PromptSet`
@@ -27,7 +27,7 @@ ENSEMBLE = (
 )
 LINES = 7
 STARTS = ("all", "llm", "base")  # of --prompts
-STYLE = Path(__file__).parent / "templates" / "lab.css"
+STYLE = Path(__file__).parent / "promptlab" / "templates" / "lab.css"
 FONT = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]  # nothing is fetched
 MONO = ["ui-monospace", "Consolas", "monospace"]
 # Whatever a user does to a box is an edit, when no other follows soon: Gradio's own `input` event knows neither pasting
@@ -68,7 +68,7 @@ class Page:
         gr = self.gr
         with gr.Row(elem_id="chosen"):
             self.each = gr.Slider(1, MOST_EACH, EACH, step=1, label="test images of either label", scale=2)
-            self.order = gr.Radio(labpage.ORDERS, value=labpage.ORDERS[0], label="order", elem_id="order", scale=2)
+            self.order = gr.Radio(views.ORDERS, value=views.ORDERS[0], label="order", elem_id="order", scale=2)
             with gr.Column(scale=3), gr.Accordion("test images by name", open=False):
                 self.images = gr.Dropdown([], multiselect=True, show_label=False, elem_id="images")
         self.chosen = gr.State([])  # what `images` shows: the browser may lag behind with a list behind a fold
@@ -140,7 +140,7 @@ class Page:
 
     def _said(self, fault: InputError, others: int) -> tuple:
         """The fault as a message, and everything else left as it is."""
-        return (labpage.message("fault", str(fault)), *[self.gr.skip()] * others)
+        return (views.message("fault", str(fault)), *[self.gr.skip()] * others)
 
     # What the events call: values of the inputs, to values of the outputs
 
@@ -178,7 +178,7 @@ class Page:
         try:
             self.desk.lab(obj, ckpt)
         except InputError as fault:
-            return labpage.message("fault", str(fault)), "", ""
+            return views.message("fault", str(fault)), "", ""
         try:
             answer = self.desk.answer(obj, ckpt, images, order, texts)
         except InputError as fault:
@@ -206,7 +206,7 @@ class Page:
         try:
             return self.desk.judged(obj, ckpt, upload, texts[:half] if words == SETS[0] else texts[half:])
         except InputError as fault:
-            return labpage.message("fault", str(fault))
+            return views.message("fault", str(fault))
 
 
 def serve(desk: Desk, host: str, port: int, wait: bool = True) -> Page:

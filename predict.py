@@ -18,15 +18,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import inputs
 import options
 import report
 from figures import panel_names
 from files import check_writable
-from inputs import Reader
-from judge import Judge
-from judges import open_judge
-from outputs import UNREADABLE, Outputs, Prediction
+from verdict import inputs
+from verdict.inputs import Reader
+from verdict.judge import Judge
+from verdict.judges import open_judge
+from verdict.outputs import UNREADABLE, Outputs, Prediction
 
 FAILED = 1  # exit code when some files could not be read
 

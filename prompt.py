@@ -1070,6 +1070,6 @@ def _unique(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    from prompt_tools import run  # it imports this file once more, as `prompt`; nothing here ever changes
+    from prompts.command import run  # it imports this file once more, as `prompt`; nothing here ever changes
 
     raise SystemExit(run())

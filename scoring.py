@@ -4,6 +4,7 @@ Of every image only grid values are kept (`Readings`); full-size maps are built 
 (B, L, h) with the class token first. The paper's "Scoring".
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,21 @@ class Readings:
         zero, few = ([getattr(part, name) for part in parts] for name in ("zero", "few"))
         return Readings(*(None if values[0] is None else torch.cat(values) for values in (zero, few)))
 
+    def room(self, count: int) -> "Readings":
+        """Readings of `count` images like these, to be filled by `put`."""
+        return Readings(
+            *(
+                None if values is None else values.new_empty(count, *values.shape[1:])
+                for values in (self.zero, self.few)
+            )
+        )
+
+    def put(self, first: int, part: "Readings") -> None:
+        """Fill in `part` from image `first` on."""
+        for values, given in ((self.zero, part.zero), (self.few, part.few)):
+            if values is not None:
+                values[first : first + len(part)] = given
+
     def together(self, count: int) -> "Readings":
         """All processes' readings of `count` images, of which this one has its share."""
         return Readings(*(distributed.together(values, count) for values in (self.zero, self.few)))
@@ -97,7 +113,11 @@ def branch_maps(readings: Readings, branch: str, size: int) -> Tensor:
 
 def branch_means(readings: Readings, branch: str, size: int) -> Tensor:
     """Unscaled image scores (N,) of an object without masks: zero's sum over taps of mean p, few's map mean."""
-    return torch.cat([means_at_once(part, branch, size) for part in chunks(readings)])
+    means, done = torch.empty(len(readings)), 0
+    for part in chunks(readings):
+        means[done : done + len(part)] = means_at_once(part, branch, size)
+        done += len(part)
+    return means
 
 
 def means_at_once(readings: Readings, branch: str, size: int) -> Tensor:
@@ -108,7 +128,11 @@ def means_at_once(readings: Readings, branch: str, size: int) -> Tensor:
 
 
 def chunks(readings: Readings) -> Iterator[Readings]:
-    """The readings in pieces whose full-size maps fit into memory."""
+    """The readings in pieces whose full-size maps fit into memory.
+
+    What is kept of a piece must lie in one tensor for all: small ones of their own, between the maps that come and go,
+    leave holes that no map fits into, and memory grows by the size of all maps.
+    """
     for first in range(0, len(readings), MAP_CHUNK):
         yield readings[first : first + MAP_CHUNK]
 
@@ -138,8 +162,11 @@ def map_scale(readings: Readings, size: int) -> Scale:
     def limits(branch: str) -> tuple[float, float] | None:
         if getattr(readings, branch) is None:
             return None
-        extremes = [branch_maps(part, branch, size).aminmax() for part in chunks(readings)]
-        return min(float(low) for low, _ in extremes), max(float(high) for _, high in extremes)
+        lowest, highest = math.inf, -math.inf
+        for part in chunks(readings):
+            low, high = map(float, branch_maps(part, branch, size).aminmax())
+            lowest, highest = min(lowest, low), max(highest, high)
+        return lowest, highest
 
     return Scale(limits("zero"), limits("few"))
 
@@ -188,11 +215,15 @@ def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor
 
 def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
-    parts = []
+    scores, done = {}, 0
     for part in chunks(readings):
         zero, few = (None if getattr(part, name) is None else branch_maps(part, name, size) for name in ("zero", "few"))
-        parts.append({name: maps.amax(dim=(1, 2)) for name, maps in scale.fuse(zero, few).items()})
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        for name, maps in scale.fuse(zero, few).items():
+            if name not in scores:
+                scores[name] = torch.empty(len(readings))
+            scores[name][done : done + len(part)] = maps.amax(dim=(1, 2))
+        done += len(part)
+    return scores
 
 
 @dataclass(frozen=True)

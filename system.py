@@ -262,8 +262,13 @@ def survey(
     hidden = len(samples) < BAR_FROM or not distributed.main_process()
     batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
-    parts = [system.read(system.stems(items, keep), heads, text, banks) for items in bar]
-    found = {head: Readings.join([part[head] for part in parts]) for head in heads}
+    found, done = {}, 0
+    for items in bar:
+        part = system.read(system.stems(items, keep), heads, text, banks)
+        found = found or {head: part[head].room(len(mine)) for head in heads}  # no tensor a batch: see `scoring.chunks`
+        for head in heads:
+            found[head].put(done, part[head])
+        done += len(items)
     if len(mine) == len(samples):
         return found
     return {head: readings.together(len(samples)) for head, readings in found.items()}

@@ -16,9 +16,9 @@ import torch
 
 import options
 import train_few
-from desk import EACH, Desk
 from errors import exit_code
 from files import writing
+from promptlab.desk import EACH, Desk
 
 OUT = Path(__file__).with_name("lab.md")
 EDITS = 9

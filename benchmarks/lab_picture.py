@@ -77,7 +77,7 @@ def main() -> None:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import app
     import train_few
-    from desk import Desk
+    from promptlab.desk import Desk
 
     with tempfile.TemporaryDirectory() as scratch:
         flags = ["--demo", "--epoch", "2", "--eval_every", "0", "--save_path", f"{scratch}/ckpt"]

@@ -11,6 +11,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,17 +20,19 @@ import matplotlib as mpl
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 import CLIP
 import report
 from bank import Cap, MemoryBank
 from benchmarks.brain_maps import peak
+from dataset import Sample
 from decoder import MDecoder
 from errors import exit_code
 from evaluation import IN_MEMORY, evaluate, views
 from files import writing
 from scoring import Readings
-from system import System
+from system import System, survey
 from text import encode
 from training import Trainer
 
@@ -40,9 +43,10 @@ MODEL, WIDTH, EMBED, SIZE = "ViT-T-16-demo", 192, 128, 240
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).with_name("scaling.json")
 AXES = {  # what grows -> (its values, what the curve should be)
+    "images read": ((100, 1000, 5000), "file to grid values, linear in time; memory flat but for the grids themselves"),
     "images": (
         (100, 1000, 10_000, 100_000),
-        "figures linear in time; memory flat once they take one pass (2^29 pixels)",
+        "figures from grid values, linear in time; memory flat once they take one pass (2^29 pixels)",
     ),
     "shots": ((1, 2, 4, 8, 16, 32, 64), "seconds to build the bank linear; memory linear (its tokens)"),
     "bank tokens": (
@@ -89,6 +93,19 @@ class Blobs:
             corner = number * 37 % 180
             mask[corner : corner + 40, 60:100] = number % 2
         return masks
+
+
+def measure_reading(count: int) -> float:
+    """Seconds to read `count` files of one picture against prompts and a bank."""
+    one, rng = system(), np.random.default_rng(0)
+    bank = MemoryBank.build([([torch.randn(1, 10_000, EMBED) for _ in range(4)], 0)], 1, Cap(), 0)
+    text = F.normalize(torch.randn(EMBED, 2), dim=0)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "one.png")
+        Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(path)
+        started = time.perf_counter()
+        survey(one, [Sample(path, 0)] * count, ("seg",), text, {"seg": bank})
+        return time.perf_counter() - started
 
 
 def measure_images(count: int) -> float:
@@ -151,6 +168,7 @@ def measure_prompts(count: int) -> float:
 
 
 MEASURES = {
+    "images read": measure_reading,
     "images": measure_images,
     "shots": measure_shots,
     "bank tokens": measure_bank,

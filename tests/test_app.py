@@ -12,8 +12,8 @@ from test_promptlab import arguments
 
 import app
 from benchmarks.lab_picture import browser_page, chromium
-from desk import Desk
 from errors import InputError
+from promptlab.desk import Desk
 
 ROOT = Path(__file__).parents[1]
 OURS = ("warning", "error")

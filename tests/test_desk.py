@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from test_promptlab import arguments
 
-import desk as desk_module
 import prompt
-from desk import NONE, Desk
 from errors import InputError
+from promptlab import desk as desk_module
+from promptlab.desk import NONE, Desk
 
 FILE = "Brain_1-shot.pth"
 

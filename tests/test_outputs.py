@@ -12,8 +12,8 @@ from PIL import Image
 from predicting import ckpt, noise, predict
 from test_dicom import write as dicom_file
 
-from judge import Judge
-from outputs import MAP_TOP
+from verdict.judge import Judge
+from verdict.outputs import MAP_TOP
 
 
 def test_pictures_are_at_the_inputs_own_resolution(folders):

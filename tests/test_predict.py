@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import checkpoint
 import dataset
-from judge import Judge
+from verdict.judge import Judge
 
 
 @pytest.mark.parametrize("obj", ["Brain", "Chest"])

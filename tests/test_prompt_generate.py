@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from chat_server import Reply, drips, raw, says, serving
 
-import chat
 import prompt
-import prompt_tools
 from errors import InputError
+from prompts import chat, command
 
 KEY = "sk-very-secret-0123456789"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -43,7 +42,7 @@ def content(normal: list[str] | None = None, abnormal: list[str] | None = None) 
 def generate(api: str, *flags: object) -> int:
     """Run the command with few sentences asked for."""
     common = ["--obj", "Brain", "--modality", "brain MRI", "--model", "tiny", "--normal", 4, "--abnormal", 6]
-    return prompt_tools.run(["generate", "--api", api, *map(str, [*common, *flags])])
+    return command.run(["generate", "--api", api, *map(str, [*common, *flags])])
 
 
 def refused(capsys, reply: Reply, *says_so: str, flags: tuple = (), folder: Path) -> str:
@@ -286,7 +285,7 @@ def test_drop_leaves_it_out(capsys, tmp_path, text):
     assert normal == lists()[0]
     assert abnormal == [one for one in lists()[1] if one != text]  # one in both lists goes from both
     assert "left out: " in capsys.readouterr().out
-    assert prompt_tools.run(["check", "--prompts", str(path)]) == 0
+    assert command.run(["check", "--prompts", str(path)]) == 0
 
 
 def test_drop_leaves_enough(capsys, tmp_path):

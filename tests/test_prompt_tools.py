@@ -18,10 +18,10 @@ import checkpoint
 import fewshot
 import options
 import prompt
-import prompt_tools
 import system
 import text
-from prompt_check import findings, visible
+from prompts import command
+from prompts.check import findings, visible
 from utils import VARIANTS
 
 
@@ -30,9 +30,9 @@ def kinds(normal: list[str], abnormal: list[str], name: str = "brain") -> list[t
     return [(found.kind, found.label, found.number) for found in findings(normal, abnormal, name)]
 
 
-def command(capsys, *arguments: object) -> tuple[int, str, str]:
+def run(capsys, *arguments: object) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command in this process."""
-    code = prompt_tools.run([str(one) for one in arguments])
+    code = command.run([str(one) for one in arguments])
     return code, *capsys.readouterr()
 
 
@@ -54,7 +54,7 @@ def test_the_file_itself_is_the_command():
 
 
 def test_show_and_the_words_need_no_model():
-    code = "import sys, prompt_tools; prompt_tools.run(['show', 'Brain']); assert 'torch' not in sys.modules"
+    code = "import sys; from prompts import command; command.run(['show', 'Brain']); assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
 
 
@@ -87,7 +87,7 @@ def test_a_reader_that_goes_away_is_no_fault():
     ],
 )
 def test_bad_input_is_one_line(capsys, arguments, words):
-    code, out, err = command(capsys, *arguments)
+    code, out, err = run(capsys, *arguments)
     assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and not out
     assert words in err
 
@@ -95,7 +95,7 @@ def test_bad_input_is_one_line(capsys, arguments, words):
 @pytest.mark.parametrize("arguments", [["--help"], ["show", "--help"], ["check", "--help"], ["rank", "--help"]])
 def test_help(capsys, arguments):
     with pytest.raises(SystemExit) as stop:
-        prompt_tools.run(arguments)
+        command.run(arguments)
     assert stop.value.code == 0 and capsys.readouterr().out.startswith(f"usage: prompt.py {arguments[0]}"[:16])
 
 
@@ -104,7 +104,7 @@ def test_help(capsys, arguments):
 
 @pytest.mark.parametrize("prompts", ["base", "llm", "all"])
 def test_show_prints_what_is_encoded(capsys, prompts):
-    code, out, _ = command(capsys, "show", "Chest", "--prompts", prompts)
+    code, out, _ = run(capsys, "show", "Chest", "--prompts", prompts)
     head, *lines = out.splitlines()
     normal, abnormal = prompt.sentences("Chest", prompts)
     assert code == 0
@@ -119,9 +119,9 @@ def test_show_prints_what_is_encoded(capsys, prompts):
 
 def test_show_takes_words_families_and_files(capsys, tmp_path):
     path = write(tmp_path / "p.json", ["a \u001b[31m{classname}"], ["a bad {classname}"])
-    _, out, _ = command(capsys, "show", "bolts", "--classname", "steel bolt", "--prompts", path)
+    _, out, _ = run(capsys, "show", "bolts", "--classname", "steel bolt", "--prompts", path)
     assert "normal   1  a \\x1b[31msteel bolt\n" in out and "abnormal   1  a bad steel bolt\n" in out
-    _, out, _ = command(capsys, "show", "btad", "--prompts", "llm")
+    _, out, _ = run(capsys, "show", "btad", "--prompts", "llm")
     assert [line.split(",")[0] for line in out.splitlines() if "--prompts" in line] == ["btad/01", "btad/02", "btad/03"]
 
 
@@ -224,7 +224,7 @@ def test_hostile_sentences_take_no_time():
 def test_check_names_every_finding_and_counts_it(capsys, tmp_path):
     normal, abnormal = ["a clear lobe.", "a clear lobe.", "A clear lobe", "a tumour"], ["a {x} mass", "", "word " * 99]
     path = write(tmp_path / "p.json", normal, abnormal)
-    code, out, err = command(capsys, "check", "--prompts", path)
+    code, out, err = run(capsys, "check", "--prompts", path)
     assert code == 1 and not err
     head, row, *rest = out.splitlines()
     counts = dict(zip(head.split(), row.split(), strict=True))
@@ -242,9 +242,9 @@ def test_check_names_every_finding_and_counts_it(capsys, tmp_path):
 
 def test_check_of_a_clean_file(capsys, tmp_path):
     path = write(tmp_path / "p.json", ["a clear {classname}"], ["a {classname} with a mass"])
-    code, out, _ = command(capsys, "check", "--prompts", path)
+    code, out, _ = run(capsys, "check", "--prompts", path)
     assert code == 0 and out.splitlines()[-1] == "no findings"
-    code, out, _ = command(capsys, "check", "Brain", "Liver", "--prompts", path)
+    code, out, _ = run(capsys, "check", "Brain", "Liver", "--prompts", path)
     assert code == 0 and [line.split()[0] for line in out.splitlines()[1:3]] == ["Brain", "Liver"]
 
 
@@ -252,12 +252,12 @@ def test_check_of_a_clean_file(capsys, tmp_path):
 def test_check_of_a_damaged_file(capsys, tmp_path, content):
     path = tmp_path / "p.json"
     path.write_text(content)
-    code, out, err = command(capsys, "check", "--prompts", path)
+    code, out, err = run(capsys, "check", "--prompts", path)
     assert code == 2 and str(path) in err and err.count("\n") == 1 and not out
 
 
 def test_no_findings_in_the_built_in_words(capsys):
-    code, out, _ = command(capsys, "check")
+    code, out, _ = run(capsys, "check")
     assert code == 0, out
     assert [line.split()[0] for line in out.splitlines()[1:-1]] == [*prompt.P_PROMPTS, "GENERIC"]
 
@@ -276,10 +276,10 @@ def test_check_sees_an_edit_of_the_words(capsys, monkeypatch, key, entry, kind):
     block = prompt.P_PROMPTS["Brain"]
     monkeypatch.setitem(block, key, [*block[key], entry])
     monkeypatch.setitem(prompt.VOICES["report"], "normal", ["a {view} with {sign}."])  # alike but for the entry
-    code, out, _ = command(capsys, "check", "Brain", "--prompts", "llm")
+    code, out, _ = run(capsys, "check", "Brain", "--prompts", "llm")
     assert code == 1
     assert {line.split(": ")[1] for line in out.splitlines() if line.startswith("Brain: ")} >= {kind}
-    assert command(capsys, "check", "Liver", "--prompts", "llm")[0] == 0
+    assert run(capsys, "check", "Liver", "--prompts", "llm")[0] == 0
 
 
 def test_visible():
@@ -299,7 +299,7 @@ def arguments(lab: Lab, *flags: object) -> list[str]:
 
 def ranked(lab: Lab, *flags: object) -> list[dict[str, str]]:
     """The rows of --csv."""
-    assert prompt_tools.run(["rank", *arguments(lab, *flags)]) == 0
+    assert command.run(["rank", *arguments(lab, *flags)]) == 0
     with (lab.root / "rank.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -429,7 +429,7 @@ def test_a_lists_only_sentence_stays(lab, capsys):
     assert {row["list"] for row in ranked(lab, "--prompts", two)} == {"abnormal"}
     capsys.readouterr()
     one = write(lab.root / "p.json", ["a clear lobe"], ["a mass"])
-    assert prompt_tools.run(["rank", *arguments(lab, "--prompts", one)]) == 2
+    assert command.run(["rank", *arguments(lab, "--prompts", one)]) == 2
     assert "one sentence a list" in capsys.readouterr().err
 
 
@@ -445,7 +445,7 @@ def test_rank_refuses_a_checkpoint_that_is_not_the_objects(lab, capsys):
         (("--clip_path", write_clip(lab.root, seed=7)[1]), "other CLIP weights"),
     ):
         capsys.readouterr()
-        assert prompt_tools.run(["rank", *arguments(lab, "--ckpt", path, *flags)]) == 2
+        assert command.run(["rank", *arguments(lab, "--ckpt", path, *flags)]) == 2
         err = capsys.readouterr().err
         assert words in err and err.count("\n") == 1
     assert {name for name in files(lab.root) - before if not name.startswith(("cache", "tiny"))} == set()

@@ -14,9 +14,9 @@ import prompt
 import text
 from dataset import load_image
 from errors import InputError
-from labopen import found_checkpoints, found_objects, open_lab
-from promptlab import Lab, Store
-from promptset import PromptSet
+from promptlab.lab import Lab, Store
+from promptlab.opening import found_checkpoints, found_objects, open_lab
+from promptlab.sets import PromptSet
 from scoring import patch_logits
 from system import System
 

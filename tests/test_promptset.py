@@ -8,7 +8,7 @@ import pytest
 
 import prompt
 from errors import InputError
-from promptset import LONGEST, MOST_SENTENCES, SOURCE, PromptSet, diff
+from promptlab.sets import LONGEST, MOST_SENTENCES, SOURCE, PromptSet, diff
 
 
 @pytest.mark.parametrize("prompts", ["base", "llm", "all"])

@@ -12,9 +12,9 @@ from PIL import Image
 from predicting import noise, predict
 from test_dicom import write as dicom_file
 
-import untrained
 from dataset import FewShotSet, Sample
-from judge import Known
+from verdict import untrained
+from verdict.judge import Known
 
 
 def test_thresholds_come_from_the_folders_and_not_from_what_is_scored(folders):

@@ -7,10 +7,10 @@ import nrrd
 import numpy as np
 import pytest
 
-import volumes
 from errors import InputError
-from inputs import Reader
-from volumes import open_stack, unit_range, view_of
+from verdict import volumes
+from verdict.inputs import Reader
+from verdict.volumes import open_stack, unit_range, view_of
 
 SHAPE = (6, 5, 4)
 RAS = np.diag([1.5, 2.0, 3.0, 1.0])

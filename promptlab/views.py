@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dataset import Sample, read_rgb
 from errors import InputError
 from figures import ColourScale, heat, overlay, truth
-from promptlab import Look, Pull
+from promptlab.lab import Look, Pull
 
 THUMB, LARGE = 176, 420  # pixels a side, at most
 ROWS = 60  # images shown; figures are of all that were chosen

@@ -70,7 +70,7 @@ def is_file(prompts: str) -> bool:
 
 def show(argv: Sequence[str]) -> int:
     """Print the sentences of an object, counted."""
-    from prompt_check import visible
+    from prompts.check import visible
 
     parser = Parser(prog="prompt.py show", description="The sentences of an object as a run encodes them.")
     parser.add_argument("obj", help="Brain, mvtec/bottle, mvtec (all its classes), or your own with --classname")
@@ -87,7 +87,7 @@ def show(argv: Sequence[str]) -> int:
 
 def check(argv: Sequence[str]) -> int:
     """Print a table of slips by object, and every slip with its sentence."""
-    from prompt_check import KINDS, blanks, findings, tally
+    from prompts.check import KINDS, blanks, findings, tally
 
     parser = Parser(prog="prompt.py check", description="Slips in prompts. Exit code 0: none, 1: some, 2: bad input.")
     parser.add_argument(
@@ -126,7 +126,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def rank(argv: Sequence[str]) -> int:
     """Print, and with --csv write, the leave-one-out effect of every sentence on the support."""
     import options
-    from prompt_rank import rank_objects
+    from prompts.rank import rank_objects
 
     rank_objects(options.rank(argv))
     return CLEAN
@@ -134,7 +134,7 @@ def rank(argv: Sequence[str]) -> int:
 
 def generate(argv: Sequence[str]) -> int:
     """Ask a language model for sentences, validate them, show the difference, and with --output write them."""
-    from prompt_generate import generate
+    from prompts.generate import generate
 
     generate(argv)
     return CLEAN

@@ -18,7 +18,7 @@ from evaluation import Views, heads, image_threshold, pixel_threshold, views
 from fewshot import CALIBRATED_ON
 from scoring import Calibration, Readings, Scale, map_scale, mean_scale, mean_scores, means_within, scaled_maps
 from system import System
-from tiles import Blend, Tile, Tiling, tiles
+from verdict.tiles import Blend, Tile, Tiling, tiles
 
 BANK_TOKENS = 60_000  # a tap: what a bank of many images keeps unless --bank_cap says otherwise
 EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the threshold where nothing calibrates one

@@ -8,14 +8,14 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-import labpage
 import prompt
 from dataset import Sample
 from dataset.images import image_size
 from errors import InputError, naming
-from labopen import found_checkpoints, found_objects, open_lab
-from promptlab import Lab
-from promptset import PromptSet, diff
+from promptlab import views
+from promptlab.lab import Lab
+from promptlab.opening import found_checkpoints, found_objects, open_lab
+from promptlab.sets import PromptSet, diff
 
 NONE = "none: the bare trunk"
 SETS = ("A", "B")
@@ -90,11 +90,11 @@ class Desk:
         for side, part in zip(SETS, (texts[:half], texts[half:]), strict=True):
             with naming(f"set {side}"):
                 look = lab.look(samples, PromptSet.typed(*part))
-            sides.append(labpage.Side(side, look, lab.pulls(look)))
-        figures, table = labpage.figures_table(sides), labpage.images_table(sides, order)
+            sides.append(views.Side(side, look, lab.pulls(look)))
+        figures, table = views.figures_table(sides), views.images_table(sides, order)
         said = [note for side in sides for note in side.look.words.notes]
         seconds = f"{len(samples)} images, both sets: {time.perf_counter() - started:.2f} s"
-        return Answer(figures, table, labpage.message("note", *lab.notes, *dict.fromkeys(said), seconds))
+        return Answer(figures, table, views.message("note", *lab.notes, *dict.fromkeys(said), seconds))
 
     def saved(self, obj: str, name: str, texts: tuple[str, ...], side: str) -> Path:
         """A JSON file of a set's sentences, for --prompts."""
@@ -119,7 +119,7 @@ class Desk:
         try:
             self._check(path)
             lab = self.lab(obj, name)
-            return labpage.judged(lab.judge(path, PromptSet.typed(*texts)), " ".join(lab.notes[:1]))
+            return views.judged(lab.judge(path, PromptSet.typed(*texts)), " ".join(lab.notes[:1]))
         except InputError as fault:
             raise InputError(str(fault).replace(str(path), path.name)) from fault
 

@@ -17,12 +17,12 @@ from dataset import FewShotSet, ObjectInfo, Sample, to_model
 from errors import InputError
 from fewshot import CALIBRATED_ON, FewShotRun
 from files import sha256
-from inputs import Reader, find, kind_of
-from judge import Known, limit_bank
 from system import System
 from training import Support
 from utils import VARIANTS, augment
-from volumes import Stack
+from verdict.inputs import Reader, find, kind_of
+from verdict.judge import Known, limit_bank
+from verdict.volumes import Stack
 
 AUGMENTED = 16  # so many normal images or fewer get the variants of few-shot training; more speak for themselves
 BAR_FROM = 50  # pictures; fewer are read before a progress bar helps

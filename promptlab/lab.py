@@ -1,7 +1,7 @@
 """The prompt lab without its page: tokens of chosen images stay in memory, so an edited prompt costs its text alone.
 
 A `Lab` is one object with one checkpoint or none. `look` gives maps, scores and figures of chosen images under a set of
-prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. labopen.py makes labs.
+prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. opening.py makes labs.
 """
 
 import threading
@@ -23,7 +23,7 @@ from cache import Cache
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
 from errors import InputError
 from evaluation import Views, calibrate, evaluate, heads, main_branch, views
-from promptset import PromptSet
+from promptlab.sets import PromptSet
 from scoring import Calibration, Readings, Scale, read, scaled_maps
 from system import System, truth
 from text import Encoder, directions, without_each

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-import dicom
-import volumes
 from dataset import open_picture, read_mask, readable
 from dataset.folders import SUFFIXES
 from errors import InputError
 from files import suffix_of
-from volumes import Stack
+from verdict import dicom, volumes
+from verdict.volumes import Stack
 
 VOLUMES = (*volumes.NIFTI, *volumes.NRRD)
 KINDS = "png jpg bmp tif webp, dcm, nii nii.gz, nrrd"

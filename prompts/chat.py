@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from errors import InputError
-from prompt_check import visible
+from prompts.check import visible
 
 LARGEST = 1 << 20  # bytes of an answer; a hundred sentences take twenty thousand
 PIECE = 1 << 16  # bytes read at a time

@@ -18,7 +18,7 @@ from errors import InputError, naming
 from evaluation import heads, views
 from fewshot import open_support, run_name
 from files import writing
-from prompt_check import visible
+from prompts.check import visible
 from run import trained
 from scoring import Calibration, Scale, read
 from system import System, build, encoder, objects, sentences

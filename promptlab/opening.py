@@ -10,8 +10,8 @@ import options
 import zeroshot
 from dataset import demo, registry
 from errors import InputError
-from promptlab import Lab
-from promptset import PromptSet
+from promptlab.lab import Lab
+from promptlab.sets import PromptSet
 from run import same_weights
 from system import GB, build, encoder, objects
 

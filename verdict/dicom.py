@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from errors import InputError
-from volumes import Frames, Stack, package, unit_range
+from verdict.volumes import Frames, Stack, package, unit_range
 
 SUFFIX, MAGIC = ".dcm", b"DICM"  # the magic lies behind a preamble of 128 bytes
 

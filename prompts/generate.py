@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import prompt
-from chat import ask, endpoint
 from errors import InputError, Parser
 from options import number, positive
-from prompt_check import findings, visible
+from prompts.chat import ask, endpoint
+from prompts.check import findings, visible
 
 ROLES = [  # words of the modality or the object: who speaks; the first that fits
     (r"histo|patholog|cytolog|microscop|biops|h&e|\bstain(?:ed|ing)?\b|smear", "a pathologist"),
@@ -121,7 +121,7 @@ def read(answer: str, args: argparse.Namespace, name: str) -> tuple[list[str], l
     """The (normal, abnormal) sentences of an answer, `{classname}` as it stands.
 
     Raises InputError for anything but JSON of the right shape, for too few or too many sentences, and, after naming
-    them, for sentences with a slip that `prompt_check` finds; with --drop these are left out.
+    them, for sentences with a slip that `prompts.check` finds; with --drop these are left out.
     """
     try:
         content = json.loads(_bare(answer))

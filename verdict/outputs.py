@@ -12,11 +12,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import page
-from chart import save_chart
 from dataset import to_rgb
 from figures import ColourScale, overlay
 from files import writing
-from judge import Judge
+from verdict.chart import save_chart
+from verdict.judge import Judge
 
 COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
 UNREADABLE = "unreadable"

@@ -18,13 +18,13 @@ import zeroshot
 from checkpoint import Checkpoint
 from dataset import ObjectInfo, Sample, load_mask, open_picture
 from errors import InputError
-from inputs import Reader
-from judge import Judge, Known, by_prompts, in_tiles
 from scoring import Calibration
 from system import System, build, encoder, objects, sentences
-from tiles import Tiling
-from untrained import open_untrained
 from utils import seed_everything
+from verdict.inputs import Reader
+from verdict.judge import Judge, Known, by_prompts, in_tiles
+from verdict.tiles import Tiling
+from verdict.untrained import open_untrained
 
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
 

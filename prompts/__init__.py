@@ -1,0 +1,1 @@
+"""The commands of prompt.py: show, check, rank, generate."""

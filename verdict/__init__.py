@@ -1,0 +1,1 @@
+"""predict.py's parts: files to pictures, pictures to verdicts, verdicts to files."""
