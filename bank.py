@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from errors import InputError
+from linear import linear
 
 CHUNK = 4096  # bank tokens compared at a time
 SHARE = 0.1  # of all tokens, what "coreset" keeps unless told
@@ -79,7 +80,7 @@ class MemoryBank:
         best = None
         for first in range(0, len(self.levels[tap]), CHUNK):
             part = slice(first, first + CHUNK)
-            cosines = queries @ self.levels[tap][part].T  # (B, P, n)
+            cosines = linear(queries, self.levels[tap][part])  # (B, P, n)
             if without is not None:
                 cosines[..., (self.owners[tap][part] == without).to(cosines.device)] = -torch.inf
             highest = cosines.amax(dim=-1)  # (B, P)

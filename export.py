@@ -31,6 +31,7 @@ import prompt
 import zeroshot
 from checkpoint import Checkpoint, Stage
 from exported import Scorer, settle, without_fft
+from linear import plain
 from run import Run
 from system import build, encoder, objects, sentences
 from utils import seed_everything
@@ -148,7 +149,7 @@ def test_images(run: Run) -> Tensor:
 def traced(scorer: Scorer) -> torch.onnx.ONNXProgram:
     """The scorer's graph, for any batch size."""
     example = torch.rand(2, 3, scorer.size, scorer.size)
-    with quiet():
+    with quiet(), plain():
         return torch.onnx.export(
             scorer,
             (example,),

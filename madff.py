@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from linear import Linear
+
 SQUEEZE = 16  # r, the ratio by which the gates' bottleneck is narrower than the trunk
 KERNEL = 7  # tokens seen by LLSPM's convolution
 SLOPE = 0.01  # of LeakyReLU
@@ -21,7 +23,7 @@ RESIDUAL_SHARE = {"plain": 0.3, "sca": 0.2, "llspm": 0.2, "fab": 0.3}  # of each
 def squeeze_mlp(width: int) -> nn.Sequential:
     """C -> C/r -> C without biases, the shape of both channel gates. Widths below r keep one unit."""
     narrow = max(width // SQUEEZE, 1)
-    return nn.Sequential(nn.Linear(width, narrow, bias=False), nn.ReLU(), nn.Linear(narrow, width, bias=False))
+    return nn.Sequential(Linear(width, narrow, bias=False), nn.ReLU(), Linear(narrow, width, bias=False))
 
 
 class SCA(nn.Module):
@@ -69,7 +71,7 @@ class FAB(nn.Module):
 
 def projection(inputs: int, outputs: int) -> nn.Sequential:
     """Linear without bias, then LeakyReLU."""
-    return nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(Linear(inputs, outputs, bias=False), nn.LeakyReLU(SLOPE))
 
 
 class MADFF(nn.Module):
@@ -157,7 +159,7 @@ class Projector(nn.Module):
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
-        self.fc = nn.Linear(width, bottleneck)
+        self.fc = Linear(width, bottleneck)
         self.norm = nn.LayerNorm(bottleneck)
 
     def forward(self, x: Tensor, residual: bool = True) -> tuple[Tensor, None]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 import CLIP
 import dataset
 import distributed
+import linear
 import prompt
 from bank import MemoryBank
 from cache import Cache, key_of
@@ -177,7 +178,7 @@ def build(args: argparse.Namespace, adapter: str | None = None) -> System:
     )
     digest = weights.weights_hash(path)
     normalised = normalisation(args) if args.protocol == "sound" else None
-    versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads())
+    versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads(), linear.WIDE)
     known_by = (digest, clip.activation, clip.vision_config, args.img_size, normalised, taps[0], args.precision)
     return System(
         decoder=decoder.to(device),
@@ -194,9 +195,10 @@ def encoder(args: argparse.Namespace) -> Encoder:
     """What makes directions of sentences; the text tower is only loaded when the cache lacks a sentence."""
     path = weights_file(args)
     device = pick_device(args.device)
-    known_by = (weights.weights_hash(path), activation(args), str(args.model_name), torch.__version__, device.type)
+    known_by = (weights.weights_hash(path), activation(args), str(args.model_name))
+    key = key_of("text", *known_by, torch.__version__, device.type, linear.WIDE)
     cache = Cache(args.cache_path, args.cache_gb * GB)
-    return Encoder(lambda: load(args, path, "text").to(device), cache, key_of("text", *known_by))
+    return Encoder(lambda: load(args, path, "text").to(device), cache, key)
 
 
 def weights_file(args: argparse.Namespace) -> Path:

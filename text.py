@@ -10,8 +10,8 @@ from torch import Tensor
 from cache import Cache
 from CLIP import CLIP, tokenize
 
-BATCH = 4  # sentences of one length a pass on a CPU, where more gain nothing
-BATCH_GPU = 64
+BATCH = {"cpu": 1}  # sentences of one length a pass, by device; on a CPU more gain little
+BATCH_ELSE = 64
 
 
 @torch.no_grad()
@@ -24,7 +24,7 @@ def encode(clip: CLIP, sentences: Sequence[str]) -> Tensor:
     ids = tokenize(list(sentences)).to(clip.text_projection.device)
     lengths = ids.argmax(dim=1) + 1
     features = ids.new_empty(len(ids), clip.embed_dim, dtype=clip.text_projection.dtype)
-    batch = BATCH if ids.device.type == "cpu" else BATCH_GPU
+    batch = BATCH.get(ids.device.type, BATCH_ELSE)
     for length in lengths.unique().tolist():
         for rows in (lengths == length).nonzero()[:, 0].split(batch):
             full = rows.repeat(-(-batch // len(rows)))[:batch]

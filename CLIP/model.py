@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linear import Linear, linear
+
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # mean and deviation of CLIP's own training images
 STD = (0.26862954, 0.26130258, 0.27577711)
 
@@ -48,7 +50,7 @@ class Attention(nn.Module):
         self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
-        self.out_proj = nn.Linear(width, width)
+        self.out_proj = Linear(width, width)
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         b, length, width = x.shape
@@ -59,7 +61,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """(B, L, C) -> queries, keys and values (B, L, 3C)."""
-        return F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        return linear(x, self.in_proj_weight, self.in_proj_bias)
 
 
 class MLP(nn.Module):
@@ -67,8 +69,8 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, activation: str) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(width, 4 * width)
-        self.c_proj = nn.Linear(4 * width, width)
+        self.c_fc = Linear(width, 4 * width)
+        self.c_proj = Linear(4 * width, width)
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:

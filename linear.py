@@ -1,0 +1,96 @@
+"""Linear layers on the CPU's widest vectors.
+
+PyTorch's float32 products go to MKL, which leaves AVX-512 unused on AMD's processors. oneDNN, which PyTorch carries
+too, uses it: less than half the time (benchmarks/speed.md). It adds in another order, so results agree to 1e-6. Where
+MKL is as good, or absent, everything here is plain `F.linear`; which it is depends on the machine alone.
+"""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _wide() -> bool:
+    """Whether oneDNN's products are the faster ones here."""
+    vendor = platform.processor()  # on Windows
+    with suppress(OSError):
+        vendor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:400]
+    return (
+        "AuthenticAMD" in vendor
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and torch.backends.mkl.is_available()
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+WIDE = _wide()
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """`F.linear` everywhere: for exporting, where oneDNN's operator means nothing."""
+    global WIDE
+    before, WIDE = WIDE, False
+    try:
+        yield
+    finally:
+        WIDE = before
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., K) by weight (N, K) and bias (N,) -> (..., N), differentiable like `F.linear`."""
+    single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if not (WIDE and single and x.device.type == "cpu" and x.numel()):
+        return F.linear(x, weight, bias)
+    given = [part for part in (x, weight, bias) if part is not None]
+    if torch.is_grad_enabled() and any(part.requires_grad for part in given):
+        return _Product.apply(x, weight, bias)
+    return (_opaque if torch.compiler.is_compiling() else _product)(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` by way of `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@torch.library.custom_op("clipmpcad::linear", mutates_args=())
+def _opaque(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`_product` as torch.compile takes it: whole, since it would lower the bare operator for packed weights alone."""
+    return _product(x, weight, bias)
+
+
+@_opaque.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], len(weight))
+
+
+class _Product(torch.autograd.Function):
+    """`_product` with the gradients that are wanted: those of the frozen trunk's weights are not."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        wants = ctx.needs_input_grad
+        ctx.save_for_backward(x if wants[1] else None, weight if wants[0] else None)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x, weight), wants = ctx.saved_tensors, ctx.needs_input_grad
+        rows = grad.flatten(0, -2)  # (M, N)
+        return (
+            _product(grad, weight.T) if wants[0] else None,
+            _product(rows.T, x.flatten(0, -2).T) if wants[1] else None,
+            rows.sum(dim=0) if wants[2] else None,
+        )
