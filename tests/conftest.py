@@ -1,7 +1,10 @@
 """What several test files share: the small CLIP of the golden numbers and a tiny one for whole runs."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a core each; read when torch is imported
 
 import pytest
 import torch
