@@ -65,9 +65,7 @@ def test_a_nifti_volume(folders):
         np.testing.assert_allclose(
             shown, np.clip(one[::-1, ::-1].T, 0, MAP_TOP), atol=1e-4
         )  # right on the left, front up
-        assert (
-            float(score) / 2 < one.max() <= float(score) + 1e-3
-        )  # the score is the maximum before the map was made small
+        assert float(score) / 2 < one.max() <= float(score) + 1e-3  # the map was larger when it was scored
     assert out.picture("charts", "Scan.png").shape == (320, 960, 3)
     along = predict(folders, "--normal", folders.root / "good", "--input", path, "--axis", 0, to="along")
     assert len(along.rows) == 22 and nibabel.load(next((along.folder / "volumes").iterdir())).shape == values.shape
