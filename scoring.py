@@ -14,6 +14,7 @@ from torch import Tensor
 
 import distributed
 from bank import MemoryBank
+from linear import linear
 
 LOGIT_SCALE = 100.0
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
@@ -28,8 +29,9 @@ def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
     under N texts, (N, D, 2), they are (N, P).
     """
     patches = F.normalize(tokens[:, 1:], dim=-1)
-    one = text.ndim == 2
-    cosines = patches @ text if one else torch.tensordot(text, patches[0], ([1], [1])).mT  # (B, P, 2) or (N, P, 2)
+    if text.ndim == 3:
+        return LOGIT_SCALE * linear(text[..., 1] - text[..., 0], patches[0])  # (N, P)
+    cosines = patches @ text  # (B, P, 2)
     return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
 
 
@@ -41,6 +43,8 @@ def to_grid(values: Tensor) -> Tensor:
 
 def upsample(grids: Tensor, size: int) -> Tensor:
     """(B, T, G, G) -> (B, T, size, size), bilinear, corners aligned."""
+    if grids.shape[-2:] == (size, size):
+        return grids
     return F.interpolate(grids, (size, size), mode="bilinear", align_corners=True)
 
 
