@@ -50,6 +50,7 @@ class Cache:
     def __init__(self, folder: str | Path, limit: float) -> None:
         self.folder, self.limit = Path(folder), int(limit)
         self.started: dict[str, int] | None = None  # key -> bytes of the entries of earlier runs, oldest first
+        self.own: dict[str, int] = {}  # of those that this run has found or kept, which stay
         self.size = 0
 
     def get(self, key: str) -> dict[str, Tensor] | None:
@@ -64,8 +65,8 @@ class Cache:
                     return None
         except (OSError, SafetensorError):
             return None
-        if self.started is not None:
-            self.started.pop(key, None)
+        if self.started is not None and key in self.started:
+            self.own[key] = self.started.pop(key)
         with contextlib.suppress(OSError):
             os.utime(path)
         return tensors
@@ -85,14 +86,16 @@ class Cache:
         """Whether an entry of `size` bytes fits, after older ones were removed for it."""
         if self.started is None:
             self.started = self._survey()
-        self.size -= self.started.pop(key, 0)
+        before = self.started.pop(key, 0) + self.own.pop(key, 0)
+        self.size -= before
         while self.size + size > self.limit and self.started:
             oldest = next(iter(self.started))
             self.size -= self.started.pop(oldest)
             with contextlib.suppress(OSError):
                 self._path(oldest).unlink()
         fits = self.size + size <= self.limit
-        self.size += size * fits
+        self.own[key] = size if fits else before
+        self.size += self.own[key]
         return fits
 
     def _survey(self) -> dict[str, int]:

@@ -89,6 +89,8 @@ class FewShotRun(Run):
             return MemoryBank.of(kept, self.system.device)
         parts = (self.system.levels([stem], head) for stem in self._stems(support.normal))
         bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), cap, self.args.seed)
+        if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
+            raise InputError(f"--bank_cap {self.args.bank_cap} leaves tokens of one support image alone; take more")
         if keep:
             self.system.cache.put(key, bank.tensors())
         return bank

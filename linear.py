@@ -62,6 +62,7 @@ class Linear(nn.Linear):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    bias = None if bias is None else bias.contiguous()  # the operator reads its numbers as if they were
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -86,11 +87,12 @@ class _Product(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         (x, weight), wants = ctx.saved_tensors, ctx.needs_input_grad
-        rows = grad.flatten(0, -2)  # (M, N)
+        rows = grad.reshape(-1, grad.shape[-1])  # (M, N)
         return (
             _product(grad, weight.T) if wants[0] else None,
-            _product(rows.T, x.flatten(0, -2).T) if wants[1] else None,
+            _product(rows.T, x.reshape(-1, x.shape[-1]).T) if wants[1] else None,
             rows.sum(dim=0) if wants[2] else None,
         )

@@ -196,7 +196,7 @@ def encoder(args: argparse.Namespace) -> Encoder:
     path = weights_file(args)
     device = pick_device(args.device)
     known_by = (weights.weights_hash(path), activation(args), str(args.model_name))
-    key = key_of("text", *known_by, torch.__version__, device.type, linear.WIDE)
+    key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), linear.WIDE)
     cache = Cache(args.cache_path, args.cache_gb * GB)
     return Encoder(lambda: load(args, path, "text").to(device), cache, key)
 

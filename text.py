@@ -94,8 +94,10 @@ class Encoder:
         kept = self.cache.get(self.key)
         if kept is None:
             return {}
-        return {bytes(name.tolist()): feature for name, feature in zip(kept["names"], kept["features"], strict=True)}
+        features = kept["features"].clone()  # not mapped: the file is written again
+        return {bytes(name.tolist()): feature for name, feature in zip(kept["names"], features, strict=True)}
 
     def _keep(self) -> None:
+        self.known = self._recall() | self.known  # others may have kept theirs meanwhile
         names = torch.tensor([list(name) for name in self.known], dtype=torch.uint8)
         self.cache.put(self.key, {"names": names, "features": torch.stack(list(self.known.values()))})

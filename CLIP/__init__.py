@@ -81,7 +81,7 @@ def load_clip(
     def convert(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
         if name.split(".")[0] in unread:
             return {name: tensor.to("meta")}  # its shape will be checked
-        if int8 and name.startswith("visual.") and name.endswith(QUANTISED):
+        if int8 and name.startswith("visual.") and name.endswith(QUANTISED) and tensor.ndim == 2 and tensor.numel():
             return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
         return {name: tensor.to(torch.float32, copy=True)}
 

@@ -152,7 +152,10 @@ def read(path: str | Path, trust: bool = False, convert: Convert | None = None) 
             state = _open(path, lambda file: _unwrap(reader(file), file))
         for name in names[first : first + PIECE]:
             tensor = _open(path, lambda _, name=name, state=state: state[name])
-            converted |= {name: tensor} if convert is None else convert(name, tensor)
+            made = {name: tensor} if convert is None else convert(name, tensor)
+            if not converted.keys().isdisjoint(made):
+                raise InputError(f"{path} is not CLIP's weights: it has a name of its own for what {name} becomes")
+            converted |= made
     return converted, kind
 
 

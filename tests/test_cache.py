@@ -64,6 +64,19 @@ def test_what_this_run_uses_stays(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) <= 3 * 4600
 
 
+def test_an_entry_written_again_counts_once(tmp_path):
+    earlier = Cache(tmp_path, 1e6)
+    earlier.put(key_of("a"), entry())
+    for cache in (earlier, Cache(tmp_path, 3 * 4600)):
+        for _ in range(9):
+            assert cache.get(key_of("a")) is not None
+            cache.put(key_of("a"), entry())
+    cache.put(key_of("b"), entry())
+    assert cache.get(key_of("a")) is not None and cache.get(key_of("b")) is not None
+    cache.put(key_of("a"), entry(9000))  # too large: the one before stays, and counts
+    assert cache.get(key_of("a")) is not None and cache.size < 3 * 4600
+
+
 def test_without_room_nothing_is_written(tmp_path):
     cache = Cache(tmp_path / "none", 0)
     cache.put(key_of("a"), entry())

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from goldens import CONFIG, WEIGHTS
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import CLIP
 from CLIP.int8 import STEPS, Int8Linear, quantise
+from errors import InputError
 
 
 def test_rounding_is_half_a_step_of_each_row():
@@ -56,3 +58,20 @@ def test_a_tower_that_is_left_out_takes_no_memory(weights):
     if weights:
         assert text.encode_text(ids).equal(whole.encode_text(ids))
         assert image.encode_image(torch.ones(1, 3, 240, 240)).equal(whole.encode_image(torch.ones(1, 3, 240, 240)))
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (4, 0), (2, 2, 2, 2)])
+def test_weights_of_another_shape_are_named(tmp_path, shape):
+    state = load_file(WEIGHTS)
+    name = next(name for name in state if name.startswith("visual.") and name.endswith("mlp.c_fc.weight"))
+    save_file(state | {name: torch.zeros(shape)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"other\.safetensors"):
+        CLIP.load_clip(CONFIG, tmp_path / "other.safetensors", int8=True)
+
+
+def test_a_scale_in_the_file_is_not_taken(tmp_path):
+    state = load_file(WEIGHTS)
+    name = next(name for name in state if name.startswith("visual.") and name.endswith("mlp.c_fc.weight"))
+    save_file(state | {name.replace("weight", "scale"): torch.ones(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"other\.safetensors"):
+        CLIP.load_clip(CONFIG, tmp_path / "other.safetensors", int8=True)

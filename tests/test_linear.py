@@ -25,7 +25,7 @@ def test_the_same_product(shape, biased):
 @pytest.mark.parametrize(
     "wants", [(True, True, True), (True, False, False), (False, True, False), (False, False, True)], ids=str
 )
-@pytest.mark.parametrize("shape", [(3, 5, 7), (5, 7)])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (5, 7), (7,)])
 def test_the_same_gradients(wants, shape):
     given = [numbers(*size, grad=want) for size, want in zip((shape, (4, 7), (4,)), wants, strict=True)]
     found = []
@@ -41,6 +41,8 @@ def test_the_same_gradients(wants, shape):
 def test_strided_inputs():
     x, weight = numbers(9, 5).T, numbers(9, 4).T  # columns that lie apart
     assert torch.allclose(linear.linear(x, weight), F.linear(x, weight), atol=1e-5)
+    for bias in (numbers(8)[::2], numbers(1).expand(4)):
+        assert torch.allclose(linear.linear(x, weight, bias), F.linear(x, weight, bias), atol=1e-5)
 
 
 @WIDE

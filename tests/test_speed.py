@@ -87,6 +87,12 @@ def test_a_capped_bank_is_calibrated_anew(lab, cap):
     assert run.seen[0].maps.zero.equal(whole.seen[0].maps.zero)
 
 
+def test_a_bank_that_leaves_one_image_alone_is_refused(lab):
+    lab.done("train_few", "--shot", 2, "--eval_every", 0)
+    refused = lab.run("test_few", "--shot", 2, "--bank_cap", 1)
+    assert refused.code == 2 and "--bank_cap 1 leaves tokens of one support image alone" in refused.err
+
+
 @pytest.mark.slow
 def test_the_compiled_trunk_is_the_trunk():
     torch.manual_seed(0)
