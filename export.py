@@ -110,8 +110,6 @@ def opened(args: argparse.Namespace) -> tuple[Run, Stage]:
 
 def open_few(args: argparse.Namespace, obj: str, content: Checkpoint, path: Path) -> Run:
     """A few-shot run, whose support makes the memory bank."""
-    if content.record is not None and content.record["obj"] != obj:
-        raise InputError(f"{path} was trained on {content.record['obj']}, not on {obj}")
     objects(args)
     return fewshot.open_run(args, obj)
 
@@ -230,8 +228,9 @@ def compare(file: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> tupl
 def put(draft: Path, target: Path) -> None:
     """Move the file, and a second one if it has it, to where they belong; a file and another's weights never meet."""
     second = [path.with_name(path.name + SECOND) for path in (draft, target)]
-    target.unlink(missing_ok=True)
-    second[1].unlink(missing_ok=True)
+    if second[0].exists() or second[1].exists():
+        target.unlink(missing_ok=True)
+        second[1].unlink(missing_ok=True)
     if second[0].exists():
         os.replace(*second)
     os.replace(draft, target)

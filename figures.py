@@ -123,9 +123,9 @@ def panel_names(images: Iterable[str | Path], root: str | Path | None = None) ->
 
 def _shortened(stem: str) -> str:
     """A name that is too long for a file keeps its end, behind a digest of the whole."""
-    raw = stem.encode()
+    raw = stem.encode("utf-8", "surrogateescape")  # a name need not be UTF-8; what is made of it is
     if len(raw) <= NAME_BYTES:
-        return stem
+        return raw.decode(errors="replace")
     return f"{hashlib.sha256(raw).hexdigest()[:10]}_{raw[-NAME_BYTES:].decode(errors='ignore')}"
 
 

@@ -3,7 +3,7 @@
 python test_zero.py --obj Brain
 """
 
-from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
+from errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -11,14 +11,13 @@ import sys
 import time
 from pathlib import Path
 
-import dataset
 import distributed
 import options
 import report
 from checkpoint import Checkpoint
 from run import sum_up, test_stages, trained
 from utils import seed_everything
-from zeroshot import open_run, run_name, trained_on
+from zeroshot import open_run, run_name, unseen
 
 SCRIPT = "test_zero"
 
@@ -26,10 +25,7 @@ SCRIPT = "test_zero"
 def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[report.Outcome]:
     """Evaluate the stages of one target's checkpoint."""
     started = time.time()
-    seen = trained_on(content.record)
-    if known := [name for name in seen if name in dataset.barred(obj)]:
-        itself = "itself" if known[0] == obj else f"under the name {known[0]}"
-        raise InputError(f"{path} was trained on {obj} {itself}, so this would be no zero-shot result")
+    seen = unseen(content.record, obj, path)
     seed_everything(args.seed)
     run = open_run(args, obj, seen)
     return test_stages(run, SCRIPT, content, path, run.calibration_holds(content.record, path), started)

@@ -11,6 +11,7 @@ from torch import Tensor
 import dataset
 import prompt
 from dataset import ObjectInfo, Sample
+from errors import InputError
 from evaluation import Views, calibrate, heads, views
 from run import Run, same_weights
 from scoring import Calibration, Readings
@@ -112,6 +113,15 @@ def run_name(obj: str) -> str:
 def trained_on(record: dict | None) -> list[str]:
     """The objects that a checkpoint of either training script was trained on; none are known without a record."""
     return [] if record is None else record.get("trained_on", [record["obj"]])
+
+
+def unseen(record: dict | None, obj: str, path: Path) -> list[str]:
+    """`trained_on`; raises InputError when `obj` is among these objects, or shares its images with one."""
+    seen = trained_on(record)
+    if known := [name for name in seen if name in dataset.barred(obj)]:
+        itself = "itself" if known[0] == obj else f"under the name {known[0]}"
+        raise InputError(f"{path} was trained on {obj} {itself}, so this would be no zero-shot result")
+    return seen
 
 
 def open_run(args: argparse.Namespace, obj: str, seen: list[str] | None = None) -> TransferRun:

@@ -15,7 +15,6 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -36,7 +35,6 @@ METHODS = {
 }
 TRANSFER = "zero-shot transfer"
 OUT = Path(__file__).with_name("demo_table.md")
-environment = cache(report.environment)  # as it is before the first table is written, a change of the checkout
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def table(figures: dict[Job, dict[str, float]], metric: str) -> list[str]:
 
 def write(figures: dict[Job, dict[str, float]], seconds: float, args: argparse.Namespace) -> None:
     """The two tables as Markdown, and every figure as JSON beside them."""
-    place = environment()
+    place = report.environment()
     seeds = sorted({job.seed for job in figures if job.method != TRANSFER})
     head = [
         f"`python -m benchmarks.demo_table --jobs {args.jobs} --epoch {args.epoch}`: seeds {seeds} (transfer: "
@@ -130,7 +128,6 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, default=options.DEMO_DATA)
     parser.add_argument("--resume", action="store_true", help="keep the figures that demo_table.json has already")
     args = parser.parse_args()
-    environment()
     started = time.time()
     demo.ensure(args.data_path)
     rounds = [[Job(obj, method, seed) for method in METHODS for obj in demo.OBJECTS] for seed in SEEDS]

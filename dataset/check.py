@@ -14,7 +14,7 @@ from pathlib import Path
 import dataset
 from dataset.findings import KINDS, Finding, Review, review
 from dataset.twins import ALIKE
-from errors import InputError, exit_code
+from errors import InputError, Parser, exit_code
 from files import writing
 
 EXIT = "exit code: 0 when a run can start, whatever was found; 2 when it can't, or would stop at a file; 1 is not used"
@@ -75,7 +75,7 @@ def _inside(path: Path, root: Path) -> str:
 
 def write_csv(path: Path, results: Iterable[Review]) -> None:
     """Every finding, a line each."""
-    with writing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with writing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(("object", "kind", "finding", "file", "other", "detail"))
         for result in results:
@@ -86,7 +86,7 @@ def write_csv(path: Path, results: Iterable[Review]) -> None:
 def options() -> argparse.ArgumentParser:
     """The command line."""
     kinds = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dataset.check",
         description="Look over a data set before a run.",
         epilog=f"Findings are of three kinds ({kinds}). {EXIT[0].upper()}{EXIT[1:]}.",

@@ -6,7 +6,6 @@ Every picture has a random generator of its own, seeded by (seed, object, split,
 is the same everywhere, and no picture depends on which others were drawn.
 """
 
-import argparse
 import csv
 import hashlib
 import sys
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from dataset import demo_brain, demo_chest, demo_histo, demo_industrial, demo_liver, demo_oct
 from dataset.demo_draw import Drawing
-from errors import InputError, exit_code
+from errors import InputError, Parser, exit_code
 
 VERSION = 1  # raise it when a generator draws otherwise than before
 STAMP = "VERSION"  # the file in an object's folder that says which generator and seed it is of
@@ -218,7 +217,7 @@ WRITERS: Mapping[str, Callable[[Path, str, Iterable[Picture]], None]] = {
 
 def main() -> None:
     """Draw the whole benchmark into a folder."""
-    parser = argparse.ArgumentParser(description="Draw the demonstration benchmark.")
+    parser = Parser(description="Draw the demonstration benchmark.")
     parser.add_argument("--out", type=Path, default=Path("data/demo"), help="folder to draw into")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other pictures")
     options = parser.parse_args()

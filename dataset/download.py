@@ -4,7 +4,6 @@ python -m dataset.download Brain
 python -m dataset.download Brain --archive Brain.tar.gz     (a file fetched by hand)
 """
 
-import argparse
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 import dataset
 from dataset.archive import unpack
 from dataset.folders import layout_of, subfolders
-from errors import InputError, exit_code
+from errors import InputError, Parser, exit_code
 
 ADDRESS = "https://drive.google.com/uc?id={}"
 NESTED = 3  # folders around the set, in an archive, that are seen through
@@ -121,7 +120,7 @@ def obtain(obj: str, data_path: Path, archive: Path | None = None, keep: bool = 
 
 def main() -> None:
     """Obtain every set that is named."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m dataset.download", description="Fetch, unpack and check the medical sets shared by MVFA-AD."
     )
     parser.add_argument("obj", nargs="+", choices=SETS, metavar="OBJ", help=", ".join(SETS))

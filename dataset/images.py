@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from errors import InputError
 
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, some of which start other programs
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 COLOUR_FLOOR = 16  # a channel below this counts as black in a coloured mask: compression leaves such specks
 BAR_FROM = 2000  # a progress bar when more files than this are checked
@@ -165,13 +166,13 @@ def check(samples: Sequence[Sample], name: str) -> None:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels by the file's header; InputError naming a file that is no image."""
-    with readable(path), Image.open(path) as image:
+    with readable(path), Image.open(path, formats=FORMATS) as image:
         return image.size
 
 
 def _decoded(path: Path) -> Image.Image:
     """The first frame of an image file, all its pixels in memory."""
-    with readable(path), Image.open(path) as image:
+    with readable(path), Image.open(path, formats=FORMATS) as image:
         image.load()
         return image
 

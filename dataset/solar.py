@@ -8,7 +8,6 @@ left out. Every tenth cell of each label and wafer type, in the package's order,
 to `test`. File names: NUMBER_mono.png or NUMBER_poly.png.
 """
 
-import argparse
 import secrets
 import shutil
 import sys
@@ -19,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dataset.folders import images_in
-from errors import InputError, exit_code
+from errors import InputError, Parser, exit_code
 
 VALID_EVERY = 10
 LABELS = {0.0: "good", 1.0: "Ungood"}
@@ -78,7 +77,7 @@ def summary(folder: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the solar cells of elpv-dataset as the object Solar.")
+    parser = Parser(description="Write the solar cells of elpv-dataset as the object Solar.")
     parser.add_argument("--out", type=Path, default=Path("data"), help="data folder; Solar_AD is made in it")
     folder = convert(parser.parse_args().out)
     print(summary(folder))

@@ -34,10 +34,12 @@ def main() -> None:
     model, image, output = sys.argv[1:]
     if not Path(model).is_file():
         raise SystemExit(f"no file {model}; write it with export.py")
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    facts = session.get_modelmeta().custom_metadata_map
-
-    maps, scores = session.run(["map", "score"], {"images": read_image(image, int(facts["size"]))})
+    try:
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        facts = session.get_modelmeta().custom_metadata_map
+        maps, scores = session.run(["map", "score"], {"images": read_image(image, int(facts["size"]))})
+    except (OSError, KeyError, onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf) as fault:
+        raise SystemExit(f"{model} or {image} can't be read: {fault}") from None
     score = float(scores[0])
     print(f"object    : {facts['object']} ({facts['classname']})")
     print(f"score     : {score:.4f}")

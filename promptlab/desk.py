@@ -70,7 +70,7 @@ class Desk:
 
     def chosen(self, lab: Lab, each: int) -> list[str]:
         """Names of `each` images of either label."""
-        wanted = set(lab.some(each))
+        wanted = set(lab.some(max(1, int(each))))
         return [name for name, sample in self.names(lab).items() if sample in wanted]
 
     def start(self, lab: Lab, prompts: str | None = None) -> tuple[str, ...]:
@@ -116,6 +116,8 @@ class Desk:
         path = Path(upload)
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise InputError("that file was not uploaded here")
+        if not path.is_file():
+            raise InputError(f"{path.name} is gone; upload it again")
         try:
             self._check(path)
             lab = self.lab(obj, name)

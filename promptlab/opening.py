@@ -50,7 +50,7 @@ def open_lab(args: argparse.Namespace, obj: str, path: Path | None) -> Lab:
     args = options.recall(checkpoint.fit_options(args, content), content.record, path, obj)
     objects(args)  # a checkpoint of the demo brings the demo's images with it
     if content.record is not None and "trained_on" in content.record:
-        return _opened(args, zeroshot.open_run(args, obj, zeroshot.trained_on(content.record)), content, path)
+        return _opened(args, zeroshot.open_run(args, obj, zeroshot.unseen(content.record, obj, path)), content, path)
     try:
         run = fewshot.open_run(args, obj)
     except InputError as fault:  # whatever else is wrong comes up again without the support

@@ -370,3 +370,9 @@ def test_a_listing_survives_what_readers_refuse(tmp_path):
     assert list(listing.list_tree(registry.MEDICAL["Brain"], empty).samples()) == []
     assert list(listing.list_tree(registry.INDUSTRIAL["mvtec/bottle"], empty).samples()) == []
     assert list(listing.list_tree(registry.INDUSTRIAL["visa/candle"], empty).samples()) == []
+
+
+@pytest.mark.parametrize("module", ["dataset.check", "dataset.download", "dataset.demo", "dataset.solar"])
+def test_a_wrong_option_is_one_line(module):
+    done = subprocess.run([sys.executable, "-m", module, "--nonsense"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
