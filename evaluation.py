@@ -20,7 +20,7 @@ from scoring import (
     scaled_maps,
 )
 
-IN_MEMORY = 1 << 29  # pixels whose maps are kept for exact figures
+IN_MEMORY = 1 << 26  # pixels whose maps are kept for exact figures; those of more are counted in one pass
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
 
 

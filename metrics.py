@@ -24,7 +24,7 @@ NEIGHBOURS = np.ones((3, 3), dtype=np.int8)  # pixels that touch at a corner are
 BAND = 1 << 24  # scores sorted at once
 CHUNK = 1 << 22  # scores looked at at once
 STEPS = 1 << 20  # distinct positive scores visited at once
-BINS = 1 << 24  # steps of [0, 1] in the one-pass figures
+BINS = 1 << 22  # steps of [0, 1] in the one-pass figures
 SAMPLE = 1 << 16  # scores drawn to place the bands
 
 

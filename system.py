@@ -22,12 +22,13 @@ from CLIP import weights
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample, demo, load_mask
 from decoder import Decoded, MDecoder, default_taps
 from errors import InputError
-from evaluation import IN_MEMORY, Masks
+from evaluation import Masks
 from scoring import Readings, read
 from text import Encoder
 from utils import pick_device
 
 GB = 1 << 30
+MASKS_IN_MEMORY = 1 << 29  # pixels, a byte each
 BAR_FROM = 200  # images; scoring fewer is over before a progress bar helps
 
 
@@ -282,7 +283,7 @@ def truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray
     if not masks:
         return labels, None
     files = MaskFiles(samples, size)
-    return labels, files[:] if len(samples) * size**2 <= IN_MEMORY else files
+    return labels, files[:] if len(samples) * size**2 <= MASKS_IN_MEMORY else files
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ beside this file. Needs matplotlib (requirements-dev.txt).
 
 import argparse
 import json
+import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,14 +28,13 @@ from PIL import Image
 import CLIP
 import report
 from bank import Cap, MemoryBank
-from benchmarks.brain_maps import peak
 from dataset import Sample
 from decoder import MDecoder
 from errors import exit_code
-from evaluation import IN_MEMORY, evaluate, views
+from evaluation import evaluate, views
 from files import writing
 from scoring import Readings
-from system import System, survey
+from system import MASKS_IN_MEMORY, System, survey
 from text import encode
 from training import Trainer
 
@@ -47,7 +48,7 @@ AXES = {  # what grows -> (its values, what the curve should be)
     "images read": ((100, 1000, 5000), "file to grid values, linear in time; memory flat but for the grids themselves"),
     "images": (
         (100, 1000, 10_000, 100_000),
-        "figures from grid values, linear in time; memory flat once they take one pass (2^29 pixels)",
+        "figures from grid values, linear in time; memory flat from 2^29 pixels on, but for the grids",
     ),
     "shots": ((1, 2, 4, 8, 16, 32, 64), "seconds to build the bank linear; memory linear (its tokens)"),
     "bank tokens": (
@@ -69,6 +70,14 @@ def system(size: int = SIZE) -> System:
     torch.manual_seed(0)
     clip = CLIP.load_clip(MODEL, ROOT / "CLIP" / "ckpt" / f"{MODEL}.safetensors", size)
     return System(MDecoder(clip, (2, 4, 6, 8)), torch.device("cpu"), size)
+
+
+def peak() -> float:
+    """Peak resident GB of this process so far (Linux; elsewhere also that of the process that started it)."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1]) / (1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)
 
 
 def seconds(call: Callable[[], object], repeats: int = 5) -> float:
@@ -116,7 +125,7 @@ def measure_images(count: int) -> float:
     grids = Readings(*(torch.rand(count, 4, 15, 15, generator=generator) for _ in range(2)))
     masks = Blobs(count)
     labels = np.arange(count) % 2
-    whole = masks[:] if count * SIZE**2 <= IN_MEMORY else masks
+    whole = masks[:] if count * SIZE**2 <= MASKS_IN_MEMORY else masks
     started = time.perf_counter()
     evaluate(views({"seg": grids}, masks=True), labels, whole, SIZE, None)
     return time.perf_counter() - started
@@ -181,19 +190,19 @@ MEASURES = {
 
 
 def point(axis: str, value: int) -> dict[str, float]:
-    """One measurement in a process of its own: seconds, and peak resident GB above what it had before."""
+    """One measurement in a process of its own: seconds, its peak resident GB, and how much above what it had before."""
     code = "import sys; from benchmarks.scaling import alone; alone(sys.argv[1], int(sys.argv[2]))"
     done = subprocess.run(
         [sys.executable, "-c", code, axis, str(value)], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    taken, memory = map(float, done.stdout.split())
-    return {"value": value, "seconds": taken, "gigabytes": memory}
+    taken, before, after = map(float, done.stdout.split())
+    return {"value": value, "seconds": taken, "gigabytes": after - before, "peak": after}
 
 
 def alone(axis: str, value: int) -> None:
     """What `point` starts."""
     before = peak()
-    print(MEASURES[axis](value), peak() - before)
+    print(MEASURES[axis](value), before, peak())
 
 
 def plot(axis: str, points: list[dict[str, float]]) -> None:

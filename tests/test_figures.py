@@ -197,3 +197,8 @@ def test_the_name_of_a_packed_volume_loses_both_suffixes():
         "head_NII_GZ.png",
         "head_nrrd.png",
     ]
+
+
+def test_a_name_that_is_no_utf_8_becomes_one_that_is():
+    names = panel_names(["in/caf\udce9.png", "in/caf\udce8.png"], "in")
+    assert len(set(names)) == 2 and all(name.encode() for name in names)
