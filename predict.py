@@ -51,7 +51,7 @@ def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name:
             raise InputError(f"{file}: its score is not a number; score it with --precision fp32")
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None
-        own = f"{name}_{number:0{len(str(count - 1))}d}.png" if stack.several else f"{name}.png"
+        own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
         paths = outputs.write(own, file, place, picture, full, score)
         scores.append(score)
         if stack.save is not None:

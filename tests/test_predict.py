@@ -215,3 +215,14 @@ def test_same_names_do_not_overwrite_each_other(lab):
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)), lab.root / "in" / "a" / "same.nii.gz")
     out = predict(lab, "--input", lab.root / "in")
     assert out.code == 0 and len(out.rows) == 4 and len(files(out.folder / "maps")) == 4
+
+
+def test_a_slice_and_an_image_do_not_overwrite_each_other(lab):
+    """The first slice of scan.nii would be scan_0.png too, and the second Scan_1.png where case is folded."""
+    (lab.root / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)), lab.root / "in" / "scan.nii")
+    for name in ("scan_0.png", "Scan_1.png"):
+        noise(lab.root / "in" / name)
+    out = predict(lab, "--input", lab.root / "in")
+    assert out.code == 0 and len(out.rows) == 4
+    assert all(len({path.lower() for path in files(out.folder / kind)}) == 4 for kind in KINDS)

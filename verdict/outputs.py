@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ class Outputs:
         self.threshold, self.pixel_threshold = thresholds.image[judge.branch], thresholds.pixel[judge.branch]
         self.scale = ColourScale(0.0, judge.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if judge.calibrated else 1.0  # of probabilities
+        self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
 
     def settings(self) -> dict:
         """The scale and the thresholds, as settings.json holds them."""
@@ -68,7 +70,11 @@ class Outputs:
     def write(
         self, name: str, file: Path, number: int | None, picture: Image.Image, full: np.ndarray, score: float
     ) -> dict[str, Path]:
-        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind."""
+        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind.
+
+        name: of the files, without ".png"; it gets a number where an earlier picture has it.
+        """
+        own = self._own(name)
         rgb, called = to_rgb(picture), full >= self.pixel_threshold
         note = PngInfo()
         note.add_text("Scale", f"0 to 65535 stand for 0 to {self.map_top:g} on the calibrated scale")
@@ -81,10 +87,16 @@ class Outputs:
             made["image"] = (rgb, None)
         paths = {"image": file.resolve()}
         for kind, (pixels, text) in made.items():
-            paths[kind] = Path(f"{kind}s", name)
+            paths[kind] = Path(f"{kind}s", f"{own}.png")
             with writing(self.folder / paths[kind]) as draft:
                 Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
         return paths
+
+    def _own(self, name: str) -> str:
+        """The name, or the first of name_2, name_3, ... that no picture of this run has."""
+        own = next(one for one in chain([name], (f"{name}_{n}" for n in count(2))) if one.lower() not in self.taken)
+        self.taken.add(own.lower())
+        return own
 
     def judged(
         self, file: Path, number: int | None, score: float, seconds: float, paths: dict[str, Path]
