@@ -1,7 +1,6 @@
 """One picture's map and score, whichever way the model was made: the same alone as in a crowd, whole or in tiles."""
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from bank import Cap, MemoryBank
@@ -86,6 +86,8 @@ class Judge:
 
         region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score.
         """
+        if region is not None:
+            region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
         return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
 
     def compose(
@@ -93,11 +95,10 @@ class Judge:
     ) -> tuple[np.ndarray, float]:
         """Map and score as `look` gives them, from the pieces of a picture of `shape`."""
         branch, size = self.branch, self.system.size
-        canvas, means, highest = Blend(shape, self.tiling), [], -math.inf
+        canvas, means = Blend(shape, self.tiling), []
         for piece in pieces:
             tile, seen = piece.tile, piece.seen
             small = next(scaled_maps(seen.maps, scale.maps, size, branch))[0].numpy()
-            highest = max(highest, float(small.max()))
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
             if seen.scores is not None:
@@ -108,17 +109,23 @@ class Judge:
             full[~region] = 0
         if means:
             return full, max(means)
-        if region is None and len(pieces) == 1:
-            return full, highest  # of the map as the model makes it, before it is resized
+        if len(pieces) == 1 and tile.covers(shape):  # the map as the model makes it, before it is resized
+            return full, float(small.max() if region is None else small[shrunk(region, size)].max())
         return full, float(full.max() if region is None else full[region].max())
 
     def _mean(self, readings: Readings, branch: str, scale: Scale, region: np.ndarray | None) -> float:
         """A tile's score by the mean over its patches, or over those of the region."""
-        if region is None:
+        if region is None or region.all():
             return float(mean_scores(readings, scale, self.system.size)[branch][0])
         within = means_within(readings, torch.tensor(region), self.system.size)
         zero, few = (None if name not in within else torch.tensor(within[name]) for name in ("zero", "few"))
         return float(scale.fuse(zero, few)[branch])
+
+
+def shrunk(region: np.ndarray, size: int) -> np.ndarray:
+    """A region, bool (H, W), on the model's map: bool (size, size), True where any pixel of it lies in the cell."""
+    share = F.interpolate(torch.tensor(region)[None, None].float(), (size, size), mode="area")
+    return share[0, 0].numpy() > 0
 
 
 def by_prompts(taps: int) -> Calibration:
