@@ -23,7 +23,7 @@ import report
 from figures import panel_names
 from files import check_writable
 from verdict import inputs
-from verdict.inputs import Reader
+from verdict.inputs import Reader, kind_of
 from verdict.judge import Judge
 from verdict.judges import open_judge
 from verdict.outputs import UNREADABLE, Outputs, Prediction
@@ -65,12 +65,18 @@ def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name:
 
 def score_files(judge: Judge, reader: Reader, outputs: Outputs, files: Sequence[Path]) -> Iterator[Prediction]:
     """Score all files; one that can't be read becomes a row that says why."""
-    names = [name.removesuffix(".png") for name in panel_names(map(Path.absolute, files), common_folder(files))]
+    names = [name.removesuffix(".png") for name in panel_names(map(labelled, files), common_folder(files))]
     for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
         try:
             yield from score_file(judge, reader, outputs, file, name)
         except InputError as fault:
             yield Prediction(str(file), None, None, None, UNREADABLE, None, str(fault))
+
+
+def labelled(file: Path) -> Path:
+    """The absolute path; a DICOM file gets its suffix, so that the end of a UID (1.2.840.10008) is not taken for it."""
+    path = file.absolute()
+    return path.with_name(f"{path.name}.dcm") if kind_of(file) == "dicom" and path.suffix.lower() != ".dcm" else path
 
 
 def common_folder(files: Sequence[Path]) -> str | None:

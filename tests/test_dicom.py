@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from errors import InputError
 from verdict.dicom import is_dicom, open_stack
-from verdict.inputs import Reader
+from verdict.inputs import Reader, kind_of
 
 RAMP = (np.arange(20, dtype=np.int16) * 100).reshape(4, 5)  # 0 to 1900
 
@@ -129,6 +129,13 @@ def test_files_are_known_by_suffix_or_first_bytes(tmp_path):
     assert is_dicom(tmp_path / "IM0001") and not is_dicom(tmp_path / "readme")
     assert is_dicom(tmp_path / "A.DCM")
     assert len(Reader().open(tmp_path / "IM0001").pictures) == 1
+
+
+@pytest.mark.parametrize("name", ["1.2.840.113619.2.5.1762", "scan.ima", "scan.dicom"])
+def test_other_suffixes_say_nothing(tmp_path, name):
+    write(tmp_path / "a.dcm").rename(tmp_path / name)
+    (tmp_path / "table.ima").write_text("text")
+    assert kind_of(tmp_path / name) == "dicom" and kind_of(tmp_path / "table.ima") is None
 
 
 def test_what_is_no_image_is_named_in_one_line(tmp_path):

@@ -11,9 +11,11 @@ import trees
 from lab import SIZE, files, run
 from predicting import KINDS, ckpt, noise, predict
 from safetensors.torch import save_file
+from test_dicom import write as dicom_file
 
 import checkpoint
 import dataset
+from verdict import inputs
 from verdict.judge import Judge
 
 
@@ -207,6 +209,50 @@ def test_folders_are_read_whole_but_for_masks_and_results(lab):
             assert out.code == 0 and {Path(row["file"]).name for row in csv.DictReader(file)} == names
     pattern = predict(lab, "--input", test / "*" / "img" / "*0.png", test / "good" / "img" / "test_n0.png", to="p")
     assert set(pattern.scores) == {"test_n0.png", "test_a0.png"} and len(pattern.rows) == 2
+
+
+def test_the_input_folder_is_no_output(folders):
+    new = folders.root / "new"
+    out = predict(folders, "--input", new, "--output", folders.root / "good" / ".." / "new")
+    assert out.code == 2 and "is the input folder" in out.err and len(files(new)) == 5
+
+
+@pytest.mark.parametrize("pattern", ["**/*.png", "**", "*"])
+@pytest.mark.parametrize("place", [".", "results"])
+def test_patterns_do_not_find_what_a_run_wrote(folders, pattern, place):
+    output = folders.root / "new" / place
+    for _ in range(2):
+        out = predict(folders, "--input", folders.root / "new" / pattern, "--output", output)
+        with (output / "scores.csv").open() as file:
+            assert out.code == 0 and len(list(csv.DictReader(file))) == 5
+    assert {path.name for path in output.iterdir() if path.is_dir()} <= set(inputs.WRITTEN)
+
+
+def test_a_file_is_scored_once_whatever_links_lead_there(folders):
+    new = folders.root / "new"
+    (new / "loop").symlink_to(new)
+    (new / "other").symlink_to(folders.root / "good")
+    found = inputs.find([str(new), str(new / ".." / "new" / "new0.png"), str(new / "*" / "new1.png")])
+    assert [file.name for file in found] == [*(f"new{n}.png" for n in range(5)), *(f"good{n}.png" for n in range(4))]
+
+
+def test_folders_among_a_patterns_hits_are_entered(folders):
+    noise(folders.root / "masks" / "m.png")
+    assert len(inputs.find([str(folders.root / "*")])) == 4 + 3 + 5
+
+
+def test_files_of_no_kind_are_counted(folders):
+    for name in ("readme.txt", "table.csv"):
+        (folders.root / "new" / name).write_text("text")
+    assert "2 files passed over of no kind that is read" in predict(folders, "--input", folders.root / "new").out
+
+
+def test_files_named_by_uid_are_scored_under_their_whole_name(folders):
+    (folders.root / "in").mkdir()
+    for number in (1, 2):
+        dicom_file(folders.root / "in" / f"1.2.840.{number}")
+    out = predict(folders, "--input", folders.root / "in")
+    assert out.code == 0 and files(out.folder / "maps") == {"1.2.840.1.png", "1.2.840.2.png"}
 
 
 def test_same_names_do_not_overwrite_each_other(lab):

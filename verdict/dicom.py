@@ -14,9 +14,9 @@ SUFFIX, MAGIC = ".dcm", b"DICM"  # the magic lies behind a preamble of 128 bytes
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its suffix, or without one by its first bytes."""
-    if path.suffix:
-        return path.suffix.lower() == SUFFIX
+    """Whether a file is DICOM: by its suffix, or with another (1.2.840.10008, .ima) or none by its first bytes."""
+    if path.suffix.lower() == SUFFIX:
+        return True
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == MAGIC

@@ -1,7 +1,8 @@
 """What predict.py reads: files found by name, folder or pattern, and each opened as pictures of whatever kind it is."""
 
 import glob
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from verdict.volumes import Stack
 
 VOLUMES = (*volumes.NIFTI, *volumes.NRRD)
 KINDS = "png jpg bmp tif webp, dcm, nii nii.gz, nrrd"
+WRITTEN = ("maps", "overlays", "masks", "images", "charts", "volumes")  # folders in --output
 MASK_FOLDERS = ("anomaly_mask", "label", "ground_truth", "masks")
 
 
@@ -32,27 +34,64 @@ def kind_of(path: Path) -> str | None:
 def find(inputs: Sequence[str], output: Path | None = None, option: str = "--input") -> list[Path]:
     """The files that names, folders (with all below them) and patterns stand for, each once, sorted within each.
 
-    In folders, hidden files, folders of masks and all that lies in `output` are passed over. Raises InputError for
-    a name that is not there or of no kind that is read, and when nothing is left; `option` is where it was given.
+    In folders, hidden files, folders of masks and all that lies in `output` are passed over, in patterns what a run
+    wrote to `output`. How many files are left out for what reason is printed. Raises InputError for a name that is not
+    there or of no kind that is read, for an `output` that is the input, and when nothing is left; `option` is where it
+    was given.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by where a file really is, whatever links lead there
+    passed: Counter[str] = Counter()
+    seen = set() if output is None else {output.resolve(), *_written(output)}
     for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            files = [file for file in _below(path, output) if kind_of(file)]
-        elif path.is_file():
-            if kind_of(path) is None:
-                raise InputError(f"{option} {path} is of no kind that is read ({KINDS})")
-            files = [path]
-        else:
-            hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
-            files = [file for file in hits if file.is_file() and kind_of(file)]
-            if not hits:
-                raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
-        found |= dict.fromkeys(files)
+        for file in _named(name, output, option, seen):
+            if kind_of(file) is None:
+                passed[f"of no kind that is read ({KINDS})"] += 1
+            elif found.setdefault(file.resolve(), file) != file:
+                passed["that are there under another name"] += 1
+    for reason, count in passed.items():
+        print(f"{option}: {count} files passed over {reason}")
     if not found:
         raise InputError(f"{option} {' '.join(inputs)} has no images ({KINDS})")
-    return list(found)
+    return list(found.values())
+
+
+def _named(name: str, output: Path | None, option: str, seen: set[Path]) -> Iterator[Path]:
+    """The files, of whatever kind, that one name stands for; `seen` are folders not to go into, and grows."""
+    path = Path(name)
+    if path.is_dir():
+        if output is not None and path.resolve() == output.resolve():
+            raise InputError(f"--output {output} is the input folder: name another, or one below it")
+        yield from _inside(path, seen)
+    elif path.is_file():
+        if kind_of(path) is None:
+            raise InputError(f"{option} {path} is of no kind that is read ({KINDS})")
+        yield path
+    else:
+        hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
+        if not hits:
+            raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
+        barred = set() if output is None else _written(output)
+        yield from _below((hit for hit in hits if barred.isdisjoint(hit.resolve().parents)), seen)
+
+
+def _written(output: Path) -> set[Path]:
+    """The folders that a run writes to."""
+    return {output.resolve() / name for name in WRITTEN}
+
+
+def _inside(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files of a folder and all folders in it, but for those passed over."""
+    seen.add(folder.resolve())
+    yield from _below((path for path in sorted(folder.iterdir()) if not path.name.startswith(".")), seen)
+
+
+def _below(paths: Iterable[Path], seen: set[Path]) -> Iterator[Path]:
+    """Those of the paths that are files, and the files of those that are folders, each folder once."""
+    for path in paths:
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.name.lower() not in MASK_FOLDERS and path.resolve() not in seen:
+            yield from _inside(path, seen)
 
 
 def check_packages(files: Sequence[Path]) -> None:
@@ -61,20 +100,6 @@ def check_packages(files: Sequence[Path]) -> None:
         volumes.package("nrrd" if suffix in volumes.NRRD else "nibabel")
     if any(kind_of(file) == "dicom" for file in files):
         volumes.package("pydicom")
-
-
-def _below(folder: Path, output: Path | None) -> list[Path]:
-    """Files of a folder and all folders in it, but for those passed over."""
-    barred = None if output is None else output.resolve()
-    files = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.resolve() == barred:
-            continue
-        if path.is_dir():
-            files += [] if path.name.lower() in MASK_FOLDERS else _below(path, output)
-        elif path.is_file():
-            files.append(path)
-    return files
 
 
 @dataclass(frozen=True)
