@@ -109,8 +109,8 @@ def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: st
 def main() -> None:
     """Score what --input names. Exits with 1 if some of it could not be read."""
     args = options.predict()
-    reader = Reader.of(args.axis, args.window, args.roi)
     files = inputs.find(args.input, args.output)
+    reader = Reader.of(args.axis, args.window, args.roi, files)
     inputs.check_packages(files)
     check_writable(args.output)
     judge, origin = open_judge(args, reader)

@@ -12,7 +12,9 @@ from PIL import Image
 from predicting import ckpt, noise, predict
 from test_dicom import write as dicom_file
 
+from errors import InputError
 from verdict.judge import Judge, shrunk
+from verdict.masks import Masks
 from verdict.outputs import MAP_TOP
 
 
@@ -164,6 +166,36 @@ def test_masks_that_do_not_fit_are_named(folders):
     notes = {Path(row["file"]).stem: row["note"] for row in out.rows}
     assert out.code == 1 and notes["fits"] == "uncalibrated"
     assert "no mask" in notes["none"] and "8x8" in notes["small"] and "marks nothing" in notes["empty"]
+
+
+def test_a_mask_is_found_where_its_image_lies(tmp_path):
+    """Of several that fit, the one that has more of the image's path."""
+    for name in ("s.png", "a/s.png", "b/s_mask.png", "1.2.840.1.png", "1.2.840.2.png", "r.tif", "r_mask.png"):
+        noise(tmp_path / "roi" / name)
+    inputs = [tmp_path / "in" / name for name in ("s.png", "a/s.png", "b/s.png", "r.tif", "1.2.840.1", "none.png")]
+    for file in inputs:
+        noise(file.with_name("x.png")).rename(file)
+    masks = Masks(tmp_path / "roi", inputs)
+    found = [masks.of(file).relative_to(tmp_path / "roi").as_posix() for file in inputs[:-1]]
+    assert found == ["s.png", "a/s.png", "b/s_mask.png", "r.tif", "1.2.840.1.png"]
+    with pytest.raises(InputError, match="no mask"):
+        masks.of(inputs[-1])
+
+
+def test_a_mask_that_two_inputs_would_take_is_neithers(folders):
+    for name in ("in/a/s.png", "in/b/s.png", "roi/s.png"):
+        noise(folders.root / name)
+    out = predict(folders, "--input", folders.root / "in", "--roi", folders.root / "roi")
+    assert out.code == 1 and [row["verdict"] for row in out.rows] == ["unreadable"] * 2
+    assert "another input" in out.rows[0]["note"] and str(Path("a", "s.png")) in out.rows[0]["note"]
+
+
+def test_no_image_is_its_own_mask(folders):
+    out = predict(folders, "--input", folders.root / "new", "--roi", folders.root / "new")
+    assert out.code == 1 and all("no mask" in row["note"] for row in out.rows)
+    noise(folders.root / "new" / "new0_mask.png")
+    files = [folders.root / "new" / "new0.png"]
+    assert Masks(folders.root / "new", files).of(files[0]).name == "new0_mask.png"
 
 
 def large(path: Path, seed: int = 0, size: tuple[int, int] = (150, 110)) -> Path:

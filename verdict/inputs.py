@@ -13,6 +13,7 @@ from dataset.folders import SUFFIXES
 from errors import InputError
 from files import suffix_of
 from verdict import dicom, volumes
+from verdict.masks import Masks
 from verdict.volumes import Stack
 
 VOLUMES = (*volumes.NIFTI, *volumes.NRRD)
@@ -108,14 +109,15 @@ class Reader:
 
     axis: int = 2
     window: tuple[float, float] | None = None
-    roi: Path | None = None
+    masks: Masks | None = None
 
     @staticmethod
-    def of(axis: int, window: Sequence[float] | None, roi: Path | None) -> "Reader":
-        """A reader, or InputError when the folder of masks is not there."""
+    def of(axis: int, window: Sequence[float] | None, roi: Path | None, files: Sequence[Path]) -> "Reader":
+        """A reader of `files`, or InputError when the folder of their masks is not there."""
         if roi is not None and not roi.is_dir():
             raise InputError(f"--roi {roi} is no folder: give the one that holds the masks")
-        return Reader(axis, None if window is None else tuple(window), roi)
+        masks = None if roi is None else Masks(roi, files)
+        return Reader(axis, None if window is None else tuple(window), masks)
 
     def open(self, path: Path) -> Stack:
         """The pictures of a file. Raises InputError, in one line that names it, if it can't be read."""
@@ -130,11 +132,11 @@ class Reader:
     def region(self, path: Path, stack: Stack) -> np.ndarray | None:
         """What counts of a file's pictures, bool (N, H, W); None: everything.
 
-        Raises InputError if its mask is missing, of another size, or empty.
+        Raises InputError if its mask is missing, another input's too, of another size, or empty.
         """
-        if self.roi is None:
+        if self.masks is None:
             return None
-        file = self._mask_file(path)
+        file = self.masks.of(path)
         shape = (len(stack.pictures), *stack.pictures[0].size[::-1])
         with readable(file):
             if kind_of(file) == "volume":
@@ -148,20 +150,3 @@ class Reader:
         if not marked.any():
             raise InputError(f"{path}: its mask {file} marks nothing: mark what is to be looked at")
         return marked
-
-    def _mask_file(self, path: Path) -> Path:
-        """The mask of the file's own name, or of its stem, alone or with _mask."""
-        stem = path.name.removesuffix(suffix_of(path))
-        same = self.roi / path.name
-        if same.is_file() and kind_of(same) != "dicom":
-            return same
-        hits = [
-            file
-            for file in sorted(self.roi.iterdir())
-            if file.name.removesuffix(suffix_of(file)) in (stem, f"{stem}_mask")
-            and kind_of(file) in ("image", "volume")
-        ]
-        if len(hits) != 1:
-            what = f"several masks in {self.roi}, such as {hits[0].name}" if hits else f"no mask in {self.roi}"
-            raise InputError(f"{path} has {what}: put there one of its own name")
-        return hits[0]
