@@ -77,6 +77,13 @@ def test_other_window_functions(tmp_path):
     np.testing.assert_allclose(pixels(path)[0], np.clip((RAMP - 100) / 800, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("window", [{"WindowCenter": 0, "WindowWidth": 0}, {"WindowWidth": 800}])
+def test_a_window_without_width_or_centre_is_none(tmp_path, function, window):
+    path = write(tmp_path / "a.dcm", VOILUTFunction=function, **window)
+    np.testing.assert_allclose(pixels(path), RAMP[None] / 1900, atol=1e-6)
+
+
 def test_a_voi_table(tmp_path):
     table = Dataset()
     table.LUTDescriptor = [2000, 0, 8]  # entries, first value, bits

@@ -1,5 +1,6 @@
 """What predict.py writes, for images, volumes and DICOM files, whole, in regions and in tiles."""
 
+import os
 from pathlib import Path
 from unittest.mock import patch
 
@@ -13,9 +14,9 @@ from predicting import ckpt, noise, predict
 from test_dicom import write as dicom_file
 
 from errors import InputError
-from verdict.judge import Judge, shrunk
+from verdict.judge import Judge, by_prompts, shrunk
 from verdict.masks import Masks
-from verdict.outputs import MAP_TOP
+from verdict.outputs import MAP_TOP, UNREADABLE, Outputs, Prediction
 
 
 def test_pictures_are_at_the_inputs_own_resolution(folders):
@@ -97,6 +98,16 @@ def test_dicom_files(folders):
     assert windowed.scores["one.dcm"] != out.scores["one.dcm"]
     shown = windowed.picture("images", "one.png")[..., 0]
     np.testing.assert_array_equal(shown, np.round(np.clip((frames[0] - 75) / 50, 0, 1).astype(np.float32) * 255))
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    """As file systems may hold them, of Latin-1 for one."""
+    name = os.fsdecode(b"caf\xe9.png")
+    outputs = Outputs(tmp_path, Judge(None, None, {}, True, False, by_prompts(4), False))
+    bad = Prediction(name, None, None, None, UNREADABLE, None, f"{name} can't be read")
+    assert "caf\\udce9.png" in outputs.table([bad]).read_text(encoding="utf-8")
+    assert "caf" in outputs.write_page([bad], {"script": "predict.py"}, name).read_text(encoding="utf-8")
+    outputs.chart("cafe", [0.1, 0.2], Path(name))
 
 
 def roi(lab: Lab, name: str, mask: np.ndarray) -> Path:

@@ -111,9 +111,12 @@ class Outputs:
         save_chart(self.folder / "charts" / f"{name}.png", scores, self.threshold, file.name)
 
     def table(self, rows: Sequence[Prediction]) -> Path:
-        """Write scores.csv."""
+        """Write scores.csv; what a file's name has that is no UTF-8 is written as its code."""
         path = self.folder / "scores.csv"
-        with writing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        with (
+            writing(path) as draft,
+            draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             table = csv.writer(file)
             table.writerow(COLUMNS)
             for row in rows:
