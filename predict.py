@@ -113,7 +113,7 @@ def main() -> None:
     reader = Reader.of(args.axis, args.window, args.roi, files)
     inputs.check_packages(files)
     check_writable(args.output)
-    judge, origin = open_judge(args, reader)
+    judge, origin = open_judge(args, reader, files)
     if not judge.calibrated:
         print("uncalibrated: scores are probabilities by the prompts alone, and the threshold a half of them")
     outputs, rows, started = Outputs(args.output, judge), [], time.time()

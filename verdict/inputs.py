@@ -95,6 +95,12 @@ def _below(paths: Iterable[Path], seen: set[Path]) -> Iterator[Path]:
             yield from _inside(path, seen)
 
 
+def same_files(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+    """Those of the files that are among the others too, whatever they are called there."""
+    known = {other.resolve() for other in others}
+    return [file for file in files if file.resolve() in known]
+
+
 def check_packages(files: Sequence[Path]) -> None:
     """Raise InputError, with the line that installs it, for a package that one of the files needs and is not there."""
     for suffix in sorted({suffix_of(file).lower() for file in files if kind_of(file) == "volume"}):

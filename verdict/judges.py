@@ -21,7 +21,7 @@ from errors import InputError
 from scoring import Calibration
 from system import System, build, encoder, objects, sentences
 from utils import seed_everything
-from verdict.inputs import Reader
+from verdict.inputs import Reader, same_files
 from verdict.judge import Judge, Known, by_prompts, in_tiles
 from verdict.tiles import Tiling
 from verdict.untrained import open_untrained
@@ -29,16 +29,18 @@ from verdict.untrained import open_untrained
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
 
 
-def open_judge(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:
+def open_judge(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> tuple[Judge, dict]:
     """The judge that the options of predict.py ask for, and what its record says of where it comes from.
+
+    How many of the `files` to be scored are in its support is printed.
 
     Raises InputError for whatever is missing or does not fit.
     """
     seed_everything(args.seed)
     if args.ckpt:
-        judge, origin = of_checkpoint(args)
+        judge, origin = of_checkpoint(args, files)
     elif args.normal:
-        judge, origin = of_folders(args, reader)
+        judge, origin = of_folders(args, reader, files)
     else:
         judge, origin = of_prompts(args)
     if args.tile and judge.tiling is None:
@@ -55,7 +57,12 @@ def tiling(args: argparse.Namespace) -> Tiling:
     return Tiling(args.tile, args.overlap)
 
 
-def of_checkpoint(args: argparse.Namespace) -> tuple[Judge, dict]:
+def _note_seen(support: Sequence[Sample], files: Sequence[Path]) -> None:
+    if seen := same_files(files, (sample.image for sample in support)):
+        print(f"in the support too: {len(seen)} of the {len(files)} files to score, such as {seen[0]}")
+
+
+def of_checkpoint(args: argparse.Namespace, files: Sequence[Path]) -> tuple[Judge, dict]:
     """Trained adapters: few-shot ones with the memory bank of their support, transferred ones with prompts alone."""
     content = checkpoint.read(args.ckpt)
     record = content.record
@@ -79,6 +86,7 @@ def of_checkpoint(args: argparse.Namespace) -> tuple[Judge, dict]:
         run.system, run.scored_text(), run.banks(keep=True), run.masks, False, stage.calibration, True, top=top
     )
     samples = (*run.data.support_abnormal, *run.data.support_normal)
+    _note_seen(samples, files)
     known = [_known(source, sample, run.masks, run.system.size) for source, sample in enumerate(samples)]
     origin = {"obj": obj, "epoch": stage.epoch, "support": run.origin()["support"]}
     origin |= {"options": options.plain(run.args), "prompts_sha256": run.prompts_sha256}
@@ -120,11 +128,12 @@ def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tup
     return judge, origin | {"options": options.plain(args), "prompts_sha256": digest}
 
 
-def of_folders(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:
+def of_folders(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> tuple[Judge, dict]:
     """No training: the bank is of the bare trunk's tokens of --normal, thresholds lie below those of --abnormal."""
     system, text, origin = _bare(args, wanted=args.branches != "few")
     info = _info(args, origin["obj"], args.score == "max")
     run = open_untrained(args, info, system, text, origin["prompts_sha256"], Reader(reader.axis, reader.window))
+    _note_seen((*run.data.support_abnormal, *run.data.support_normal), files)
     top = 1.0 if args.abnormal else NORMAL_TOP
     origin |= run.origin()
     if _exceed(args, run.pictures):
