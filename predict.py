@@ -92,7 +92,7 @@ def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: st
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
-    certain = "" if outputs.calibrated else ", uncalibrated"
+    certain = ("" if outputs.calibrated else ", uncalibrated") + (", by --threshold" if outputs.threshold_given else "")
     print(
         f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
         f"(abnormal from {outputs.threshold:.4g}{certain})"
@@ -114,9 +114,11 @@ def main() -> None:
     inputs.check_packages(files)
     check_writable(args.output)
     judge, origin = open_judge(args, reader, files)
+    given = args.threshold is not None
     if not judge.calibrated:
-        print("uncalibrated: scores are probabilities by the prompts alone, and the threshold a half of them")
-    outputs, rows, started = Outputs(args.output, judge), [], time.time()
+        threshold = "that of --threshold" if given else "a half of them"
+        print(f"uncalibrated: scores are probabilities by the prompts alone, and the threshold {threshold}")
+    outputs, rows, started = Outputs(args.output, judge, given), [], time.time()
     record = {"script": "predict.py", "options": options.plain(args), **origin, "branch": judge.branch}
     try:
         for row in score_files(judge, reader, outputs, files):

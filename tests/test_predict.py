@@ -125,6 +125,22 @@ def test_given_thresholds_override(trained):
     assert low.scores == high.scores and high.settings["threshold"] == 9
 
 
+def test_the_page_says_where_scores_and_threshold_come_from(trained):
+    image = trained.data / "Brain_AD" / "test" / "good" / "img" / "test_n0.png"
+    path = trained.root / "zero" / "Brain.pth"
+    ways = {
+        "Scores and threshold come from the checkpoint&#39;s support": ckpt(trained),
+        "Scores and threshold come from images of the objects trained on": ("--ckpt", path),
+        "Scores and threshold come from the folders of known images": ("--normal", image.parent),
+        "Scores and threshold come from the prompts alone": (),
+        "threshold is that of --threshold; scores come from the prompts alone": ("--threshold", 0.3),
+    }
+    for words, flags in ways.items():
+        out = predict(trained, *flags, "--input", image, to="said")
+        assert out.code == 0 and words in (out.folder / "report.html").read_text(encoding="utf-8"), words
+    assert "the threshold that of --threshold" in out.out and "a half" not in out.out
+
+
 def test_unreadable_files_are_named_and_the_others_scored(folders):
     many = folders.root / "many"
     for number in range(30):

@@ -38,7 +38,7 @@ class Judge:
 
     masks: an image's score is its map's maximum, otherwise the mean over patches; transfer: the latter, of the det
     tokens, beside maps of the seg tokens. calibrated: whether scale and thresholds come from images of known label;
-    top: where on that scale the colours end.
+    top: where on that scale the colours end. source: what those came from, in words.
     """
 
     system: System
@@ -50,6 +50,7 @@ class Judge:
     calibrated: bool
     top: float = 1.0
     tiling: Tiling | None = None
+    source: str = "the prompts alone"
 
     @property
     def branch(self) -> str:

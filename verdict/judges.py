@@ -26,6 +26,7 @@ from verdict.judge import Judge, Known, by_prompts, in_tiles
 from verdict.tiles import Tiling
 from verdict.untrained import open_untrained
 
+FOLDERS = "the folders of known images"
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
 
 
@@ -83,7 +84,9 @@ def of_checkpoint(args: argparse.Namespace, files: Sequence[Path]) -> tuple[Judg
     stage = run.put(content.last if holds else replace(content.last, calibration=None), args.ckpt)
     top = 1.0 if run.data.support_abnormal else NORMAL_TOP
     judge = Judge(
-        run.system, run.scored_text(), run.banks(keep=True), run.masks, False, stage.calibration, True, top=top
+        *(run.system, run.scored_text(), run.banks(keep=True), run.masks, False, stage.calibration, True),
+        top=top,
+        source="the checkpoint's support",
     )
     samples = (*run.data.support_abnormal, *run.data.support_normal)
     _note_seen(samples, files)
@@ -124,6 +127,8 @@ def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tup
     stage = run.put(content.last if holds else replace(content.last, calibration=None), args.ckpt)
     calibration = stage.calibration or _no_calibration(system)
     judge = Judge(system, run.text, {}, run.masks, True, calibration, stage.calibration is not None)
+    if judge.calibrated:
+        judge = replace(judge, source="images of the objects trained on")
     origin = {"obj": obj, "epoch": stage.epoch, "trained_on": seen}
     return judge, origin | {"options": options.plain(args), "prompts_sha256": digest}
 
@@ -137,11 +142,12 @@ def of_folders(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) 
     top = 1.0 if args.abnormal else NORMAL_TOP
     origin |= run.origin()
     if _exceed(args, run.pictures):
-        judge = Judge(system, text, {}, run.masks, False, _no_calibration(system), True, top=top)
+        judge = Judge(system, text, {}, run.masks, False, _no_calibration(system), True, top=top, source=FOLDERS)
         return in_tiles(judge, run.pictures, tiling(args), args), origin
     if len(run.support.labels) > len(run.pictures):
         print(f"each in {len(run.support.labels) // len(run.pictures)} variants, as in few-shot training")
-    return Judge(system, text, run.banks(keep=True), run.masks, False, run.calibrate(), True, top=top), origin
+    banks, calibration = run.banks(keep=True), run.calibrate()
+    return Judge(system, text, banks, run.masks, False, calibration, True, top=top, source=FOLDERS), origin
 
 
 def of_prompts(args: argparse.Namespace) -> tuple[Judge, dict]:

@@ -49,8 +49,9 @@ class Prediction:
 class Outputs:
     """The output folder, and what all its pictures share."""
 
-    def __init__(self, folder: Path, judge: Judge) -> None:
+    def __init__(self, folder: Path, judge: Judge, threshold_given: bool = False) -> None:
         thresholds = judge.calibration
+        self.source, self.threshold_given = judge.source, threshold_given
         self.folder, self.calibrated = folder, judge.calibrated
         self.threshold, self.pixel_threshold = thresholds.image[judge.branch], thresholds.pixel[judge.branch]
         self.scale = ColourScale(0.0, judge.top, self.pixel_threshold, self.threshold)
@@ -127,16 +128,21 @@ class Outputs:
     def write_page(self, rows: Sequence[Prediction], settings: dict, title: str) -> Path:
         """Write report.html."""
         path = self.folder / "report.html"
-        origin = "the support (of the checkpoint, or the folders given)" if self.calibrated else "the prompts alone"
         found = page.Report(
             title=title,
             settings=settings,
             rows=[self._page_row(row) for row in rows],
             scale=self.scale,
-            origin=f"Scores and threshold come from {origin}, never from the images scored here.",
+            origin=self.origin(),
         )
         page.write(path, found)
         return path
+
+    def origin(self) -> str:
+        """Where scores and threshold come from, as a sentence."""
+        if self.threshold_given:
+            return f"The threshold is that of --threshold; scores come from {self.source}."
+        return f"Scores and threshold come from {self.source}, never from the images scored here."
 
     def _page_row(self, row: Prediction) -> page.Row:
         name = row.file if row.slice is None else f"{row.file}, slice {row.slice}"
