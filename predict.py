@@ -7,12 +7,14 @@ python predict.py --normal good --classname "solar cell" --input cells --output 
 from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
+import argparse
 import math
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +50,8 @@ def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name:
         else:
             full, score = np.zeros(picture.size[::-1], np.float32), 0.0  # nothing of this slice counts
         if not math.isfinite(score):
-            raise InputError(f"{file}: its score is not a number; score it with --precision fp32")
+            mend = "leave it out" if judge.system.decoder.precision == "fp32" else "score it with --precision fp32"
+            raise InputError(f"{file}: its score is not a number; {mend}")
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None
         own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
@@ -106,28 +109,50 @@ def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: st
             print(f"  {row.note}", file=sys.stderr)
 
 
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; whatever ends the work early, what was made of it and is still empty goes again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        check_writable(folder)
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something
+            for one in missing:
+                one.rmdir()
+        raise
+
+
 def main() -> None:
     """Score what --input names. Exits with 1 if some of it could not be read."""
     args = options.predict()
     files = inputs.find(args.input, args.output)
     reader = Reader.of(args.axis, args.window, args.roi, files)
     inputs.check_packages(files)
-    check_writable(args.output)
+    with made(args.output):
+        score(args, reader, files)
+
+
+def score(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> None:
+    """Score the files and write all that is told of them. Exits with 1 if some could not be read."""
     judge, origin = open_judge(args, reader, files)
     given = args.threshold is not None
     if not judge.calibrated:
         threshold = "that of --threshold" if given else "a half of them"
         print(f"uncalibrated: scores are probabilities by the prompts alone, and the threshold {threshold}")
+    if (args.output / "scores.csv").exists():
+        print(f"{args.output} holds the results of a run: those that are not written anew stay")
     outputs, rows, started = Outputs(args.output, judge, given), [], time.time()
     record = {"script": "predict.py", "options": options.plain(args), **origin, "branch": judge.branch}
+    title = args.output.resolve().name
     try:
         for row in score_files(judge, reader, outputs, files):
             rows.append(row)
     except KeyboardInterrupt:
-        finish(outputs, rows, record | {"stopped": True}, args.output.name)
+        finish(outputs, rows, record | {"stopped": True}, title)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)}, args.output.name)
+    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)}, title)
     if any(row.verdict == UNREADABLE for row in rows):
         sys.exit(FAILED)
 

@@ -184,7 +184,7 @@ def test_bad_options_end_with_one_line(folders, flags):
     out = predict(folders, *flags.format(root=folders.root, good=folders.root / "good").split())
     lines = [line for line in out.err.splitlines() if line.strip()]
     assert out.code == 2 and len(lines) == 1 and BAD[flags] in lines[0]
-    assert not (out.folder / "scores.csv").exists()
+    assert not out.folder.exists()
 
 
 def test_without_words_there_is_a_hint(folders):
@@ -225,6 +225,31 @@ def test_folders_are_read_whole_but_for_masks_and_results(lab):
             assert out.code == 0 and {Path(row["file"]).name for row in csv.DictReader(file)} == names
     pattern = predict(lab, "--input", test / "*" / "img" / "*0.png", test / "good" / "img" / "test_n0.png", to="p")
     assert set(pattern.scores) == {"test_n0.png", "test_a0.png"} and len(pattern.rows) == 2
+
+
+def test_what_can_not_start_leaves_what_was_there(folders):
+    bad = ["--ckpt", folders.root / "none.pth", "--input", folders.root / "new"]
+    for kept in ("kept", "kept/empty"):
+        (folders.root / kept).mkdir()
+    assert predict(folders, *bad, to="made/deep").code == 2 and not (folders.root / "made").exists()
+    assert predict(folders, *bad, to="kept/empty").code == 2 and (folders.root / "kept" / "empty").is_dir()
+
+
+def test_a_second_run_says_that_it_is_not_the_first(folders, monkeypatch):
+    """And a page in the folder where one is has a title."""
+    (folders.root / "here").mkdir()
+    monkeypatch.chdir(folders.root / "here")
+    flags = ["--input", folders.root / "new" / "new0.png", "--output", "."]
+    one, other = (predict(folders, *flags) for _ in range(2))
+    assert one.code == other.code == 0 and ["holds the results" in out.out for out in (one, other)] == [False, True]
+    assert "<h1><bdi>here</bdi></h1>" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("precision", "mend"), [("fp32", "leave it out"), ("bf16", "score it with --precision fp32")])
+def test_a_score_that_is_no_number_names_a_mend_that_helps(folders, precision, mend):
+    with patch.object(Judge, "look", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
+        out = predict(folders, "--input", folders.root / "new" / "new0.png", "--precision", precision)
+    assert out.code == 1 and out.rows[0]["note"].endswith(f"its score is not a number; {mend}")
 
 
 def test_the_input_folder_is_no_output(folders):
