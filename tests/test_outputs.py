@@ -14,6 +14,7 @@ from predicting import ckpt, noise, predict
 from test_dicom import write as dicom_file
 
 from errors import InputError
+from verdict import judge
 from verdict.judge import Judge, by_prompts, shrunk
 from verdict.masks import Masks
 from verdict.outputs import MAP_TOP, UNREADABLE, Outputs, Prediction
@@ -228,6 +229,16 @@ def test_large_images_in_tiles(folders):
     edges = [part for start in (33, 67, 100) for part in (start - 1, start + 49)]
     assert steps[[edge for edge in edges if edge < 149]].max() <= np.quantile(steps, 0.99)
     assert predict(folders, *flags, to="again").scores == out.scores
+
+
+def test_tiles_have_a_bar_and_many_are_announced(folders, monkeypatch):
+    monkeypatch.setattr(judge, "BAR_AFTER", 0)
+    monkeypatch.setattr(judge, "MANY", 29)
+    for number in range(2):
+        large(folders.root / "large" / f"{number}.png", number)
+    flags = ["--normal", folders.root / "large", "--input", folders.root / "large", "--tile", 50, "--overlap", 20]
+    out = predict(folders, *flags)
+    assert "calibrating on 30 tiles of 2 pictures" in out.out and "tiles: " in out.err and "/15 [" in out.err
 
 
 def test_a_normal_image_in_tiles_is_left_out_of_its_bank(folders):

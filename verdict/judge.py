@@ -21,6 +21,8 @@ from system import System
 from verdict.tiles import Blend, Tile, Tiling, tiles
 
 BANK_TOKENS = 60_000  # a tap: what a bank of many images keeps unless --bank_cap says otherwise
+MANY = 100  # tiles of the support; on more of them calibration takes long enough to say so beforehand
+BAR_AFTER = 2.0  # seconds before a progress bar within another shows
 EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the threshold where nothing calibrates one
 
 
@@ -67,7 +69,8 @@ class Judge:
         without: of a tile's number, the owner whose tokens the bank leaves out.
         """
         shape, found = picture.size[::-1], []
-        for number, tile in enumerate(tiles(shape, self.tiling)):
+        bar = tqdm(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
+        for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
                 found.append(Piece(tile, self.views(part, None if without is None else without(number))))
@@ -153,15 +156,23 @@ def in_tiles(judge: Judge, support: Sequence[Known], tiling: Tiling, args: argpa
     """
     print(f"the support is cut into tiles of {tiling.side} pixels too: bank, scales and thresholds are of tiles")
     judge = replace(judge, tiling=tiling)
-    normal = [known for known in support if known.label == 0]
+    normal, chosen = [known for known in support if known.label == 0], _some(support, args.seed)
     alone = len({known.source for known in normal}) == 1
     if args.branches != "zero":
-        count = sum(len(list(tiles(known.picture().size[::-1], tiling))) for known in normal)
+        count = _count(normal, tiling)
         limit_bank(args, judge.system, count)
         wanted, cap = heads(judge.masks, judge.transfer), Cap.parse(args.bank_cap)
         banks = {head: MemoryBank.build(_tokens(judge, head, normal, alone), count, cap, args.seed) for head in wanted}
         judge = replace(judge, banks=banks)
-    return replace(judge, calibration=_calibration(judge, _some(support, args.seed), alone))
+    if (count := _count(chosen, tiling)) > MANY:
+        print(f"calibrating on {count} tiles of {len(chosen)} pictures: each is scored once")
+    return replace(judge, calibration=_calibration(judge, chosen, alone))
+
+
+def _count(support: Sequence[Known], tiling: Tiling) -> int:
+    """How many tiles the pictures are cut into."""
+    bar = tqdm(support, "counting tiles", unit="image", leave=False, delay=BAR_AFTER)
+    return sum(len(list(tiles(known.picture().size[::-1], tiling))) for known in bar)
 
 
 def limit_bank(args: argparse.Namespace, system: System, images: int) -> None:

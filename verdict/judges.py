@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import checkpoint
 import dataset
@@ -22,7 +23,7 @@ from scoring import Calibration
 from system import System, build, encoder, objects, sentences
 from utils import seed_everything
 from verdict.inputs import Reader, same_files
-from verdict.judge import Judge, Known, by_prompts, in_tiles
+from verdict.judge import BAR_AFTER, Judge, Known, by_prompts, in_tiles
 from verdict.tiles import Tiling
 from verdict.untrained import open_untrained
 
@@ -108,7 +109,8 @@ def _mask(file: Path, size: int) -> np.ndarray:
 
 def _exceed(args: argparse.Namespace, support: Sequence[Known]) -> bool:
     """Whether a support image is larger than a tile, so that what holds of the whole image does not hold of tiles."""
-    return bool(args.tile) and any(max(known.picture().size) > args.tile for known in support)
+    bar = tqdm(support, "support", unit="image", leave=False, delay=BAR_AFTER)
+    return bool(args.tile) and any(max(known.picture().size) > args.tile for known in bar)
 
 
 def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tuple[Judge, dict]:
