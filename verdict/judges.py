@@ -60,8 +60,9 @@ def tiling(args: argparse.Namespace) -> Tiling:
 
 
 def _note_seen(support: Sequence[Sample], files: Sequence[Path]) -> None:
+    """Print how many of the files to score are in the support: what they get is no score of unseen images."""
     if seen := same_files(files, (sample.image for sample in support)):
-        print(f"in the support too: {len(seen)} of the {len(files)} files to score, such as {seen[0]}")
+        print(f"in the support too: {len(seen)} of the {len(files)} files to score")
 
 
 def of_checkpoint(args: argparse.Namespace, files: Sequence[Path]) -> tuple[Judge, dict]:
