@@ -7,12 +7,14 @@ python predict.py --normal good --classname "solar cell" --input cells --output 
 from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
+import argparse
 import math
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ import report
 from figures import panel_names
 from files import check_writable
 from verdict import inputs
-from verdict.inputs import Reader
+from verdict.inputs import Reader, kind_of
 from verdict.judge import Judge
 from verdict.judges import open_judge
 from verdict.outputs import UNREADABLE, Outputs, Prediction
@@ -48,10 +50,11 @@ def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name:
         else:
             full, score = np.zeros(picture.size[::-1], np.float32), 0.0  # nothing of this slice counts
         if not math.isfinite(score):
-            raise InputError(f"{file}: its score is not a number; score it with --precision fp32")
+            mend = "leave it out" if judge.system.decoder.precision == "fp32" else "score it with --precision fp32"
+            raise InputError(f"{file}: its score is not a number; {mend}")
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None
-        own = f"{name}_{number:0{len(str(count - 1))}d}.png" if stack.several else f"{name}.png"
+        own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
         paths = outputs.write(own, file, place, picture, full, score)
         scores.append(score)
         if stack.save is not None:
@@ -65,12 +68,18 @@ def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name:
 
 def score_files(judge: Judge, reader: Reader, outputs: Outputs, files: Sequence[Path]) -> Iterator[Prediction]:
     """Score all files; one that can't be read becomes a row that says why."""
-    names = [name.removesuffix(".png") for name in panel_names(map(Path.absolute, files), common_folder(files))]
+    names = [name.removesuffix(".png") for name in panel_names(map(labelled, files), common_folder(files))]
     for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
         try:
             yield from score_file(judge, reader, outputs, file, name)
         except InputError as fault:
             yield Prediction(str(file), None, None, None, UNREADABLE, None, str(fault))
+
+
+def labelled(file: Path) -> Path:
+    """The absolute path; a DICOM file gets its suffix, so that the end of a UID (1.2.840.10008) is not taken for it."""
+    path = file.absolute()
+    return path.with_name(f"{path.name}.dcm") if kind_of(file) == "dicom" and path.suffix.lower() != ".dcm" else path
 
 
 def common_folder(files: Sequence[Path]) -> str | None:
@@ -86,7 +95,7 @@ def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: st
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
-    certain = "" if outputs.calibrated else ", uncalibrated"
+    certain = ("" if outputs.calibrated else ", uncalibrated") + (", by --threshold" if outputs.threshold_given else "")
     print(
         f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
         f"(abnormal from {outputs.threshold:.4g}{certain})"
@@ -100,26 +109,50 @@ def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: st
             print(f"  {row.note}", file=sys.stderr)
 
 
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; whatever ends the work early, what was made of it and is still empty goes again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        check_writable(folder)
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something
+            for one in missing:
+                one.rmdir()
+        raise
+
+
 def main() -> None:
     """Score what --input names. Exits with 1 if some of it could not be read."""
     args = options.predict()
-    reader = Reader.of(args.axis, args.window, args.roi)
     files = inputs.find(args.input, args.output)
+    reader = Reader.of(args.axis, args.window, args.roi, files)
     inputs.check_packages(files)
-    check_writable(args.output)
-    judge, origin = open_judge(args, reader)
+    with made(args.output):
+        score(args, reader, files)
+
+
+def score(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> None:
+    """Score the files and write all that is told of them. Exits with 1 if some could not be read."""
+    judge, origin = open_judge(args, reader, files)
+    given = args.threshold is not None
     if not judge.calibrated:
-        print("uncalibrated: scores are probabilities by the prompts alone, and the threshold a half of them")
-    outputs, rows, started = Outputs(args.output, judge), [], time.time()
+        threshold = "that of --threshold" if given else "a half of them"
+        print(f"uncalibrated: scores are probabilities by the prompts alone, and the threshold {threshold}")
+    if (args.output / "scores.csv").exists():
+        print(f"{args.output} holds the results of a run: those that are not written anew stay")
+    outputs, rows, started = Outputs(args.output, judge, given), [], time.time()
     record = {"script": "predict.py", "options": options.plain(args), **origin, "branch": judge.branch}
+    title = args.output.resolve().name
     try:
         for row in score_files(judge, reader, outputs, files):
             rows.append(row)
     except KeyboardInterrupt:
-        finish(outputs, rows, record | {"stopped": True}, args.output.name)
+        finish(outputs, rows, record | {"stopped": True}, title)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)}, args.output.name)
+    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)}, title)
     if any(row.verdict == UNREADABLE for row in rows):
         sys.exit(FAILED)
 

@@ -111,10 +111,18 @@ def _size(wanted: Sequence[Pictures], scale: ColourScale, budget: int) -> tuple[
 
 def _opened(pictures: Pictures) -> Pictures:
     """The same with arrays no larger than thumbnails need, so that files are read once."""
-    image, truth = _array(pictures.image, read_rgb), _array(pictures.truth, read_mask)
+    image, truth, values = (
+        _array(pixels, reader)
+        for pixels, reader in ((pictures.image, read_rgb), (pictures.truth, read_mask), (pictures.map, None))
+    )
+    edge = SIZES[0][0]
     if image is not None:
-        image = cv2.resize(image, _fitted(image.shape, SIZES[0][0]), interpolation=cv2.INTER_AREA)
-    return Pictures(image, truth, _array(pictures.map, None))
+        image = cv2.resize(image, _fitted(image.shape, edge), interpolation=cv2.INTER_AREA)
+    if truth is not None:
+        truth = cv2.resize((truth != 0).astype(np.uint8), _fitted(truth.shape, edge), interpolation=cv2.INTER_AREA)
+    if values is not None:
+        values = _resized(np.asarray(values, np.float32), *_fitted(values.shape, edge))
+    return Pictures(image, truth, values)
 
 
 def _array(pixels: Pixels, reader: Callable | None) -> np.ndarray | None:

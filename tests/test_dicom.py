@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, ge
 
 from errors import InputError
 from verdict.dicom import is_dicom, open_stack
-from verdict.inputs import Reader
+from verdict.inputs import Reader, kind_of
 
 RAMP = (np.arange(20, dtype=np.int16) * 100).reshape(4, 5)  # 0 to 1900
 
@@ -77,6 +77,13 @@ def test_other_window_functions(tmp_path):
     np.testing.assert_allclose(pixels(path)[0], np.clip((RAMP - 100) / 800, 0, 1), atol=1e-6)
 
 
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize("window", [{"WindowCenter": 0, "WindowWidth": 0}, {"WindowWidth": 800}])
+def test_a_window_without_width_or_centre_is_none(tmp_path, function, window):
+    path = write(tmp_path / "a.dcm", VOILUTFunction=function, **window)
+    np.testing.assert_allclose(pixels(path), RAMP[None] / 1900, atol=1e-6)
+
+
 def test_a_voi_table(tmp_path):
     table = Dataset()
     table.LUTDescriptor = [2000, 0, 8]  # entries, first value, bits
@@ -129,6 +136,13 @@ def test_files_are_known_by_suffix_or_first_bytes(tmp_path):
     assert is_dicom(tmp_path / "IM0001") and not is_dicom(tmp_path / "readme")
     assert is_dicom(tmp_path / "A.DCM")
     assert len(Reader().open(tmp_path / "IM0001").pictures) == 1
+
+
+@pytest.mark.parametrize("name", ["1.2.840.113619.2.5.1762", "scan.ima", "scan.dicom"])
+def test_other_suffixes_say_nothing(tmp_path, name):
+    write(tmp_path / "a.dcm").rename(tmp_path / name)
+    (tmp_path / "table.ima").write_text("text")
+    assert kind_of(tmp_path / name) == "dicom" and kind_of(tmp_path / "table.ima") is None
 
 
 def test_what_is_no_image_is_named_in_one_line(tmp_path):

@@ -11,9 +11,11 @@ import trees
 from lab import SIZE, files, run
 from predicting import KINDS, ckpt, noise, predict
 from safetensors.torch import save_file
+from test_dicom import write as dicom_file
 
 import checkpoint
 import dataset
+from verdict import inputs
 from verdict.judge import Judge
 
 
@@ -123,6 +125,22 @@ def test_given_thresholds_override(trained):
     assert low.scores == high.scores and high.settings["threshold"] == 9
 
 
+def test_the_page_says_where_scores_and_threshold_come_from(trained):
+    image = trained.data / "Brain_AD" / "test" / "good" / "img" / "test_n0.png"
+    path = trained.root / "zero" / "Brain.pth"
+    ways = {
+        "Scores and threshold come from the checkpoint&#39;s support": ckpt(trained),
+        "Scores and threshold come from images of the objects trained on": ("--ckpt", path),
+        "Scores and threshold come from the folders of known images": ("--normal", image.parent),
+        "Scores and threshold come from the prompts alone": (),
+        "threshold is that of --threshold; scores come from the prompts alone": ("--threshold", 0.3),
+    }
+    for words, flags in ways.items():
+        out = predict(trained, *flags, "--input", image, to="said")
+        assert out.code == 0 and words in (out.folder / "report.html").read_text(encoding="utf-8"), words
+    assert "the threshold that of --threshold" in out.out and "a half" not in out.out
+
+
 def test_unreadable_files_are_named_and_the_others_scored(folders):
     many = folders.root / "many"
     for number in range(30):
@@ -166,7 +184,7 @@ def test_bad_options_end_with_one_line(folders, flags):
     out = predict(folders, *flags.format(root=folders.root, good=folders.root / "good").split())
     lines = [line for line in out.err.splitlines() if line.strip()]
     assert out.code == 2 and len(lines) == 1 and BAD[flags] in lines[0]
-    assert not (out.folder / "scores.csv").exists()
+    assert not out.folder.exists()
 
 
 def test_without_words_there_is_a_hint(folders):
@@ -209,9 +227,89 @@ def test_folders_are_read_whole_but_for_masks_and_results(lab):
     assert set(pattern.scores) == {"test_n0.png", "test_a0.png"} and len(pattern.rows) == 2
 
 
+def test_what_can_not_start_leaves_what_was_there(folders):
+    bad = ["--ckpt", folders.root / "none.pth", "--input", folders.root / "new"]
+    for kept in ("kept", "kept/empty"):
+        (folders.root / kept).mkdir()
+    assert predict(folders, *bad, to="made/deep").code == 2 and not (folders.root / "made").exists()
+    assert predict(folders, *bad, to="kept/empty").code == 2 and (folders.root / "kept" / "empty").is_dir()
+
+
+def test_a_second_run_says_that_it_is_not_the_first(folders, monkeypatch):
+    """And a page in the folder where one is has a title."""
+    (folders.root / "here").mkdir()
+    monkeypatch.chdir(folders.root / "here")
+    flags = ["--input", folders.root / "new" / "new0.png", "--output", "."]
+    one, other = (predict(folders, *flags) for _ in range(2))
+    assert one.code == other.code == 0 and ["holds the results" in out.out for out in (one, other)] == [False, True]
+    assert "<h1><bdi>here</bdi></h1>" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("precision", "mend"), [("fp32", "leave it out"), ("bf16", "score it with --precision fp32")])
+def test_a_score_that_is_no_number_names_a_mend_that_helps(folders, precision, mend):
+    with patch.object(Judge, "look", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
+        out = predict(folders, "--input", folders.root / "new" / "new0.png", "--precision", precision)
+    assert out.code == 1 and out.rows[0]["note"].endswith(f"its score is not a number; {mend}")
+
+
+def test_the_input_folder_is_no_output(folders):
+    new = folders.root / "new"
+    out = predict(folders, "--input", new, "--output", folders.root / "good" / ".." / "new")
+    assert out.code == 2 and "is the input folder" in out.err and len(files(new)) == 5
+
+
+@pytest.mark.parametrize("pattern", ["**/*.png", "**", "*"])
+@pytest.mark.parametrize("place", [".", "results"])
+def test_patterns_do_not_find_what_a_run_wrote(folders, pattern, place):
+    output = folders.root / "new" / place
+    for _ in range(2):
+        out = predict(folders, "--input", folders.root / "new" / pattern, "--output", output)
+        with (output / "scores.csv").open() as file:
+            assert out.code == 0 and len(list(csv.DictReader(file))) == 5
+    assert {path.name for path in output.iterdir() if path.is_dir()} <= set(inputs.WRITTEN)
+
+
+def test_a_file_is_scored_once_whatever_links_lead_there(folders):
+    new = folders.root / "new"
+    (new / "loop").symlink_to(new)
+    (new / "other").symlink_to(folders.root / "good")
+    found = inputs.find([str(new), str(new / ".." / "new" / "new0.png"), str(new / "*" / "new1.png")])
+    assert [file.name for file in found] == [*(f"new{n}.png" for n in range(5)), *(f"good{n}.png" for n in range(4))]
+
+
+def test_folders_among_a_patterns_hits_are_entered(folders):
+    noise(folders.root / "masks" / "m.png")
+    assert len(inputs.find([str(folders.root / "*")])) == 4 + 3 + 5
+
+
+def test_files_of_no_kind_are_counted(folders):
+    for name in ("readme.txt", "table.csv"):
+        (folders.root / "new" / name).write_text("text")
+    assert "2 files passed over of no kind that is read" in predict(folders, "--input", folders.root / "new").out
+
+
+def test_files_named_by_uid_are_scored_under_their_whole_name(folders):
+    (folders.root / "in").mkdir()
+    for number in (1, 2):
+        dicom_file(folders.root / "in" / f"1.2.840.{number}")
+    out = predict(folders, "--input", folders.root / "in")
+    assert out.code == 0 and files(out.folder / "maps") == {"1.2.840.1.png", "1.2.840.2.png"}
+
+
 def test_same_names_do_not_overwrite_each_other(lab):
     for folder in ("a", "b"):
         trees.picture(lab.root / "in" / folder / "same.png")
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)), lab.root / "in" / "a" / "same.nii.gz")
     out = predict(lab, "--input", lab.root / "in")
     assert out.code == 0 and len(out.rows) == 4 and len(files(out.folder / "maps")) == 4
+
+
+def test_a_slice_and_an_image_do_not_overwrite_each_other(lab):
+    """The first slice of scan.nii would be scan_0.png too, and the second Scan_1.png where case is folded."""
+    (lab.root / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)), lab.root / "in" / "scan.nii")
+    for name in ("scan_0.png", "Scan_1.png"):
+        noise(lab.root / "in" / name)
+    out = predict(lab, "--input", lab.root / "in")
+    assert out.code == 0 and len(out.rows) == 4
+    assert all(len({path.lower() for path in files(out.folder / kind)}) == 4 for kind in KINDS)

@@ -93,6 +93,16 @@ def test_few_images_are_large_and_many_small():
     assert budget / 3 < sum(map(weight, made.values())) <= budget
 
 
+def test_what_is_tried_is_not_kept_at_its_full_size():
+    """A thumbnail of what is kept is the one of the whole."""
+    values, mask = np.zeros((1920, 960), np.float32), np.zeros((1920, 960), bool)
+    values[400:800, 200:600], mask[400:800, 200:600] = 0.7, True
+    whole = Pictures(noise(1920, 960), mask, lambda: values)
+    kept = thumbnails._opened(whole)
+    assert {part.shape[:2] for part in (kept.image, kept.truth, kept.map)} == {(480, 240)}
+    assert thumbnail(kept, SCALE, 480) == thumbnail(whole, SCALE, 480)
+
+
 def test_what_does_not_fit_is_left_out_and_the_first_stay():
     wanted = [Pictures(noise(200, 200)) for _ in range(40)]
     made, edge = within(wanted, SCALE, 100_000)

@@ -129,5 +129,21 @@ def test_volumes_and_dicom_files_may_be_normal_too(folders):
     dicom_file(good / "b.dcm", values[..., 0])
     out = predict(folders, "--normal", good, "--input", good)
     assert out.code == 0 and "2 normal files with 6 slices" in out.out
-    bad = predict(folders, "--normal", good, "--abnormal", good, "--input", good, to="bad out")
+    (folders.root / "bad" / "c.nii.gz").write_bytes((good / "a.nii.gz").read_bytes())
+    bad = predict(folders, "--normal", good, "--abnormal", folders.root / "bad", "--input", good, to="bad out")
     assert bad.code == 2 and "which of its 5 slices" in bad.err
+
+
+def test_no_image_is_normal_and_abnormal(folders):
+    root = folders.root
+    (root / "bad" / "linked.png").symlink_to(root / "good" / "good2.png")
+    out = predict(folders, "--normal", root / "good", "--abnormal", root / "bad", "--input", root / "new")
+    assert out.code == 2 and "good2.png is in --normal and in --abnormal" in out.err
+
+
+def test_scored_images_of_the_support_are_counted(folders):
+    root = folders.root
+    out = predict(folders, "--normal", root / "good", "--input", root / "new", root / "good" / "good0.png")
+    assert out.code == 0 and "in the support too: 1 of the 6 files" in out.out
+    other = predict(folders, "--normal", root / "good", "--input", root / "new", to="other")
+    assert "in the support" not in other.out

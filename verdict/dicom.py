@@ -14,9 +14,9 @@ SUFFIX, MAGIC = ".dcm", b"DICM"  # the magic lies behind a preamble of 128 bytes
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its suffix, or without one by its first bytes."""
-    if path.suffix:
-        return path.suffix.lower() == SUFFIX
+    """Whether a file is DICOM: by its suffix, or with another (1.2.840.10008, .ima) or none by its first bytes."""
+    if path.suffix.lower() == SUFFIX:
+        return True
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == MAGIC
@@ -60,12 +60,20 @@ def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Seq
         table = dataset.VOILUTSequence[0]
         looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), dataset)
         shown = (looked_up / (2 ** int(table.LUTDescriptor[2]) - 1)).astype(np.float32).clip(0, 1)
-    elif _first(_of_frame(dataset, "FrameVOILUTSequence", "WindowWidth", 0)) is not None:
+    elif all(_has_window(dataset, number) for number in range(len(values))):
         shown = np.stack([_windowed(dataset, frame, number) for number, frame in enumerate(values)])
     else:
         padding = dataset.get("PixelPaddingValue")
         shown = unit_range(values, None, None if padding is None else frames != int(padding))
     return 1 - shown if kind == "MONOCHROME1" else shown
+
+
+def _has_window(dataset: Any, number: int) -> bool:
+    """Whether a frame has a window, of a width above 0."""
+    centre, width = (
+        _first(_of_frame(dataset, "FrameVOILUTSequence", name, number)) for name in ("WindowCenter", "WindowWidth")
+    )
+    return centre is not None and width is not None and width > 0
 
 
 def _rescaled(pydicom: Any, dataset: Any, frame: np.ndarray, number: int) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What predict.py reads: files found by name, folder or pattern, and each opened as pictures of whatever kind it is."""
 
 import glob
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from dataset.folders import SUFFIXES
 from errors import InputError
 from files import suffix_of
 from verdict import dicom, volumes
+from verdict.masks import Masks
 from verdict.volumes import Stack
 
 VOLUMES = (*volumes.NIFTI, *volumes.NRRD)
 KINDS = "png jpg bmp tif webp, dcm, nii nii.gz, nrrd"
+WRITTEN = ("maps", "overlays", "masks", "images", "charts", "volumes")  # folders in --output
 MASK_FOLDERS = ("anomaly_mask", "label", "ground_truth", "masks")
 
 
@@ -32,27 +35,70 @@ def kind_of(path: Path) -> str | None:
 def find(inputs: Sequence[str], output: Path | None = None, option: str = "--input") -> list[Path]:
     """The files that names, folders (with all below them) and patterns stand for, each once, sorted within each.
 
-    In folders, hidden files, folders of masks and all that lies in `output` are passed over. Raises InputError for
-    a name that is not there or of no kind that is read, and when nothing is left; `option` is where it was given.
+    In folders, hidden files, folders of masks and all that lies in `output` are passed over, in patterns what a run
+    wrote to `output`. How many files are left out for what reason is printed. Raises InputError for a name that is not
+    there or of no kind that is read, for an `output` that is the input, and when nothing is left; `option` is where it
+    was given.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}  # by where a file really is, whatever links lead there
+    passed: Counter[str] = Counter()
+    seen = set() if output is None else {output.resolve(), *_written(output)}
     for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            files = [file for file in _below(path, output) if kind_of(file)]
-        elif path.is_file():
-            if kind_of(path) is None:
-                raise InputError(f"{option} {path} is of no kind that is read ({KINDS})")
-            files = [path]
-        else:
-            hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
-            files = [file for file in hits if file.is_file() and kind_of(file)]
-            if not hits:
-                raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
-        found |= dict.fromkeys(files)
+        for file in _named(name, output, option, seen):
+            if kind_of(file) is None:
+                passed[f"of no kind that is read ({KINDS})"] += 1
+            elif found.setdefault(file.resolve(), file) != file:
+                passed["that are there under another name"] += 1
+    for reason, count in passed.items():
+        print(f"{option}: {count} files passed over {reason}")
     if not found:
         raise InputError(f"{option} {' '.join(inputs)} has no images ({KINDS})")
-    return list(found)
+    return list(found.values())
+
+
+def _named(name: str, output: Path | None, option: str, seen: set[Path]) -> Iterator[Path]:
+    """The files, of whatever kind, that one name stands for; `seen` are folders not to go into, and grows."""
+    path = Path(name)
+    if path.is_dir():
+        if output is not None and path.resolve() == output.resolve():
+            raise InputError(f"--output {output} is the input folder: name another, or one below it")
+        yield from _inside(path, seen)
+    elif path.is_file():
+        if kind_of(path) is None:
+            raise InputError(f"{option} {path} is of no kind that is read ({KINDS})")
+        yield path
+    else:
+        hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
+        if not hits:
+            raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
+        barred = set() if output is None else _written(output)
+        yield from _below((hit for hit in hits if barred.isdisjoint(hit.resolve().parents)), seen)
+
+
+def _written(output: Path) -> set[Path]:
+    """The folders that a run writes to."""
+    return {output.resolve() / name for name in WRITTEN}
+
+
+def _inside(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """Files of a folder and all folders in it, but for those passed over."""
+    seen.add(folder.resolve())
+    yield from _below((path for path in sorted(folder.iterdir()) if not path.name.startswith(".")), seen)
+
+
+def _below(paths: Iterable[Path], seen: set[Path]) -> Iterator[Path]:
+    """Those of the paths that are files, and the files of those that are folders, each folder once."""
+    for path in paths:
+        if path.is_file():
+            yield path
+        elif path.is_dir() and path.name.lower() not in MASK_FOLDERS and path.resolve() not in seen:
+            yield from _inside(path, seen)
+
+
+def same_files(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
+    """Those of the files that are among the others too, whatever they are called there."""
+    known = {other.resolve() for other in others}
+    return [file for file in files if file.resolve() in known]
 
 
 def check_packages(files: Sequence[Path]) -> None:
@@ -63,34 +109,21 @@ def check_packages(files: Sequence[Path]) -> None:
         volumes.package("pydicom")
 
 
-def _below(folder: Path, output: Path | None) -> list[Path]:
-    """Files of a folder and all folders in it, but for those passed over."""
-    barred = None if output is None else output.resolve()
-    files = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.resolve() == barred:
-            continue
-        if path.is_dir():
-            files += [] if path.name.lower() in MASK_FOLDERS else _below(path, output)
-        elif path.is_file():
-            files.append(path)
-    return files
-
-
 @dataclass(frozen=True)
 class Reader:
     """How files are opened: the volumes' axis, the window of DICOM files and volumes, where masks of regions lie."""
 
     axis: int = 2
     window: tuple[float, float] | None = None
-    roi: Path | None = None
+    masks: Masks | None = None
 
     @staticmethod
-    def of(axis: int, window: Sequence[float] | None, roi: Path | None) -> "Reader":
-        """A reader, or InputError when the folder of masks is not there."""
+    def of(axis: int, window: Sequence[float] | None, roi: Path | None, files: Sequence[Path]) -> "Reader":
+        """A reader of `files`, or InputError when the folder of their masks is not there."""
         if roi is not None and not roi.is_dir():
             raise InputError(f"--roi {roi} is no folder: give the one that holds the masks")
-        return Reader(axis, None if window is None else tuple(window), roi)
+        masks = None if roi is None else Masks(roi, files)
+        return Reader(axis, None if window is None else tuple(window), masks)
 
     def open(self, path: Path) -> Stack:
         """The pictures of a file. Raises InputError, in one line that names it, if it can't be read."""
@@ -105,11 +138,11 @@ class Reader:
     def region(self, path: Path, stack: Stack) -> np.ndarray | None:
         """What counts of a file's pictures, bool (N, H, W); None: everything.
 
-        Raises InputError if its mask is missing, of another size, or empty.
+        Raises InputError if its mask is missing, another input's too, of another size, or empty.
         """
-        if self.roi is None:
+        if self.masks is None:
             return None
-        file = self._mask_file(path)
+        file = self.masks.of(path)
         shape = (len(stack.pictures), *stack.pictures[0].size[::-1])
         with readable(file):
             if kind_of(file) == "volume":
@@ -123,20 +156,3 @@ class Reader:
         if not marked.any():
             raise InputError(f"{path}: its mask {file} marks nothing: mark what is to be looked at")
         return marked
-
-    def _mask_file(self, path: Path) -> Path:
-        """The mask of the file's own name, or of its stem, alone or with _mask."""
-        stem = path.name.removesuffix(suffix_of(path))
-        same = self.roi / path.name
-        if same.is_file() and kind_of(same) != "dicom":
-            return same
-        hits = [
-            file
-            for file in sorted(self.roi.iterdir())
-            if file.name.removesuffix(suffix_of(file)) in (stem, f"{stem}_mask")
-            and kind_of(file) in ("image", "volume")
-        ]
-        if len(hits) != 1:
-            what = f"several masks in {self.roi}, such as {hits[0].name}" if hits else f"no mask in {self.roi}"
-            raise InputError(f"{path} has {what}: put there one of its own name")
-        return hits[0]

@@ -1,7 +1,6 @@
 """One picture's map and score, whichever way the model was made: the same alone as in a crowd, whole or in tiles."""
 
 import argparse
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from bank import Cap, MemoryBank
@@ -21,6 +21,8 @@ from system import System
 from verdict.tiles import Blend, Tile, Tiling, tiles
 
 BANK_TOKENS = 60_000  # a tap: what a bank of many images keeps unless --bank_cap says otherwise
+MANY = 100  # tiles of the support; on more of them calibration takes long enough to say so beforehand
+BAR_AFTER = 2.0  # seconds before a progress bar within another shows
 EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the threshold where nothing calibrates one
 
 
@@ -38,7 +40,7 @@ class Judge:
 
     masks: an image's score is its map's maximum, otherwise the mean over patches; transfer: the latter, of the det
     tokens, beside maps of the seg tokens. calibrated: whether scale and thresholds come from images of known label;
-    top: where on that scale the colours end.
+    top: where on that scale the colours end. source: what those came from, in words.
     """
 
     system: System
@@ -50,6 +52,7 @@ class Judge:
     calibrated: bool
     top: float = 1.0
     tiling: Tiling | None = None
+    source: str = "the prompts alone"
 
     @property
     def branch(self) -> str:
@@ -66,7 +69,8 @@ class Judge:
         without: of a tile's number, the owner whose tokens the bank leaves out.
         """
         shape, found = picture.size[::-1], []
-        for number, tile in enumerate(tiles(shape, self.tiling)):
+        bar = tqdm(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
+        for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
                 found.append(Piece(tile, self.views(part, None if without is None else without(number))))
@@ -86,6 +90,8 @@ class Judge:
 
         region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score.
         """
+        if region is not None:
+            region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
         return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
 
     def compose(
@@ -93,11 +99,10 @@ class Judge:
     ) -> tuple[np.ndarray, float]:
         """Map and score as `look` gives them, from the pieces of a picture of `shape`."""
         branch, size = self.branch, self.system.size
-        canvas, means, highest = Blend(shape, self.tiling), [], -math.inf
+        canvas, means = Blend(shape, self.tiling), []
         for piece in pieces:
             tile, seen = piece.tile, piece.seen
             small = next(scaled_maps(seen.maps, scale.maps, size, branch))[0].numpy()
-            highest = max(highest, float(small.max()))
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
             if seen.scores is not None:
@@ -108,17 +113,23 @@ class Judge:
             full[~region] = 0
         if means:
             return full, max(means)
-        if region is None and len(pieces) == 1:
-            return full, highest  # of the map as the model makes it, before it is resized
+        if len(pieces) == 1 and tile.covers(shape):  # the map as the model makes it, before it is resized
+            return full, float(small.max() if region is None else small[shrunk(region, size)].max())
         return full, float(full.max() if region is None else full[region].max())
 
     def _mean(self, readings: Readings, branch: str, scale: Scale, region: np.ndarray | None) -> float:
         """A tile's score by the mean over its patches, or over those of the region."""
-        if region is None:
+        if region is None or region.all():
             return float(mean_scores(readings, scale, self.system.size)[branch][0])
         within = means_within(readings, torch.tensor(region), self.system.size)
         zero, few = (None if name not in within else torch.tensor(within[name]) for name in ("zero", "few"))
         return float(scale.fuse(zero, few)[branch])
+
+
+def shrunk(region: np.ndarray, size: int) -> np.ndarray:
+    """A region, bool (H, W), on the model's map: bool (size, size), True where any pixel of it lies in the cell."""
+    share = F.interpolate(torch.tensor(region)[None, None].float(), (size, size), mode="area")
+    return share[0, 0].numpy() > 0
 
 
 def by_prompts(taps: int) -> Calibration:
@@ -145,15 +156,23 @@ def in_tiles(judge: Judge, support: Sequence[Known], tiling: Tiling, args: argpa
     """
     print(f"the support is cut into tiles of {tiling.side} pixels too: bank, scales and thresholds are of tiles")
     judge = replace(judge, tiling=tiling)
-    normal = [known for known in support if known.label == 0]
+    normal, chosen = [known for known in support if known.label == 0], _some(support, args.seed)
     alone = len({known.source for known in normal}) == 1
     if args.branches != "zero":
-        count = sum(len(list(tiles(known.picture().size[::-1], tiling))) for known in normal)
+        count = _count(normal, tiling)
         limit_bank(args, judge.system, count)
         wanted, cap = heads(judge.masks, judge.transfer), Cap.parse(args.bank_cap)
         banks = {head: MemoryBank.build(_tokens(judge, head, normal, alone), count, cap, args.seed) for head in wanted}
         judge = replace(judge, banks=banks)
-    return replace(judge, calibration=_calibration(judge, _some(support, args.seed), alone))
+    if (count := _count(chosen, tiling)) > MANY:
+        print(f"calibrating on {count} tiles of {len(chosen)} pictures: each is scored once")
+    return replace(judge, calibration=_calibration(judge, chosen, alone))
+
+
+def _count(support: Sequence[Known], tiling: Tiling) -> int:
+    """How many tiles the pictures are cut into."""
+    bar = tqdm(support, "counting tiles", unit="image", leave=False, delay=BAR_AFTER)
+    return sum(len(list(tiles(known.picture().size[::-1], tiling))) for known in bar)
 
 
 def limit_bank(args: argparse.Namespace, system: System, images: int) -> None:

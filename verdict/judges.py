@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import checkpoint
 import dataset
@@ -21,24 +22,27 @@ from errors import InputError
 from scoring import Calibration
 from system import System, build, encoder, objects, sentences
 from utils import seed_everything
-from verdict.inputs import Reader
-from verdict.judge import Judge, Known, by_prompts, in_tiles
+from verdict.inputs import Reader, same_files
+from verdict.judge import BAR_AFTER, Judge, Known, by_prompts, in_tiles
 from verdict.tiles import Tiling
 from verdict.untrained import open_untrained
 
+FOLDERS = "the folders of known images"
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
 
 
-def open_judge(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:
+def open_judge(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> tuple[Judge, dict]:
     """The judge that the options of predict.py ask for, and what its record says of where it comes from.
+
+    How many of the `files` to be scored are in its support is printed.
 
     Raises InputError for whatever is missing or does not fit.
     """
     seed_everything(args.seed)
     if args.ckpt:
-        judge, origin = of_checkpoint(args)
+        judge, origin = of_checkpoint(args, files)
     elif args.normal:
-        judge, origin = of_folders(args, reader)
+        judge, origin = of_folders(args, reader, files)
     else:
         judge, origin = of_prompts(args)
     if args.tile and judge.tiling is None:
@@ -55,7 +59,13 @@ def tiling(args: argparse.Namespace) -> Tiling:
     return Tiling(args.tile, args.overlap)
 
 
-def of_checkpoint(args: argparse.Namespace) -> tuple[Judge, dict]:
+def _note_seen(support: Sequence[Sample], files: Sequence[Path]) -> None:
+    """Print how many of the files to score are in the support: what they get is no score of unseen images."""
+    if seen := same_files(files, (sample.image for sample in support)):
+        print(f"in the support too: {len(seen)} of the {len(files)} files to score")
+
+
+def of_checkpoint(args: argparse.Namespace, files: Sequence[Path]) -> tuple[Judge, dict]:
     """Trained adapters: few-shot ones with the memory bank of their support, transferred ones with prompts alone."""
     content = checkpoint.read(args.ckpt)
     record = content.record
@@ -76,9 +86,12 @@ def of_checkpoint(args: argparse.Namespace) -> tuple[Judge, dict]:
     stage = run.put(content.last if holds else replace(content.last, calibration=None), args.ckpt)
     top = 1.0 if run.data.support_abnormal else NORMAL_TOP
     judge = Judge(
-        run.system, run.scored_text(), run.banks(keep=True), run.masks, False, stage.calibration, True, top=top
+        *(run.system, run.scored_text(), run.banks(keep=True), run.masks, False, stage.calibration, True),
+        top=top,
+        source="the checkpoint's support",
     )
     samples = (*run.data.support_abnormal, *run.data.support_normal)
+    _note_seen(samples, files)
     known = [_known(source, sample, run.masks, run.system.size) for source, sample in enumerate(samples)]
     origin = {"obj": obj, "epoch": stage.epoch, "support": run.origin()["support"]}
     origin |= {"options": options.plain(run.args), "prompts_sha256": run.prompts_sha256}
@@ -97,7 +110,8 @@ def _mask(file: Path, size: int) -> np.ndarray:
 
 def _exceed(args: argparse.Namespace, support: Sequence[Known]) -> bool:
     """Whether a support image is larger than a tile, so that what holds of the whole image does not hold of tiles."""
-    return bool(args.tile) and any(max(known.picture().size) > args.tile for known in support)
+    bar = tqdm(support, "support", unit="image", leave=False, delay=BAR_AFTER)
+    return bool(args.tile) and any(max(known.picture().size) > args.tile for known in bar)
 
 
 def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tuple[Judge, dict]:
@@ -116,23 +130,27 @@ def _transferred(args: argparse.Namespace, obj: str, content: Checkpoint) -> tup
     stage = run.put(content.last if holds else replace(content.last, calibration=None), args.ckpt)
     calibration = stage.calibration or _no_calibration(system)
     judge = Judge(system, run.text, {}, run.masks, True, calibration, stage.calibration is not None)
+    if judge.calibrated:
+        judge = replace(judge, source="images of the objects trained on")
     origin = {"obj": obj, "epoch": stage.epoch, "trained_on": seen}
     return judge, origin | {"options": options.plain(args), "prompts_sha256": digest}
 
 
-def of_folders(args: argparse.Namespace, reader: Reader) -> tuple[Judge, dict]:
+def of_folders(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> tuple[Judge, dict]:
     """No training: the bank is of the bare trunk's tokens of --normal, thresholds lie below those of --abnormal."""
     system, text, origin = _bare(args, wanted=args.branches != "few")
     info = _info(args, origin["obj"], args.score == "max")
     run = open_untrained(args, info, system, text, origin["prompts_sha256"], Reader(reader.axis, reader.window))
+    _note_seen((*run.data.support_abnormal, *run.data.support_normal), files)
     top = 1.0 if args.abnormal else NORMAL_TOP
     origin |= run.origin()
     if _exceed(args, run.pictures):
-        judge = Judge(system, text, {}, run.masks, False, _no_calibration(system), True, top=top)
+        judge = Judge(system, text, {}, run.masks, False, _no_calibration(system), True, top=top, source=FOLDERS)
         return in_tiles(judge, run.pictures, tiling(args), args), origin
     if len(run.support.labels) > len(run.pictures):
         print(f"each in {len(run.support.labels) // len(run.pictures)} variants, as in few-shot training")
-    return Judge(system, text, run.banks(keep=True), run.masks, False, run.calibrate(), True, top=top), origin
+    banks, calibration = run.banks(keep=True), run.calibrate()
+    return Judge(system, text, banks, run.masks, False, calibration, True, top=top, source=FOLDERS), origin
 
 
 def of_prompts(args: argparse.Namespace) -> tuple[Judge, dict]:

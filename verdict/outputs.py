@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,14 @@ class Prediction:
 class Outputs:
     """The output folder, and what all its pictures share."""
 
-    def __init__(self, folder: Path, judge: Judge) -> None:
+    def __init__(self, folder: Path, judge: Judge, threshold_given: bool = False) -> None:
         thresholds = judge.calibration
+        self.source, self.threshold_given = judge.source, threshold_given
         self.folder, self.calibrated = folder, judge.calibrated
         self.threshold, self.pixel_threshold = thresholds.image[judge.branch], thresholds.pixel[judge.branch]
         self.scale = ColourScale(0.0, judge.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if judge.calibrated else 1.0  # of probabilities
+        self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
 
     def settings(self) -> dict:
         """The scale and the thresholds, as settings.json holds them."""
@@ -68,7 +71,11 @@ class Outputs:
     def write(
         self, name: str, file: Path, number: int | None, picture: Image.Image, full: np.ndarray, score: float
     ) -> dict[str, Path]:
-        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind."""
+        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind.
+
+        name: of the files, without ".png"; it gets a number where an earlier picture has it.
+        """
+        own = self._own(name)
         rgb, called = to_rgb(picture), full >= self.pixel_threshold
         note = PngInfo()
         note.add_text("Scale", f"0 to 65535 stand for 0 to {self.map_top:g} on the calibrated scale")
@@ -81,10 +88,16 @@ class Outputs:
             made["image"] = (rgb, None)
         paths = {"image": file.resolve()}
         for kind, (pixels, text) in made.items():
-            paths[kind] = Path(f"{kind}s", name)
+            paths[kind] = Path(f"{kind}s", f"{own}.png")
             with writing(self.folder / paths[kind]) as draft:
                 Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
         return paths
+
+    def _own(self, name: str) -> str:
+        """The name, or the first of name_2, name_3, ... that no picture of this run has."""
+        own = next(one for one in chain([name], (f"{name}_{n}" for n in count(2))) if one.lower() not in self.taken)
+        self.taken.add(own.lower())
+        return own
 
     def judged(
         self, file: Path, number: int | None, score: float, seconds: float, paths: dict[str, Path]
@@ -99,9 +112,12 @@ class Outputs:
         save_chart(self.folder / "charts" / f"{name}.png", scores, self.threshold, file.name)
 
     def table(self, rows: Sequence[Prediction]) -> Path:
-        """Write scores.csv."""
+        """Write scores.csv; what a file's name has that is no UTF-8 is written as its code."""
         path = self.folder / "scores.csv"
-        with writing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        with (
+            writing(path) as draft,
+            draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             table = csv.writer(file)
             table.writerow(COLUMNS)
             for row in rows:
@@ -112,16 +128,21 @@ class Outputs:
     def write_page(self, rows: Sequence[Prediction], settings: dict, title: str) -> Path:
         """Write report.html."""
         path = self.folder / "report.html"
-        origin = "the support (of the checkpoint, or the folders given)" if self.calibrated else "the prompts alone"
         found = page.Report(
             title=title,
             settings=settings,
             rows=[self._page_row(row) for row in rows],
             scale=self.scale,
-            origin=f"Scores and threshold come from {origin}, never from the images scored here.",
+            origin=self.origin(),
         )
         page.write(path, found)
         return path
+
+    def origin(self) -> str:
+        """Where scores and threshold come from, as a sentence."""
+        if self.threshold_given:
+            return f"The threshold is that of --threshold; scores come from {self.source}."
+        return f"Scores and threshold come from {self.source}, never from the images scored here."
 
     def _page_row(self, row: Prediction) -> page.Row:
         name = row.file if row.slice is None else f"{row.file}, slice {row.slice}"

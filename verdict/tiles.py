@@ -28,6 +28,10 @@ class Tile:
         """Left, top, right, bottom, as Pillow crops."""
         return self.columns.start, self.rows.start, self.columns.stop, self.rows.stop
 
+    def covers(self, shape: tuple[int, int]) -> bool:
+        """Whether the tile is the whole of an image of `shape` (H, W)."""
+        return self.box == (0, 0, *shape[::-1])
+
 
 def tiles(shape: tuple[int, int], tiling: Tiling | None) -> Iterator[Tile]:
     """The tiles that cover an image of `shape` (H, W), row by row; without tiling one tile, the whole."""

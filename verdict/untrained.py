@@ -20,7 +20,7 @@ from files import sha256
 from system import System
 from training import Support
 from utils import VARIANTS, augment
-from verdict.inputs import Reader, find, kind_of
+from verdict.inputs import Reader, find, kind_of, same_files
 from verdict.judge import Known, limit_bank
 from verdict.volumes import Stack
 
@@ -84,11 +84,14 @@ def open_untrained(
     args: argparse.Namespace, info: ObjectInfo, system: System, text: Tensor | None, digest: str, reader: Reader
 ) -> UntrainedRun:
     """The run whose support is what --normal and --abnormal hold. Raises InputError naming a file that is at fault."""
-    normal = _drawn(find([str(args.normal)], option="--normal"), args.shot if "shot" in args.given else None, args.seed)
+    every = find([str(args.normal)], option="--normal")
+    normal = _drawn(every, args.shot if "shot" in args.given else None, args.seed)
     augmented = len(normal) <= AUGMENTED and not any(kind_of(file) == "volume" for file in normal)
     abnormal = []
     if args.abnormal:
         found = find([str(args.abnormal)], option="--abnormal")
+        if both := same_files(every, found):
+            raise InputError(f"{both[0]} is in --normal and in --abnormal: leave it in one of the two")
         abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATED_ON, args.seed)
     pictures = [*_known(abnormal, 1, 0, reader), *_known(normal, 0, len(abnormal), reader)]
     variants = VARIANTS if augmented else 1
