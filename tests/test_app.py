@@ -144,8 +144,10 @@ def _images_are_chosen(page) -> None:
     """By name, one taken away; then none is left."""
     count = page.locator("#table tbody tr").count()
     page.click("text=test images by name")
+    page.wait_for_timeout(1000)  # the list opens
     page.locator("#images .token-remove").first.click()
-    page.wait_for_function("count => document.querySelectorAll('#table tbody tr').length == count", arg=count - 1)
+    fewer = "count => document.querySelectorAll('#table tbody tr').length == count"
+    page.wait_for_function(fewer, arg=count - 1, timeout=60_000)
     page.locator("#images .remove-all").click()
     page.wait_for_selector("#said [role=alert]")
     assert "no test images chosen" in page.inner_text("#said")
