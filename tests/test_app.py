@@ -94,6 +94,7 @@ def test_the_page_in_a_browser(served, tmp_path):
     url, folder = served
     said, asked = [], set()
     with browser_page() as page:
+        page.set_default_timeout(60_000)
         page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
         page.on("pageerror", lambda fault: said.append(str(fault)))
         page.on("request", lambda request: asked.add(request.url.split("/")[2]) if "://" in request.url else None)
