@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 
 from dataset.registry import FAMILIES
@@ -197,6 +196,8 @@ def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
         for name, outcome in named
         for branch, metrics in outcome.branches.items()
     ]
+    import pandas as pd  # 30 MB that are only needed here, at the end
+
     columns = dict.fromkeys(["obj", "selected", "epoch", "branch", *COLUMNS])
     columns |= dict.fromkeys(name for row in rows for name in row)
     frame = pd.DataFrame(rows, columns=list(columns)).astype({"epoch": "Int64"})

@@ -20,7 +20,7 @@ from bank import MemoryBank
 from cache import Cache, key_of
 from CLIP import weights
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample, demo, load_mask
-from decoder import Decoded, MDecoder, default_taps
+from decoder import HEADS, Decoded, MDecoder, default_taps
 from errors import InputError
 from evaluation import Masks
 from scoring import Readings, read
@@ -76,7 +76,8 @@ class System:
     def adapters_digest(self) -> str:
         """A hash of the adapters as they are now."""
         decoder = self.decoder
-        weights = (tensor.numpy().tobytes() for part in decoder.adapter_state().values() for tensor in part.values())
+        tensors = (tensor for heads in HEADS for tensor in getattr(decoder, heads).state_dict().values())
+        weights = (key_of(tensor.cpu().numpy().tobytes()) for tensor in tensors)  # one copied at a time
         return key_of(decoder.kind, decoder.taps, decoder.wiring, *weights)
 
     @property

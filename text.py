@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cache import Cache
 from CLIP import CLIP, tokenize
+from memory import give_back
 
 BATCH = {"cpu": 1}  # sentences of one length a pass, by device; on a CPU more gain little
 BATCH_ELSE = 64
@@ -69,6 +70,7 @@ class Encoder:
 
     def __exit__(self, *fault: object) -> None:
         self.clip = None
+        give_back()
 
     def ready(self) -> None:
         """Load the model now, so that the next new sentence need not wait for it."""
