@@ -32,7 +32,7 @@ import zeroshot
 from checkpoint import Checkpoint, Stage
 from exported import Scorer, settle, without_fft
 from linear import plain
-from run import Run
+from run import Run, same_object
 from system import build, encoder, objects, sentences
 from utils import seed_everything
 
@@ -110,6 +110,7 @@ def opened(args: argparse.Namespace) -> tuple[Run, Stage]:
 
 def open_few(args: argparse.Namespace, obj: str, content: Checkpoint, path: Path) -> Run:
     """A few-shot run, whose support makes the memory bank."""
+    same_object(content.record, obj, path)
     objects(args)
     return fewshot.open_run(args, obj)
 

@@ -370,13 +370,11 @@ def app(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def recall(args: argparse.Namespace, record: dict | None, source: Path, obj: str) -> argparse.Namespace:
     """Options for testing a checkpoint on `obj`: those it was trained with, and those given now where that makes sense.
 
-    A file published by others has no record: then the options are as given. Raises InputError for a few-shot checkpoint
-    of another object, and when an option that decides the numbers is given otherwise than the checkpoint has it.
+    A file published by others has no record: then the options are as given. Raises InputError when an option that
+    decides the numbers is given otherwise than the checkpoint has it.
     """
     if record is None:
         return args
-    if record["obj"] != obj and "trained_on" not in record:
-        raise InputError(f"{source} was trained on {record['obj']}, not on {obj}")
     trained, merged = dict(record["options"]), dict(vars(args))
     if record["obj"] != obj:
         trained.pop("classname", None)  # the words of another object

@@ -150,6 +150,12 @@ class Run(ABC):
         print(f"results: {folder}")
 
 
+def same_object(record: dict | None, obj: str, source: Path) -> None:
+    """Raise InputError when a checkpoint's record says that it was trained for another object."""
+    if record is not None and record["obj"] != obj:
+        raise InputError(f"{source} was trained on {record['obj']}, not on {obj}")
+
+
 def same_weights(run: Run, record: dict, source: Path) -> None:
     """Raise InputError when a checkpoint's record is of other CLIP weights."""
     if record["weights_sha256"] != run.system.weights_sha256:

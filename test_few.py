@@ -3,7 +3,7 @@
 python test_few.py --obj Brain --shot 4
 """
 
-from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
+from errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -16,7 +16,7 @@ import options
 import report
 from checkpoint import Checkpoint
 from fewshot import open_run, protocol, run_name
-from run import sum_up, test_stages, trained
+from run import same_object, sum_up, test_stages, trained
 from utils import seed_everything
 
 SCRIPT = "test_few"
@@ -25,8 +25,7 @@ SCRIPT = "test_few"
 def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[report.Outcome]:
     """Rebuild the memory bank of one object's checkpoint and evaluate its stages."""
     started = time.time()
-    if content.record is not None and content.record["obj"] != obj:
-        raise InputError(f"{path} was trained on {content.record['obj']}, not on {obj}")
+    same_object(content.record, obj, path)
     seed_everything(args.seed)
     run = open_run(args, obj)
     return test_stages(run, SCRIPT, content, path, run.calibration_holds(content.record, path), started)

@@ -12,7 +12,7 @@ from dataset import demo, registry
 from errors import InputError
 from promptlab.lab import Lab
 from promptlab.sets import PromptSet
-from run import same_weights
+from run import same_object, same_weights
 from system import GB, build, encoder, objects
 
 SUFFIXES = (".pth", ".safetensors")
@@ -51,6 +51,7 @@ def open_lab(args: argparse.Namespace, obj: str, path: Path | None) -> Lab:
     objects(args)  # a checkpoint of the demo brings the demo's images with it
     if content.record is not None and "trained_on" in content.record:
         return _opened(args, zeroshot.open_run(args, obj, zeroshot.unseen(content.record, obj, path)), content, path)
+    same_object(content.record, obj, path)
     try:
         run = fewshot.open_run(args, obj)
     except InputError as fault:  # whatever else is wrong comes up again without the support

@@ -19,7 +19,7 @@ from evaluation import heads, views
 from fewshot import open_support, run_name
 from files import writing
 from prompts.check import visible
-from run import trained
+from run import same_object, trained
 from scoring import Calibration, Scale, read
 from system import System, build, encoder, objects, sentences
 from training import Support
@@ -104,6 +104,7 @@ def open_bench(
     if args.abnormal_shot == 0:
         raise InputError("rank compares normal with abnormal support; leave --abnormal_shot 0 out")
     record = content and content.record
+    same_object(record, obj, path)
     data, support = open_support(args, obj)
     words = sentences(args, data.info)
     with encoder(args) as encode:  # before the image tower is in memory

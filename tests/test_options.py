@@ -309,16 +309,10 @@ def test_test_options_are_those_of_training():
 
 
 def test_the_words_of_another_object_are_not_recalled():
-    trained = {"obj": "Liver", "trained_on": ["Chest"], "options": options.plain(parse("--classname cat"))}
+    trained = {"obj": "Liver", "options": options.plain(parse("--classname cat"))}
     assert options.recall(options.test_few([]), trained, Path("a.pth"), "Liver").classname == "cat"
     for flags, expected in ([], None), (["--classname", "dog"], "dog"):
         assert options.recall(options.test_few(flags), trained, Path("a.pth"), "Brain").classname == expected
-
-
-def test_another_objects_few_shot_checkpoint_is_refused():
-    record = {"obj": "Liver", "options": options.plain(parse(""))}
-    with pytest.raises(InputError, match=r"a\.pth was trained on Liver, not on Brain"):
-        options.recall(options.test_few([]), record, Path("a.pth"), "Brain")
 
 
 def test_what_does_not_decide_the_adapters_may_be_given_anew():

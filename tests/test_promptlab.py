@@ -212,6 +212,12 @@ def test_without_support_the_prompts_alone_are_scored(lab, few):
     assert look.seen.maps.zero.equal(few.look(few.test, few.start).seen.maps.zero)
 
 
+def test_another_objects_checkpoint_is_refused(lab, few):
+    lab.medical("Liver")
+    with pytest.raises(InputError, match="was trained on Brain, not on Liver"):
+        open_lab(arguments(lab), "Liver", lab.root / "ckpt" / "Brain_1-shot.pth")
+
+
 def test_a_checkpoint_of_other_weights_is_refused(lab, few, tmp_path):
     _, weights = write_clip(tmp_path, seed=1)
     args = arguments(lab, "--clip_path", weights)
