@@ -82,9 +82,11 @@ class FewShotRun(Run):
     def _bank(self, head: str, keep: bool) -> MemoryBank:
         support, cap = self.support, Cap.parse(self.args.bank_cap)
         owners = self._left_out_together()[support.normal].tolist()
-        known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed, owners)
-        key = key_of("bank", self.system.key, *known_by, *self.bank_files()) if keep else ""
-        kept = self.system.cache.get(key) if keep else None
+        key, kept = "", None
+        if keep := keep and self.system.cache.limit > 0:  # else hashing adapters and files would be for nothing
+            known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed, owners)
+            key = key_of("bank", self.system.key, *known_by, *self.bank_files())
+            kept = self.system.cache.get(key)
         if kept is not None:
             return MemoryBank.of(kept, self.system.device)
         parts = (self.system.levels([stem], head) for stem in self._stems(support.normal))
