@@ -5,6 +5,7 @@ import io
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ FORMAT = 1
 class Stage:
     """Adapters after one epoch: {"seg_adapters": {...}, "det_adapters": {...}}, and the support's calibration."""
 
-    epoch: int | None  # None: published by others, who do not say
+    epoch: float | None  # epochs trained, a fraction inside one; None: published by others, who do not say
     adapters: dict[str, dict[str, Tensor]]
     calibration: Calibration | None
 
@@ -103,10 +104,16 @@ def _stage(content: dict) -> Stage:
         if not all(isinstance(key, str) and isinstance(weight, Tensor) for key, weight in content[name].items()):
             raise TypeError(f"{name} holds more than named tensors")
     return Stage(
-        epoch=None if content.get("epoch") is None else int(content["epoch"]),
+        epoch=_epoch(content.get("epoch")),
         adapters={name: content[name] for name in HEADS},
         calibration=None if calibration is None else Calibration.from_plain(calibration),
     )
+
+
+def _epoch(value: object) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf):
+        raise TypeError(f"its epoch is {value!r}")
+    return value
 
 
 def _nested(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -112,10 +112,6 @@ class MDecoder(nn.Module):
             given = given if y is None else given + GIVE * y
         return tokens, given
 
-    def trained(self) -> list[nn.Parameter]:
-        """The adapters' parameters, those of "seg" first."""
-        return [*self.seg_adapters.parameters(), *self.det_adapters.parameters()]
-
     def joint(self, tokens: list[Tensor]) -> list[Tensor]:
         """Tokens of every tap as text can be compared with them, (B, L, h) -> (B, L, D).
 

@@ -21,6 +21,7 @@ from scoring import (
 )
 
 IN_MEMORY = 1 << 26  # pixels whose maps are kept for exact figures; those of more are counted in one pass
+ABOVE_HALF = float(np.nextafter(np.float32(0.5), np.float32(1)))  # float32 scores from here on are above a half
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
 
 
@@ -73,7 +74,8 @@ def evaluate(
 ) -> dict[str, dict[str, float]]:
     """Figures by branch over a test set: labels (N,) in {0, 1}, masks bool (N, S, S) or None.
 
-    Scores are min-max scaled over the test set as published; sensitivity and specificity are at the calibration's
+    Scores are min-max scaled over the test set as published; so are those of sensitivity and specificity "at half",
+    which count an image as abnormal above 0.5, as the reproduction study does. The others are at the calibration's
     threshold, on scores scaled by the calibration. Raises InputError when a score is not a number.
     """
     figures = {}
@@ -81,6 +83,8 @@ def evaluate(
     for branch, scores in seen.image_scores(size).items():
         found = _finite(metrics.image_metrics, scores.numpy(), labels)
         figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
+        halved = _finite(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
+        figures[branch] |= {f"{name}_at_half": value for name, value in halved.items()}
         if branch in judged:
             threshold = calibration.image[branch]
             figures[branch] |= _finite(metrics.at_threshold, judged[branch].numpy(), labels, threshold)

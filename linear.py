@@ -32,6 +32,11 @@ def _wide() -> bool:
 WIDE = _wide()
 
 
+def library() -> str:
+    """Whose float32 products the linear layers are on a CPU: "oneDNN", "MKL", or what else PyTorch was built with."""
+    return "oneDNN" if WIDE else "MKL" if torch.backends.mkl.is_available() else "PyTorch's own BLAS"
+
+
 @contextmanager
 def plain() -> Iterator[None]:
     """`F.linear` everywhere: for exporting, where oneDNN's operator means nothing."""

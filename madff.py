@@ -159,7 +159,7 @@ class Projector(nn.Module):
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
-        self.fc = Linear(width, bottleneck)
+        self.fc = Linear(width, bottleneck, bias=False)
         self.norm = nn.LayerNorm(bottleneck)
 
     def forward(self, x: Tensor, residual: bool = True) -> tuple[Tensor, None]:

@@ -15,7 +15,7 @@ TRAINED, TESTED = ("fp32", "bf16"), ("fp32", "bf16", "fp16", "int8")  # precisio
 DEMO_DATA = Path("data/demo")
 DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": DEMO_DATA, "iterate": -1}  # --demo means these
 DEMO_FEW = {"epoch": 10}  # and these in training: a toy learns fast, and minutes should do
-DEMO_ZERO = {"epoch": 5, "batch_size": 4, "learning_rate": 1e-3}
+DEMO_ZERO = {"epoch": 5, "learning_rate": 1e-3}
 
 # What decides the numbers of a trained model: test scripts read it back and refuse anything else.
 FITTED = (
@@ -45,6 +45,14 @@ def cap(text: str) -> str:
 
 
 positive, natural = number(int, 1), number(int, 0)
+
+
+def interval(text: str) -> float:
+    """An argparse type: epochs between evaluations, 0 or from a thousandth of one on; a whole number as an int."""
+    value = float(text)
+    if not (value == 0 or 1e-3 <= value < inf):
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor from 0.001 on")
+    return int(value) if value.is_integer() else value
 
 
 def _parser(description: str, precisions: Sequence[str] = ()) -> Parser:
@@ -175,19 +183,14 @@ def _few(parser: Parser) -> None:
     )
 
 
-def _train(parser: Parser, save_path: str, batch_size: int, learning_rate: float) -> None:
-    """The options of training scripts."""
+def _train(parser: Parser, save_path: str, learning_rate: float, eval_every: dict) -> None:
+    """The options of training scripts. eval_every: what argparse must know of that option, which differs."""
     _survey(parser)
     train = parser.add_argument_group("training")
     train.add_argument("--epoch", type=natural, default=50, help="0 trains nothing and evaluates")
-    train.add_argument("--batch_size", type=positive, default=batch_size)
+    train.add_argument("--eval_every", **eval_every)
+    train.add_argument("--batch_size", type=positive, default=1, help="images a step; the published code's is 1")
     train.add_argument("--learning_rate", type=number(float, 0), default=learning_rate)
-    train.add_argument(
-        "--eval_every",
-        type=natural,
-        default=1,
-        help="epochs between evaluations; 0: only at the end, no best epoch",
-    )
     train.add_argument("--save_path", type=Path, default=Path(save_path), help="folder for the checkpoint")
     train.add_argument("--save_model", type=int, choices=(0, 1), default=1)
     train.add_argument("--log_dir", type=Path, default=Path("runs"), help="folder for TensorBoard scalars")
@@ -275,7 +278,8 @@ def train_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of train_few.py."""
     parser = _parser("Train adapters on k normal and k abnormal images, evaluate on the test split.", TRAINED)
     _few(parser)
-    _train(parser, "ckpt/few-shot", batch_size=1, learning_rate=1e-3)
+    words = "epochs between evaluations; 0: only at the end, no best epoch"
+    _train(parser, "ckpt/few-shot", 1e-3, {"type": natural, "default": 1, "help": words})
     return _parse(parser, argv, DEMO_FEW)
 
 
@@ -290,7 +294,8 @@ def test_few(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def train_zero(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Options of train_zero.py."""
     parser = _parser("Train adapters on all other medical objects, evaluate on the one they have never seen.", TRAINED)
-    _train(parser, "ckpt/zero-shot", batch_size=16, learning_rate=1e-4)
+    words = "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end"
+    _train(parser, "ckpt/zero-shot", 1e-4, {"type": interval, "default": 0.2, "help": words})
     return _parse(parser, argv, DEMO_ZERO)
 
 

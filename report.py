@@ -6,6 +6,7 @@ JSON, empty in CSV). Tables and published numbers are in percent.
 
 import json
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+import linear
 from dataset.registry import FAMILIES
 from files import writing
 from published import PATCHCORE, published
@@ -31,8 +33,10 @@ COLUMNS = {  # metric -> (group, heading)
     "pixel_ap": ("pixel", "AP"),
     "pixel_f1_max": ("pixel", "F1-max"),
     "pixel_aupro": ("pixel", "AUPRO"),
-    "sensitivity": ("at stored threshold", "sensitivity"),
-    "specificity": ("at stored threshold", "specificity"),
+    "sensitivity": ("stored threshold", "sens."),
+    "specificity": ("stored threshold", "spec."),
+    "sensitivity_at_half": ("score > 0.5", "sens."),
+    "specificity_at_half": ("score > 0.5", "spec."),
 }
 DEMO_NOTE = "demo data: generated pictures; says nothing about medical images"
 PUBLISHED_NOTE = "published few-shot and zero-shot epochs were selected on the test set"
@@ -50,7 +54,8 @@ class Outcome:
     """
 
     obj: str
-    epoch: int | None  # None: of a mean over objects whose epochs differ, or of adapters that others published
+    # Epochs trained, a fraction inside one; None: of a mean whose objects differ, or of adapters that others published.
+    epoch: float | None
     selected: Literal["last", "best"]
     branches: Mapping[str, Mapping[str, float]]
 
@@ -134,6 +139,8 @@ def _aligned(rows: list[tuple[str, dict]], known: list[tuple[str, dict]]) -> lis
     groups = {}
     for name, (group, _) in COLUMNS.items():
         groups.setdefault(group, []).append(name)
+    for group, (*_, last) in groups.items():  # a group is as wide as its own heading
+        widths[last] += max(0, len(group) - sum(widths[name] + 2 for name in groups[group]) + 2)
 
     def line(label: str, cells: Mapping[str, str]) -> str:
         parts = ["  ".join(f"{cells[name]:>{widths[name]}}" for name in names) for names in groups.values()]
@@ -192,7 +199,7 @@ def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
     means = [mean_of(several) for several in chosen if len(several) > 1]
     named = [(outcome.obj, outcome) for outcome in outcomes] + [("mean", mean) for mean in means]
     rows = [
-        {"obj": name, "selected": outcome.selected, "epoch": outcome.epoch, "branch": branch} | dict(metrics)
+        {"obj": name, "selected": outcome.selected, "epoch": _words(outcome.epoch), "branch": branch} | dict(metrics)
         for name, outcome in named
         for branch, metrics in outcome.branches.items()
     ]
@@ -200,12 +207,16 @@ def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
 
     columns = dict.fromkeys(["obj", "selected", "epoch", "branch", *COLUMNS])
     columns |= dict.fromkeys(name for row in rows for name in row)
-    frame = pd.DataFrame(rows, columns=list(columns)).astype({"epoch": "Int64"})
+    frame = pd.DataFrame(rows, columns=list(columns))
     record = json.dumps(_plain({**results, "outcomes": outcomes, "means": means}), indent=1, allow_nan=False)
     with writing(Path(folder) / "results.csv") as draft:
         frame.to_csv(draft, index=False)
     with writing(Path(folder) / "results.json") as draft:
         draft.write_text(record + "\n", encoding="utf-8")
+
+
+def _words(epoch: float | None) -> str | None:
+    return None if epoch is None else f"{epoch:g}"
 
 
 def _plain(value: Any) -> Any:
@@ -225,14 +236,20 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
-def environment(device: str | torch.device = "cpu") -> dict[str, str | None]:
-    """What a run ran on: package versions, Python, platform, processor, device, the code's commit if any."""
+def environment(device: str | torch.device = "cpu") -> dict[str, str | int | None]:
+    """What a run ran on: package versions, Python, platform, processor, device, the code's commit if any.
+
+    On a CPU also what decides a trained figure's last digits: threads, and whose matrix products at which vector width.
+    """
     device = torch.device(device)
     return {name: _version(name) for name in PACKAGES} | {
         "opencv": cv2.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _processor(),
+        "threads": torch.get_num_threads(),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
+        "products": f"{linear.library()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "commit": commit(Path(__file__).resolve().parent),
     }

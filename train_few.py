@@ -7,8 +7,10 @@ from errors import exit_code  # first: Ctrl-C during the other imports is one li
 
 # isort: split
 import argparse
+import math
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 
@@ -17,7 +19,7 @@ import report
 from fewshot import open_run, protocol, run_name
 from run import sum_up
 from system import objects
-from training import Course, Trainer, check_outputs, finish, shuffled, train
+from training import Course, Evaluations, Trainer, check_outputs, finish, shuffled, train
 from utils import seed_everything
 
 SCRIPT = "train_few"
@@ -35,14 +37,13 @@ def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
     masks = support.masks if run.masks else None
     trainer = Trainer(run.system, args.learning_rate)
 
-    def epoch_losses() -> list[float]:
-        losses = []
+    def epoch_losses() -> Iterator[float]:
         for rows in shuffled(len(support.images), args.batch_size, order):
             part = None if masks is None else masks[rows]
-            losses.append(trainer.step(run.stems[rows], support.labels[rows], part, run.text))
-        return losses
+            yield trainer.step(run.stems[rows], support.labels[rows], part, run.text)
 
-    return finish(run, SCRIPT, train(run, "few-shot", epoch_losses), started)
+    steps = math.ceil(len(support.images) / args.batch_size)
+    return finish(run, SCRIPT, train(run, "few-shot", steps, epoch_losses, Evaluations(args.eval_every)), started)
 
 
 def main() -> None:

@@ -7,8 +7,10 @@ from errors import exit_code  # first: Ctrl-C during the other imports is one li
 
 # isort: split
 import argparse
+import math
 import sys
 import time
+from collections.abc import Iterator
 
 import torch
 from torch.utils.data import ConcatDataset
@@ -20,7 +22,7 @@ import report
 from dataset import Batches, ImageSet
 from run import sum_up
 from system import objects
-from training import Trainer, check_outputs, finish, train
+from training import Evaluations, Trainer, check_outputs, finish, train
 from utils import seed_everything
 from zeroshot import Source, batches, open_run, run_name
 
@@ -29,22 +31,21 @@ SCRIPT = "train_zero"
 
 def train_epoch(
     trainer: Trainer, sources: list[Source], plan: list[tuple[int, torch.Tensor]], args: argparse.Namespace
-) -> list[float]:
-    """One pass over the planned batches, each with its own object's text, masks only where it has them."""
+) -> Iterator[float]:
+    """One pass over the planned batches, each with its own object's text, masks only where it has them; the losses."""
     known = trainer.system.known_stems
     images = ConcatDataset([ImageSet(source.samples, args.img_size, known) for source in sources])
     first = [0, *images.cumulative_sizes]
     rows = [distributed.share((part + first[number]).tolist()) for number, part in plan]
     loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=args.num_workers))
     bar = tqdm(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
-    losses = []
-    for (number, whole), part in zip(bar, rows, strict=True):
-        source, items = sources[number], next(loader) if part else []
+    for (number, whole), share in zip(bar, rows, strict=True):
+        source, items = sources[number], next(loader) if share else []
         stems = trainer.system.stems(items, keep=True)
         labels = torch.tensor([float(item.label) for item in items])
-        masks = torch.stack([item.mask for item in items]) if items and source.info.masks else None
-        losses.append(trainer.step(stems, labels, masks, source.text, len(items) / len(whole)))
-    return losses
+        masks = torch.stack([item.mask for item in items]) if items else torch.empty(0)
+        part = masks if source.info.masks else None
+        yield trainer.step(stems, labels, part, source.text, len(items) / len(whole))
 
 
 def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
@@ -53,12 +54,16 @@ def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
     seed_everything(args.seed)
     run = open_run(args, obj)
     check_outputs(args)
+    if args.batch_size > 1:
+        print(f"steps of {args.batch_size} images of one object: ours; the published ones are of 1")
     trainer, order = Trainer(run.system, args.learning_rate), torch.Generator().manual_seed(args.seed)
 
-    def epoch_losses() -> list[float]:
+    def epoch_losses() -> Iterator[float]:
         return train_epoch(trainer, run.sources, batches(run.sources, args.batch_size, order), args)
 
-    return finish(run, SCRIPT, train(run, "zero-shot", epoch_losses), started)
+    steps = sum(math.ceil(len(source.samples) / args.batch_size) for source in run.sources)
+    as_published = Evaluations(args.eval_every, ahead=True, later=True)
+    return finish(run, SCRIPT, train(run, "zero-shot", steps, epoch_losses, as_published), started)
 
 
 def main() -> None:

@@ -112,6 +112,8 @@ def test_figures_by_hand():
         "image_f1_max": 4 / 5,
         "sensitivity": 1 / 2,  # halved, the scores are 0.125, 0.25, 0.375, 0.5
         "specificity": 1 / 2,
+        "sensitivity_at_half": 1 / 2,  # scaled over themselves they are 0, 1/3, 2/3, 1
+        "specificity_at_half": 1 / 2,
         "pixel_auroc": (14 + 13) / 28,  # of 14 normal pixels 12 are 0
         "pixel_ap": (1 + 2 / 3) / 2,
         "pixel_f1_max": 4 / 5,
@@ -126,6 +128,13 @@ def test_the_threshold_itself_is_abnormal():
     calibration = Calibration(Scale(None, (0.0, 1.0)), Scale(None, (0.0, 1.0)), {"few": 0.5}, {})
     found = evaluate(seen, np.array([0, 0, 1]), None, SIZE, calibration)["few"]
     assert (found["sensitivity"], found["specificity"]) == (1, 0.5)
+
+
+def test_a_half_itself_is_normal():
+    """As the reproduction study counts: above 0.5 of scores scaled over the test set."""
+    seen = Views(few([0, 0, 0, 0], [0.5, 0, 0, 0], [0.5 + 2**-23, 0, 0, 0], [1, 0, 0, 0]), None)
+    found = evaluate(seen, np.array([0, 1, 1, 0]), None, SIZE, None)["few"]
+    assert (found["sensitivity_at_half"], found["specificity_at_half"]) == (0.5, 0.5)
 
 
 def test_the_calibrations_scale_is_for_thresholds_only():
@@ -149,13 +158,15 @@ def test_one_class_alone_has_no_figures(label):
     calibration = calibrate(Views(IMAGES, None), LABELS, MASKS, SIZE)
     found = evaluate(Views(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
     defined = {name for name, value in found.items() if not isnan(value)}
-    assert defined == {"sensitivity" if label else "specificity"}
+    name = "sensitivity" if label else "specificity"
+    assert defined == {name, f"{name}_at_half"}
     assert found.keys() >= {"image_auroc", "image_ap", "pixel_auroc", "pixel_aupro"}
 
 
 def test_without_masks_there_are_no_pixel_figures():
     found = evaluate(Views(IMAGES, IMAGES), LABELS, None, SIZE, None)["few"]
-    assert found.keys() == {"image_auroc", "image_ap", "image_f1_max"}
+    halved = {"sensitivity_at_half", "specificity_at_half"}
+    assert found.keys() == {"image_auroc", "image_ap", "image_f1_max", *halved}
 
 
 def test_all_branches_have_figures():

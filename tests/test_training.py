@@ -17,7 +17,7 @@ from decoder import MDecoder
 from errors import InputError
 from loss import adapter_loss
 from system import System
-from training import BETAS, Course, Log, Trainer, load_support, shuffled
+from training import BETAS, Course, Evaluations, Log, Trainer, load_support, shuffled
 from utils import VARIANTS, augment
 
 SIZE = 28  # four patches: quick
@@ -47,7 +47,8 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
     twin.load_adapters(system.decoder.adapter_state())
     images, labels, mask = batch()
     mask = mask if masks else None
-    optimizer = torch.optim.Adam([*twin.seg_adapters.parameters(), *twin.det_adapters.parameters()], 1e-2, BETAS)
+    stepped = [*twin.det_adapters.parameters(), *(twin.seg_adapters.parameters() if masks else ())]
+    optimizer, start = torch.optim.Adam(stepped, 1e-2, BETAS), twin.adapter_state()
     trainer = Trainer(system, 1e-2)
     for _ in range(3):
         loss = adapter_loss(twin.decode(system.stem(images)), text, labels, mask)
@@ -57,6 +58,24 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
         assert trainer.step(system.stem(images), labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
     for name, tensor in twin.state_dict().items():
         assert torch.allclose(system.decoder.state_dict()[name], tensor, atol=1e-5), name
+    for head, moved in (("seg_adapters", masks), ("det_adapters", True)):
+        now = system.decoder.adapter_state()[head]
+        read = [name for name in now if name != "3.fc2.0.weight"]  # which gives to a trunk that ends there
+        assert [now[name].equal(start[head][name]) for name in read] == [not moved] * len(read)
+
+
+def test_objects_with_and_without_masks_in_turn_step_the_seg_adapters_only_with_masks(system, text):
+    """As in zero-shot training: what a step without masks leaves behind does not reach the next one's."""
+    images, labels, masks = batch()
+    trainer, stems, seen = Trainer(system, 1e-2), system.stem(images), []
+    for mask in (masks, None, None, masks):
+        before = system.decoder.adapter_state()["seg_adapters"]
+        trainer.step(stems, labels, mask, text)
+        after = system.decoder.adapter_state()["seg_adapters"]
+        seen.append(all(tensor.equal(before[name]) for name, tensor in after.items()))
+    assert seen == [False, True, True, False]
+    steps = {head: next(iter(one.state.values()))["step"].item() for head, one in trainer.optimizers.items()}
+    assert steps == {"seg": 2, "det": 4}
 
 
 def test_steps_lower_the_loss(system, text):
@@ -119,13 +138,34 @@ def test_support_without_abnormal_images(tmp_path):
     assert not support.source.any() and support.normal.tolist() == list(range(VARIANTS))
 
 
-def test_the_best_stage_is_the_first_that_scores_highest():
+@pytest.mark.parametrize(("later", "best"), [(False, 2), (True, 3)])
+def test_the_best_stage_scores_highest_and_is_the_first_or_the_last_that_does(later, best):
     stages = [Stage(epoch, {}, None) for epoch in range(5)]
     course = Course(stages[0])
     assert course.best is None
     for stage, value in zip(stages, (math.nan, 0.5, 0.75, 0.75, 0.25), strict=True):
-        course.offer(stage, f"views of {stage.epoch}", value)
-    assert (course.best, course.best_seen, course.best_value) == (stages[2], "views of 2", 0.75)
+        course.offer(stage, f"views of {stage.epoch}", value, later)
+    assert (course.best, course.best_seen, course.best_value) == (stages[best], f"views of {best}", 0.75)
+
+
+@pytest.mark.parametrize(
+    ("evaluations", "epochs", "steps", "plan"),
+    [
+        (Evaluations(1), 3, 8, {8: 1, 16: 2, 24: 3}),
+        (Evaluations(2), 5, 8, {16: 2, 32: 4}),
+        (Evaluations(0), 5, 8, {}),
+        (Evaluations(0, ahead=True), 5, 8, {}),
+        (Evaluations(0.2, ahead=True), 2, 10, {2 * k: k / 5 for k in range(10)}),  # five an epoch, as published
+        (Evaluations(0.2, ahead=True), 1, 13, {0: 0, 2: 0.2, 5: 0.4, 7: 0.6, 10: 0.8}),
+        (Evaluations(0.2, ahead=True), 0, 13, {}),
+        (Evaluations(1, ahead=True), 3, 8, {0: 0, 8: 1, 16: 2}),
+        (Evaluations(1.5, ahead=True), 3, 10, {0: 0, 15: 1.5}),
+        (Evaluations(2, ahead=True), 3, 8, {0: 0, 16: 2}),
+        (Evaluations(0.001, ahead=True), 1, 2, {0: 0.499, 1: 0.999}),
+    ],
+)
+def test_evaluations_come_before_or_after_their_part_of_training(evaluations, epochs, steps, plan):
+    assert evaluations.plan(epochs, steps) == plan
 
 
 def test_scalars_are_logged(tmp_path):
