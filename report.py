@@ -256,14 +256,18 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
 
 
 def commit(folder: Path) -> str | None:
-    """The git commit that `folder` is a checkout of, " and changes" behind it if files differ; else None."""
+    """The git commit that `folder` is a checkout of, " and changes" behind it if files differ; else None.
+
+    What benchmarks write is no change of the code.
+    """
     found = _output("git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD")
     if found is None:
         return None
     top, head = found.splitlines()
     if Path(top).resolve() != folder.resolve():  # a copy inside somebody else's repository
         return None
-    changes = _output("git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno")
+    status = ("git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno")
+    changes = _output(*status, "--", ".", *(f":(exclude)benchmarks/*.{kind}" for kind in ("md", "json", "png")))
     return f"{head} and changes" if changes else head
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,8 @@ def few(usual) -> tuple[dict, dict]:
 
 @pytest.fixture(scope="module")
 def zero(usual) -> tuple[dict, dict]:
-    """The same of train_zero.py."""
-    run = usual.done("train_zero")
+    """The same of train_zero.py, with one evaluation before any step, so that the epochs are the same ones always."""
+    run = usual.done("train_zero", "--eval_every", 1)
     return usual.results("train_zero/Brain")["options"], traits(usual, run, "train_zero/Brain")
 
 
@@ -127,7 +128,7 @@ def test_a_flag_of_few_shot_training_changes_what_it_says_and_nothing_else(usual
 
 @pytest.mark.parametrize("flags", ZERO)
 def test_a_flag_of_transfer_changes_what_it_says_and_nothing_else(usual, zero, flags):
-    run = usual.done("train_zero", *flags.split())
+    run = usual.done("train_zero", "--eval_every", 1, *flags.split())
     found = traits(usual, run, "train_zero/Brain")
     assert changed(zero[0], usual.results("train_zero/Brain")["options"]) == ZERO[flags][0]
     assert changed(zero[1], found) == ZERO[flags][1]
@@ -206,6 +207,19 @@ def test_eval_every(usual, flags, evaluated):
         assert best[0]["branches"]["fused"]["image_auroc"] == pytest.approx(
             logged["test/image_auroc"][best[0]["epoch"]], rel=1e-6
         )
+
+
+def test_transfer_is_evaluated_five_times_an_epoch_first_before_any_step(usual):
+    """As published; of equal figures the later ones are kept, and the end of training is `last` alone."""
+    usual.done("train_zero", "--batch_size", 1, "--log_dir", usual.root / "runs zero")
+    logged = scalars(usual.root / "runs zero" / "zero-shot" / "Brain")
+    (steps,) = logged["loss"]  # of one epoch
+    due = [math.floor(part * steps / 5) for part in range(5)]
+    assert sorted(logged["test/image_auroc"]) == due
+    last, best = usual.results("train_zero/Brain")["outcomes"]
+    assert last["epoch"] == 1
+    sums = [sum(logged[f"test/{name}_auroc"][step] for name in ("image", "pixel")) for step in due]
+    assert best["epoch"] == max(range(5), key=lambda part: (sums[part], part)) / 5
 
 
 def scalars(folder: Path) -> dict[str, dict[int, float]]:
@@ -289,6 +303,15 @@ FAULTY = (
 def test_what_makes_no_sense_is_refused(flags):
     with pytest.raises(InputError, match=f"{flags.split()[0]}.*; see .* --help$"):
         parse(flags)
+
+
+@pytest.mark.parametrize("every", ["-1", "1e-4", "nan", "inf", "x"])
+def test_transfer_takes_fractions_of_an_epoch_but_no_nonsense(every):
+    assert [options.train_zero(["--eval_every", good]).eval_every for good in ("0", "0.5", "3")] == [0, 0.5, 3]
+    with pytest.raises(InputError, match="--eval_every"):
+        options.train_zero(["--eval_every", every])
+    with pytest.raises(InputError, match="--eval_every"):
+        parse("--eval_every 0.5")
 
 
 def recalled(trained: str, now: str) -> argparse.Namespace:

@@ -216,6 +216,12 @@ def test_commit_of_a_checkout_and_of_none(tmp_path):
     git("commit", "-m", "first")
     assert len(report.commit(tmp_path)) == 40
     assert report.commit(tmp_path / "inner") is None
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "table.md").write_text("1\n")
+    git("add", ".")
+    git("commit", "-m", "second")
+    (tmp_path / "benchmarks" / "table.md").write_text("2\n")  # a benchmark's own output
+    assert len(report.commit(tmp_path)) == 40
     (tmp_path / "code.py").write_text("2\n")
     assert report.commit(tmp_path).endswith(" and changes")
 
