@@ -54,7 +54,7 @@ TABLES = {
         "demo",
         tuple(demo.OBJECTS),
         FEW | {TRANSFER: ()},
-        ("--demo", "--shot", "4", "--epoch", "3"),
+        ("--demo", "--shot", "4", "--epoch", "2"),
         "Generated pictures, a toy CLIP: these figures say nothing about medical images.",
     ),
     "solar": Table(
@@ -105,8 +105,7 @@ def run(job: Job, data_path: Path) -> dict:
     torch.set_num_threads(job.threads)
     started = time.time()
     with tempfile.TemporaryDirectory() as scratch:
-        folders = ["--results_path", f"{scratch}/results", "--cache_path", f"{scratch}/cache"]
-        common = ["--obj", job.obj, "--data_path", str(data_path), *folders]
+        common = ["--obj", job.obj, "--data_path", str(data_path), "--results_path", f"{scratch}/results"]
         argv = [*common, *job.flags, "--seed", str(job.seed), "--log_dir", f"{scratch}/runs"]
         argv += ["--save_path", f"{scratch}/ckpt"]
         if job.method == TRANSFER:

@@ -39,7 +39,7 @@ def regions(seed: int, adapter: str, data_path: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         argv = ["--obj", OBJECT, "--data_path", str(data_path), "--seed", str(seed), "--adapter", adapter]
         argv += [*flags_of(TABLES["demo"], TRANSFER), "--save_path", f"{scratch}/ckpt", "--log_dir", f"{scratch}/runs"]
-        argv += ["--results_path", f"{scratch}/results", "--cache_path", f"{scratch}/cache"]
+        argv += ["--results_path", f"{scratch}/results"]
         args = options.train_zero(argv)
         train_object(args, OBJECT)
         run = zeroshot.open_run(args, OBJECT, seen=[])
