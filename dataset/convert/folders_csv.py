@@ -170,7 +170,7 @@ def _drawn(rows: list[Row], share: float, seed: int, table: Path) -> list[Row]:
 
 def _check_masks(rows: Sequence[Row], table: Path) -> None:
     """All abnormal images have masks or none has, and no two of them would share a mask's name."""
-    abnormal = [row for row in rows if row.label]
+    abnormal = sorted((row for row in rows if row.label), key=lambda row: row.line)
     masked = [row for row in abnormal if row.mask]
     if not masked:
         return
