@@ -74,7 +74,7 @@ def test_a_drawn_split(tmp_path, capsys):
             assert sample.mask.read_bytes() == wanted.read_bytes()
     out = capsys.readouterr().out
     assert "valid: 7 normal + 3 abnormal" in out and "seed 7, a share of 0.25" in out
-    assert f"python train_few.py --obj screws --data_path {tmp_path / 'data'}\n" in out
+    assert f"python train_few.py --obj screws --data_path {tmp_path / 'data'} --shot 3\n" in out
     # The draw depends on the seed, and on nothing but the paths: not on the order of the rows.
     again = convert(raw, table(tmp_path / "t.csv", rows[::-1]), "again", tmp_path / "data", Draw(0.25, 7))
     assert images(again) == found
@@ -101,7 +101,7 @@ def test_only_normal_images_for_support(tmp_path, capsys):
     raw = source(tmp_path / "raw", 6)
     rows = ["line_1/001.png,good,train", "line_1/002.png,GOOD,train", "line_1/003.png,bad,test"]
     convert(raw, table(tmp_path / "t.csv", rows, "path,label,split"), "screws", tmp_path / "data")
-    assert "--abnormal_shot 0" in capsys.readouterr().out
+    assert " --shot 2 --abnormal_shot 0" in capsys.readouterr().out
     few = dataset.open_few("screws", tmp_path / "data", 2, abnormal_shot=0)
     assert len(few.support_normal) == 2 and [sample.label for sample in few.test] == [1]
 

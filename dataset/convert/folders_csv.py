@@ -69,8 +69,7 @@ def convert(source: Path, table: Path, obj: str, out: Path, draw: Draw = AS_IT_C
     make(folder, plan(rows, source), partial(_check_files, rows, table, source))
     print(summary(folder))
     print(how)
-    alone = "" if any(row.label and row.split == "valid" for row in rows) else " --abnormal_shot 0"
-    print(f"to train on it: python train_few.py --obj {obj} --data_path {out}{alone}")
+    print(f"to train on it: python train_few.py --obj {obj} --data_path {out} {_shots(rows)}")
     return folder
 
 
@@ -124,6 +123,13 @@ def plan(rows: Sequence[Row], source: Path) -> list[File]:
             mask = Path(name).stem + Path(row.mask).suffix
             files.append(File(f"{place}/anomaly_mask/{mask}", row.mask, partial(shutil.copyfile, source / row.mask)))
     return files
+
+
+def _shots(rows: Sequence[Row]) -> str:
+    """Options of a run that the support of these rows is enough for."""
+    labels = [row.label for row in rows if row.split == "valid"]
+    normal, abnormal = labels.count(0), labels.count(1)
+    return f"--shot {min(4, normal, abnormal)}" if abnormal else f"--shot {min(4, normal)} --abnormal_shot 0"
 
 
 def _check_obj(obj: str) -> None:
