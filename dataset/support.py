@@ -1,5 +1,6 @@
 """Few-shot support: which images the model may learn from, and the counts to print before a run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,24 +64,37 @@ def choose(info: ObjectInfo, pool: Pool, request: Request) -> tuple[tuple[Sample
     A stored selection (`fewshot_seed/OBJ/K-shot.txt`) wins unless `iterate` is -1; otherwise, or for more
     abnormal images than it stores, the sorted names are drawn from with `seed`: normal first, then
     abnormal. The first k of one shuffled order are taken, so a larger k keeps the images of a smaller one.
-    Raises InputError when k is more than there is, and for a stored selection that doesn't fit the folder.
+    The words say so where a selection was asked for and there is none. Raises InputError when k is more
+    than there is, and for a stored selection that doesn't fit the folder or isn't of k normal images.
     """
     _enough(info, pool, request)
     rng = np.random.default_rng(request.seed)
     normal = _draw(pool.normal, request.shot, rng)
     abnormal = _draw(pool.abnormal, request.abnormal, rng)
     source = f"drawn with seed {request.seed}"
+    if not request.use_seed_files or request.iterate < 0:
+        return normal, abnormal, source
     file = SEED_FILES / info.name / f"{request.shot}-shot.txt"
-    if request.use_seed_files and request.iterate >= 0 and file.is_file():
-        stored_normal, stored_abnormal = _stored(file, request.iterate)
-        normal = _look_up(stored_normal, pool.normal, pool.normal_place, file)
-        source = f"{file.parent.parent.name}/{info.name}/{file.name}, iterate {request.iterate}"
-        if request.abnormal <= len(stored_abnormal):
-            wanted = stored_abnormal[: request.abnormal]
-            abnormal = _look_up(wanted, pool.abnormal, pool.abnormal_place, file)
-        else:
-            source += f"; abnormal drawn with seed {request.seed}"
-    return normal, abnormal, source
+    if not file.is_file():
+        return normal, abnormal, f"{source}: no published selection for {request.shot}-shot of {info.name}"
+    names, abnormal_names = _selection(file, request)
+    normal = _look_up(names, pool.normal, pool.normal_place, file)
+    stored = f"{file.parent.parent.name}/{info.name}/{file.name}, iterate {request.iterate}"
+    if request.abnormal > len(abnormal_names):
+        return normal, abnormal, f"{stored}, which names {len(abnormal_names)} abnormal; abnormal {source}"
+    wanted = abnormal_names[: request.abnormal]
+    return normal, _look_up(wanted, pool.abnormal, pool.abnormal_place, file), stored
+
+
+def _selection(file: Path, request: Request) -> tuple[list[str], list[str]]:
+    """The stored names that were asked for; InputError unless they are of k normal images."""
+    normal, abnormal = read_selection(file, request.iterate)
+    if len(normal) != request.shot:
+        raise InputError(
+            f"{file} names {len(normal)} normal images in n-{request.iterate}, not {request.shot}: "
+            "mend the line, or draw with --iterate -1"
+        )
+    return normal, abnormal
 
 
 def _enough(info: ObjectInfo, pool: Pool, request: Request) -> None:
@@ -106,8 +120,11 @@ def _draw(pool: Mapping[str, Sample], count: int, rng: np.random.Generator) -> t
     return tuple(pool[names[i]] for i in rng.permutation(len(names))[:count])
 
 
-def _stored(file: Path, iterate: int) -> tuple[list[str], list[str]]:
-    """The normal and abnormal names of one iteration: lines `n-0: NAME NAME ...` and `a-0: ...`."""
+def read_selection(file: Path, iterate: int = 0) -> tuple[list[str], list[str]]:
+    """The normal and abnormal names of one iteration: lines `n-0: NAME NAME ...` and `a-0: ...`.
+
+    Raises InputError for another format, a name that comes twice in a line, and an iteration that isn't there.
+    """
     lines: dict[str, list[str]] = {}
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
@@ -118,6 +135,9 @@ def _stored(file: Path, iterate: int) -> tuple[list[str], list[str]]:
                 f"{file}, line {number}: want 'n-0: NAME NAME ...' or 'a-0: NAME ...', found {line[:40]!r}"
             )
         lines[key.strip()] = names.split()
+        twice = [name for name, times in Counter(names.split()).items() if times > 1]
+        if twice:
+            raise InputError(f"{file}, line {number} names {twice[0]} twice: put another image in its place")
     if f"n-{iterate}" not in lines or f"a-{iterate}" not in lines:
         stored = ", ".join(sorted(key[2:] for key in lines if key.startswith("n-"))) or "none"
         raise InputError(

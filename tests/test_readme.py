@@ -23,8 +23,8 @@ def test_links_lead_somewhere():
 
 def test_commands_name_files_that_are_there():
     scripts = set(re.findall(r"python (\w[\w/]*\.py)", README))
-    modules = {
-        name.replace(".", "/") + ".py" for name in re.findall(r"python -m ((?:benchmarks|dataset|CLIP)\.\w+)", README)
-    }
+    modules = re.findall(r"python -m ((?:benchmarks|dataset|CLIP)\.\w+)", README)
+    paths = [ROOT / name.replace(".", "/") for name in modules]
     assert {"train_few.py", "predict.py"} <= scripts and modules
-    assert [name for name in sorted(scripts | modules) if not Path(ROOT, name).is_file()] == []
+    assert [name for name in sorted(scripts) if not Path(ROOT, name).is_file()] == []
+    assert [path for path in paths if not (path.with_suffix(".py").is_file() or (path / "__main__.py").is_file())] == []
