@@ -27,7 +27,8 @@ import test_few
 import train_few
 import train_zero
 from checkpoint import read
-from dataset import demo, solar
+from dataset import demo
+from dataset.convert import elpv
 from errors import exit_code
 from files import writing
 
@@ -220,7 +221,7 @@ def main() -> None:
     args = parser.parse_args()
     table = TABLES[args.table]
     data_path = args.data_path or (options.DEMO_DATA if table.name == "demo" else Path("data"))
-    demo.ensure(data_path) if table.name == "demo" else solar.convert(data_path)
+    demo.ensure(data_path) if table.name == "demo" else elpv.convert(data_path)
     jobs = jobs_of(table, args.threads)
     runs = {} if args.restart else finished(table, jobs)
     with ProcessPoolExecutor(args.jobs) as executor:
