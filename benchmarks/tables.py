@@ -101,7 +101,7 @@ def flags_of(table: Table, method: str) -> tuple[str, ...]:
 def run(job: Job, data_path: Path) -> dict:
     """Train and evaluate in this process: figures of the main branch at the last epoch, seconds, environment.
 
-    Of MADFF also what its adapters score with 8-bit weights.
+    Of MADFF on the demo also what its adapters score with 8-bit weights.
     """
     torch.set_num_threads(job.threads)
     started = time.time()
@@ -114,7 +114,7 @@ def run(job: Job, data_path: Path) -> dict:
         else:
             found = {"figures": _main(train_few.train_object(options.train_few(argv), job.obj))}
         seconds = time.time() - started
-        if job.method == MADFF:
+        if job.method == MADFF and "--demo" in job.flags:
             found["int8"] = _int8([*common, "--precision", "int8"], next(Path(scratch, "ckpt").iterdir()), job.obj)
     return found | {"seconds": seconds, "environment": report.environment()}
 
