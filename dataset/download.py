@@ -11,7 +11,8 @@ from pathlib import Path
 
 import dataset
 from dataset.archive import unpack
-from dataset.folders import layout_of, subfolders
+from dataset.folders import subfolders
+from dataset.layouts import layout_of
 from errors import InputError, Parser, exit_code
 
 ADDRESS = "https://drive.google.com/uc?id={}"

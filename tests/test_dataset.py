@@ -8,7 +8,8 @@ import trees
 
 import dataset
 from dataset import registry
-from dataset.folders import layout_of, subfolder
+from dataset.folders import subfolder
+from dataset.layouts import layout_of
 from errors import InputError
 
 
