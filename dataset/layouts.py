@@ -64,7 +64,7 @@ def split_folders(tree: MedicalTree, root: Path, split: str) -> SplitFolders | N
 
 
 def tree_of(root: Path) -> MedicalTree | None:
-    """The first of the medical trees that has a folder of normal or abnormal images in some split of `root`; or None."""
+    """The first of the medical trees with a folder of normal or abnormal images in a split of `root`; or None."""
     for tree in MEDICAL_TREES:
         splits = [split_folders(tree, root, split) for split in ("valid", "test")]
         seen = any(split and (split.normal or split.abnormal) for split in splits)
