@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument(
         "--data_path", type=Path, default=Path("data"), help="where bmad/OBJ or OBJ_AD is made (default data)"
     )
-    parser.add_argument("--archive", type=Path, help="an archive fetched by hand, for one OBJ")
+    parser.add_argument("--archive", type=Path, help="an archive fetched by hand, for bmad or one OBJ")
     parser.add_argument("--keep", action="store_true", help="keep the downloaded archive")
     args = parser.parse_args()
     if args.archive and len(args.obj) > 1:

@@ -194,8 +194,8 @@ def passed_over(info: ObjectInfo, data_path: str | Path) -> list[str]:
             for folder in _medical_folders(info, Path(data_path)):
                 if tree_of(folder):
                     places.setdefault(folder.resolve(), folder)
-    first, *others = [*places.values()] or [None]
-    return [f"{info.name}: {first} is read, not {', '.join(map(str, others))}, which is there too"] if others else []
+    first, *others = map(str, places.values()) if places else [""]
+    return [f"{info.name}: {first} is read; there too, and not read: {', '.join(others)}"] if others else []
 
 
 def _medical_names(info: ObjectInfo) -> tuple[str, ...]:
@@ -228,7 +228,7 @@ def _nowhere(info: ObjectInfo, data_path: Path) -> str:
         mend = f"fetch it with: python -m dataset.download bmad --data_path {data_path}"
     return (
         f"no folder {data_path / names[0]}: looked in {data_path} and {data_path / BMAD_FOLDER} for {', '.join(names)} "
-        f"with {MEDICAL_EXPECTED}; {mend}, or say where it is with --data_path (trees: data/readme.md)"
+        f"in one of these layouts: {MEDICAL_EXPECTED}; {mend}, or say where it is with --data_path (trees: data/readme.md)"
     )
 
 

@@ -222,7 +222,7 @@ def test_the_check_names_other_layouts(tmp_path, capsys):
 def test_the_check_says_which_of_two_is_read(tmp_path, capsys):
     paint(trees.medical(tmp_path / "Brain_AD"))
     paint(trees.bmad(tmp_path, "Brain"))
-    line = f"Brain: {tmp_path / 'Brain_AD'} is read, not {tmp_path / 'BraTS2021_slice'}, which is there too"
+    line = f"Brain: {tmp_path / 'Brain_AD'} is read; there too, and not read: {tmp_path / 'BraTS2021_slice'}"
     assert line in looked(capsys, tmp_path, "Brain")[1]
 
 
@@ -269,4 +269,4 @@ def test_transfer_on_the_authors_trees(lab):
         paint(trees.bmad(lab.data, obj))
     paint(trees.medical(lab.data / "Brain_AD"))
     said = lab.done("train_zero", "--obj", "Brain").out
-    assert "Brain_AD is read, not" in said and "Liver: trained on, 4 normal + 3 abnormal" in said
+    assert "Brain_AD is read; there too, and not read: " in said and "Liver: trained on, 4 normal + 3 abnormal" in said
