@@ -228,7 +228,8 @@ def _nowhere(info: ObjectInfo, data_path: Path) -> str:
         mend = f"fetch it with: python -m dataset.download bmad --data_path {data_path}"
     return (
         f"no folder {data_path / names[0]}: looked in {data_path} and {data_path / BMAD_FOLDER} for {', '.join(names)} "
-        f"in one of these layouts: {MEDICAL_EXPECTED}; {mend}, or say where it is with --data_path (trees: data/readme.md)"
+        f"in one of these layouts: {MEDICAL_EXPECTED}; {mend}, "
+        "or say where it is with --data_path (trees: data/readme.md)"
     )
 
 
