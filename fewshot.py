@@ -245,5 +245,5 @@ def open_support(args: argparse.Namespace, obj: str) -> tuple[FewShotSet, Suppor
         classname=args.classname,
         use_seed_files=not args.demo,
     )
-    print(dataset.describe(data.counts))
+    print(*dataset.passed_over(data.info, args.data_path), dataset.describe(data.counts), sep="\n")
     return data, load_support(data, args.img_size)

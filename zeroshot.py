@@ -130,7 +130,8 @@ def open_run(args: argparse.Namespace, obj: str, seen: list[str] | None = None) 
     seen: the objects that its adapters were trained on; None opens these too, to train on them.
     """
     info, test = dataset.open_test(obj, args.data_path, classname=args.classname)
-    print(f"{info.name}: zero-shot target, {found(test, None if args.demo else info.test)}")
+    line = f"{info.name}: zero-shot target, {found(test, None if args.demo else info.test)}"
+    print(*dataset.passed_over(info, args.data_path), line, sep="\n")
     with encoder(args) as encode:  # before the image tower is in memory
         words = sentences(args, info)
         text = encode.directions(*words)
@@ -152,7 +153,8 @@ def open_sources(args: argparse.Namespace, target: ObjectInfo, encode: Encoder) 
     """The other medical objects, each with its own prompts."""
     sources = []
     for info, samples in dataset.open_transfer(target.name, args.data_path, required=args.epoch > 0):
-        print(f"{info.name}: trained on, {found(samples, None if args.demo else info.test)}")
+        line = f"{info.name}: trained on, {found(samples, None if args.demo else info.test)}"
+        print(*dataset.passed_over(info, args.data_path), line, sep="\n")
         sources.append(Source(info, samples, encode.directions(*sentences(args, info))))
     missing = set(dataset.TRANSFER) - dataset.barred(target.name) - {source.info.name for source in sources}
     if missing and not args.demo:

@@ -48,42 +48,43 @@ def by_hand(url: str, path: Path) -> str:
     return f"put {url} into {path.parent} as {path.name}, or try --demo, which needs no download"
 
 
-def fetch(url: str, path: str | Path, sha256: str | None = None) -> Path:
+def fetch(url: str, path: str | Path, sha256: str | None = None, mend: str | None = None) -> Path:
     """Download `url` to `path` with a progress bar, and return `path`.
 
     The bytes gather in `path` + ".part", which a later call continues; it takes `path`'s name only when its
     size and its sha256 are right. sha256: the hexadecimal digest or its leading digits; None takes the one
-    that Hugging Face's hub states, if it does, which guards against damage on the way. Proxies come from the
-    environment. A connection that is cut is taken up again a few times.
+    that Hugging Face's hub states, if it does, which guards against damage on the way. mend: what a fault's line
+    advises, else `by_hand`. Proxies come from the environment. A connection that is cut is taken up again a few times.
     Raises NotPublished for a 404, InputError for every other failure of the network or of the bytes.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
+    mend = mend or by_hand(url, path)
     print(f"fetching {url} to {path}", file=sys.stderr)
-    stated = _gather(url, path, part)
+    stated = _gather(url, part, mend)
     expected = (sha256 or stated or "").lower()
     found = files.sha256(part)
     if not found.startswith(expected):
         part.unlink()
         raise InputError(
             f"{url} gave other bytes than those published (sha256 {found[:16]}, not {expected[:16]}); "
-            f"they were removed; run again, or {by_hand(url, path)}"
+            f"they were removed; run again, or {mend}"
         )
     return part.replace(path)
 
 
-def _gather(url: str, path: Path, part: Path) -> str | None:
+def _gather(url: str, part: Path, mend: str) -> str | None:
     """Fill `part`, over as many connections as it takes; the sha256 that the server stated."""
     most = start = _size(part)
     failures = 0
     while True:
         try:
-            return _receive(url, path, part)
+            return _receive(url, part, mend)
         except urllib.error.HTTPError as fault:
             fault.close()
             kind = NotPublished if fault.code in (404, 410) else InputError
-            raise kind(f"{url} answered {fault.code} {fault.reason}; {by_hand(url, path)}") from fault
+            raise kind(f"{url} answered {fault.code} {fault.reason}; {mend}") from fault
         except (_Cut, OSError, http.client.HTTPException, ValueError) as fault:
             if isinstance(fault, OSError) and fault.errno in _DISK:
                 raise
@@ -92,16 +93,15 @@ def _gather(url: str, path: Path, part: Path) -> str | None:
             # Nothing has ever come: no network, or a wrong address. Trying again would only delay that.
             if most == start and not isinstance(fault, _Cut):
                 why = getattr(fault, "reason", fault)
-                raise InputError(f"{url} could not be reached ({why}); {by_hand(url, path)}") from fault
+                raise InputError(f"{url} could not be reached ({why}); {mend}") from fault
             if failures == ATTEMPTS:
                 raise InputError(
-                    f"{url} was cut after {_size(part) / 1e6:.1f} MB ({fault}); run again and it goes on, "
-                    f"or {by_hand(url, path)}"
+                    f"{url} was cut after {_size(part) / 1e6:.1f} MB ({fault}); run again and it goes on, or {mend}"
                 ) from fault
             time.sleep(WAIT * 2**failures)
 
 
-def _receive(url: str, path: Path, part: Path) -> str | None:
+def _receive(url: str, part: Path, mend: str) -> str | None:
     """One connection: append what `part` lacks, or write it anew where the server knows no ranges."""
     redirects = _Redirects()
     have = _size(part)
@@ -119,11 +119,11 @@ def _receive(url: str, path: Path, part: Path) -> str | None:
         raise _Cut("what was there belonged to another file") from fault
     with response:
         if response.headers.get_content_type() == "text/html":
-            raise InputError(f"{url} gave a web page, not weights (a login page?); {by_hand(url, path)}")
+            raise InputError(f"{url} gave a web page, not the file (a login page?); {mend}")
         offset, total = _extent(response, have)
         with (
             part.open("ab" if offset else "wb") as file,
-            tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=path.name, disable=None) as bar,
+            tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
         ):
             while piece := response.read(CHUNK):
                 bar.update(file.write(piece))

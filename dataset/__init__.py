@@ -8,7 +8,6 @@ from pathlib import Path
 from types import ModuleType
 
 from dataset import industrial, medical_few, medical_zero
-from dataset.folders import layout_of
 from dataset.images import (
     Batches,
     ImageSet,
@@ -23,7 +22,8 @@ from dataset.images import (
     to_model,
     to_rgb,
 )
-from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate
+from dataset.layouts import layout_of
+from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate, passed_over
 from dataset.support import FewShotSet, Request, count, describe
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "open_picture",
     "open_test",
     "open_transfer",
+    "passed_over",
     "read_mask",
     "read_rgb",
     "readable",

@@ -1,11 +1,16 @@
-"""A tar archive from a stranger, unpacked so that it can do no harm: into one folder, within bounds, or not at all."""
+"""An archive from a stranger, unpacked so that it can do no harm: into one folder, within bounds, or not at all."""
 
+import errno
 import gzip
 import io
 import re
 import shutil
+import stat
+import struct
 import tarfile
+import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -18,8 +23,10 @@ MAX_FILES = 200_000
 MAX_READ = 1 << 20  # bytes that a tar header may make us take in at once
 MAX_DEPTH = 12  # folders in one another
 MAX_TAIL = 1 << 26  # bytes of padding after the last file
+MAX_RATIO = 100  # bytes that a byte of a zip archive may unpack to; images hardly shrink
 GZIP = b"\x1f\x8b"
 DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, UnicodeError, ValueError)
+ZIP_DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeError, ValueError)
 FORBIDDEN = re.compile(r'[\x00-\x1f\\:*?"<>|]')  # in names: control characters, and what Windows takes for paths
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices there
 
@@ -62,13 +69,12 @@ def unpack(archive: Path, folder: Path) -> int:
             with tarfile.open(fileobj=_Bounded(stream), mode="r:") as tar:
                 while member := tar.next():
                     tar.members.clear()  # else every header stays in memory
-                    target = folder.joinpath(*_parts(member, archive))
+                    if not (member.isdir() or (member.isreg() and not member.issparse())):
+                        raise InputError(_special(archive, member.name))
+                    target = folder.joinpath(*_parts(member.name, archive))
                     count, total = count + 1, total + member.size
-                    if count > MAX_FILES or total > MAX_BYTES:
-                        raise InputError(
-                            f"{archive} holds more than {MAX_FILES} files or {MAX_BYTES >> 30} GiB and was not unpacked"
-                        )
-                    _write(tar, member, target, archive)
+                    _bounded(archive, count, total)
+                    _write(None if member.isdir() else tar.extractfile(member), member.size, target, archive)
             _drain(stream, archive)
     except DAMAGE as fault:
         raise InputError(
@@ -80,34 +86,107 @@ def unpack(archive: Path, folder: Path) -> int:
     return count
 
 
+def unpack_zip(archive: Path, folder: Path, skip: Collection[str] = ()) -> int:
+    """Unpack a .zip into `folder`, which is made and must not exist; gives the number of files and folders.
+
+    As `unpack`; nor may members be encrypted, packed in other ways than deflate, overlap, or unpack to another size
+    than they state. What the archive says of its members, and the room on the disk, is checked before anything is
+    written. What lies in a folder of a name in `skip` stays packed.
+    """
+    folder.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(archive) as zipped:
+            members = _zip_members(zipped, archive, skip)
+            _room(archive, folder, sum(member.file_size for member, _ in members))
+            for member, parts in tqdm(members, f"unpacking {archive.name}", unit="file", leave=False):
+                size = member.file_size
+                member.file_size += 1  # zipfile cuts a file to the size that it states; one byte more shows a lie
+                with zipped.open(member) as source:
+                    _write(None if member.is_dir() else source, size, folder.joinpath(*parts), archive)
+    except (*ZIP_DAMAGE, OSError) as fault:
+        if isinstance(fault, OSError) and fault.errno != errno.EINVAL:  # EINVAL: a place before the file's start
+            raise
+        raise InputError(
+            f"{archive} is cut, damaged or no zip archive ({str(fault) or type(fault).__name__}): "
+            "delete it and fetch it again"
+        ) from fault
+    return len(members)
+
+
+def _zip_members(
+    zipped: zipfile.ZipFile, archive: Path, skip: Collection[str]
+) -> list[tuple[zipfile.ZipInfo, tuple[str, ...]]]:
+    """The members that are to be unpacked, and their paths in parts; InputError if any member could do harm."""
+    members = zipped.infolist()
+    total, packed = (sum(getattr(member, name) for member in members) for name in ("file_size", "compress_size"))
+    _bounded(archive, len(members), total)
+    whole = archive.stat().st_size
+    if packed > whole or total > MAX_RATIO * whole:
+        raise InputError(f"{archive} ({whole} bytes) claims to hold {total} bytes, a zip bomb; it was not unpacked")
+    if not members:
+        raise InputError(f"{archive} is empty: delete it and fetch it again")
+    found = []
+    for member in members:
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise InputError(_special(archive, member.filename))
+        if member.flag_bits & 1:
+            raise InputError(f"{archive} holds {member.filename!r} encrypted: unpack it by hand with its password")
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(f"{archive} holds {member.filename!r} packed in an unusual way; it was not unpacked")
+        _parts(member.orig_filename, archive)  # as it was before zipfile cut it at a zero byte
+        parts = _parts(member.filename, archive)
+        if not set(skip).intersection(parts if member.is_dir() else parts[:-1]):
+            found.append((member, parts))
+    return found
+
+
+def _room(archive: Path, folder: Path, size: int) -> None:
+    """InputError if the disk has less room than `size` bytes."""
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f"{archive} unpacks to {size / 1e9:.1f} GB and {folder.parent.parent} has {free / 1e9:.1f} GB left: "
+            "free some or choose another --data_path"
+        )
+
+
+def _bounded(archive: Path, count: int, total: int) -> None:
+    if count > MAX_FILES or total > MAX_BYTES:
+        raise InputError(f"{archive} holds more than {MAX_FILES} files or {MAX_BYTES >> 30} GiB and was not unpacked")
+
+
+def _special(archive: Path, name: str) -> str:
+    return f"{archive} holds {name!r}, which is a link or a device; it was not unpacked"
+
+
 def _bar(archive: Path) -> dict:
     return {"desc": f"unpacking {archive.name}", "leave": False, "unit": "B", "unit_scale": True}
 
 
-def _parts(member: tarfile.TarInfo, archive: Path) -> tuple[str, ...]:
+def _parts(name: str, archive: Path) -> tuple[str, ...]:
     """The path of a member in parts; InputError for one that could do harm."""
-    if not (member.isdir() or (member.isreg() and not member.issparse())):
-        raise InputError(f"{archive} holds {member.name!r}, which is a link or a device; it was not unpacked")
-    path = PurePosixPath(member.name)
+    path = PurePosixPath(name)
     parts = [part for part in path.parts if part != "."]
-    bad = path.is_absolute() or ".." in parts or len(parts) > MAX_DEPTH or FORBIDDEN.search(member.name)
+    bad = path.is_absolute() or ".." in parts or len(parts) > MAX_DEPTH or FORBIDDEN.search(name)
     if bad or any(RESERVED.fullmatch(part) or part != part.rstrip(". ") for part in parts):
-        raise InputError(f"{archive} holds the path {member.name!r}, which is not safe; it was not unpacked")
+        raise InputError(f"{archive} holds the path {name!r}, which is not safe; it was not unpacked")
     return tuple(parts)
 
 
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, archive: Path) -> None:
+def _write(source: BinaryIO | None, size: int, target: Path, archive: Path) -> None:
+    """Write one file of `size` bytes, or make a folder (`source` None); InputError if that name is taken."""
     try:
-        if member.isdir():
+        if source is None:
             target.mkdir(parents=True, exist_ok=True)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
-            shutil.copyfileobj(tar.extractfile(member), file, MAX_READ)
-            if file.tell() != member.size:
-                raise EOFError(f"{member.name} ends early")
+            shutil.copyfileobj(source, file, MAX_READ)
+            if file.tell() != size:
+                raise EOFError(f"{target.name} has another size than it states")
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as fault:
-        raise InputError(f"{archive} holds {member.name!r} twice; it was not unpacked") from fault
+        raise InputError(f"{archive} holds {target.name!r} twice; it was not unpacked") from fault
 
 
 def _drain(stream: BinaryIO, archive: Path) -> None:

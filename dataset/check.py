@@ -25,7 +25,8 @@ def table(result: Review, shown: int) -> str:
     """The report on one object."""
     info, listing = result.info, result.listing
     whose = "drawn by dataset.demo" if result.drawn else info.modality
-    lines = [f"{info.name}: {whose}", f"{result.root}, {listing.layout} layout", ""]
+    layout = listing.layout or "none that is read whole"
+    lines = [f"{info.name}: {whose}", f"{result.root}, layout: {layout}", *result.passed_over, ""]
     beside = {} if result.drawn else {"test": info.test, "valid": info.valid, "train": info.valid}
     lines += [f"{'split':<6} {'normal':>7} {'abnormal':>8} {'total':>7} {'published':>9} {'masks':>6}  sizes; modes"]
     for split, samples in listing.splits.items():
@@ -55,7 +56,7 @@ def _most(counts: Counter | None, name: Callable[[object], str]) -> str:
 
 def _found(result: Review, shown: int) -> Iterator[str]:
     """The findings, gathered by what they are; the gravest first."""
-    if not result.findings:
+    if not result.findings and any(result.listing.splits.values()):
         yield "nothing found"
     by_what: dict[tuple[str, str], list[Finding]] = {}
     for finding in result.findings:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import dataset
 from dataset import ObjectInfo, Sample, demo, read_mask, read_rgb
+from dataset.layouts import EXPECTED, MEDICAL_EXPECTED, no_layout
 from dataset.listing import Listing, list_tree
 from dataset.registry import locate
 from dataset.twins import SHAPE, thumbnail, twins
@@ -62,6 +63,7 @@ class Review:
     sizes: dict[str, Counter] = field(default_factory=dict)
     modes: dict[str, Counter] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)  # says so where the object is there more than once
     runs: dict[str, str] = field(default_factory=dict)  # script -> what would stop it, "" if nothing
 
     @property
@@ -120,11 +122,14 @@ def _levels(mask: Image.Image) -> np.ndarray:
 
 
 def review(obj: str, data_path: Path, args: argparse.Namespace) -> Review:
-    """Look at one object; InputError when its folder is not found."""
+    """Look at one object; InputError when its folder is not found or holds no layout that is read."""
     info = dataset.find(obj, data_path)
     root = locate(info, data_path)
     drawn = any((folder / demo.STAMP).is_file() for folder in (root, root.parent))
     result = Review(info, root, list_tree(info, root), drawn)
+    if result.listing.layout is None and not any(result.listing.splits.values()):
+        raise InputError(no_layout(root, MEDICAL_EXPECTED if info.layout == "medical" else EXPECTED))
+    result.passed_over = dataset.passed_over(info, data_path)
     result.runs = try_runs(obj, data_path, args, use_seed_files=not drawn)
     looks = look_at_all(result, args.workers)
     result.findings += unfit(result.listing)
@@ -182,13 +187,8 @@ def look_at_all(result: Review, workers: int) -> Looks:
 
 def unfit(listing: Listing) -> Iterator[Finding]:
     """Files that do not fit together."""
-    for what, paths in (
-        ("abnormal image without a mask", listing.bare),
-        ("mask without an image", listing.strays),
-        ("image with several masks", listing.doubled),
-        ("file that 1cls.csv names and that is not there", listing.missing),
-    ):
-        yield from (Finding("FAULT", what, path) for path in sorted(paths))
+    faults = sorted(listing.faults, key=lambda fault: (fault.what, fault.file))
+    yield from (Finding("FAULT", fault.what, fault.file) for fault in faults)
     yield from (Finding("look", "image that 1cls.csv does not name", path) for path in sorted(listing.unnamed))
 
 

@@ -1,6 +1,7 @@
 """Folders of images: found whatever their case, listed, and masks paired with images by name."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,10 +9,28 @@ from errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 GOOD = ("good", "ok")
-EXPECTED = (
-    "test/good and test/Ungood with valid/good (medical), train/good and test/DEFECT (MVTec AD), "
-    "or Data/Images with ../split_csv/1cls.csv (VisA)"
-)
+BARE, STRAY = "abnormal image without a mask", "mask without an image"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a file or folder, as the one line that a run ends with.
+
+    `what` is the same for all files that it is true of; "": about a whole folder.
+    """
+
+    file: Path
+    line: str
+    what: str = ""
+
+
+# Takes each fault that a reader meets. A run's is `stop`; one that returns has the reader go on without the file.
+Report = Callable[[Fault], None]
+
+
+def stop(fault: Fault) -> None:
+    """End a run at its first fault, as InputError."""
+    raise InputError(fault.line)
 
 
 def subfolder(folder: Path, *names: str) -> Path | None:
@@ -31,49 +50,41 @@ def subfolder(folder: Path, *names: str) -> Path | None:
     return None
 
 
+def descend(folder: Path, *paths: str) -> Path | None:
+    """The first of `paths` ("label/Ungood") that is a folder below `folder`, whatever the case of its parts; or None.
+
+    Raises InputError as `subfolder`.
+    """
+    for path in paths:
+        place: Path | None = folder
+        for part in path.split("/"):
+            place = place and subfolder(place, part)
+        if place:
+            return place
+    return None
+
+
 def subfolders(folder: Path) -> list[Path]:
     """The folders in `folder`, hidden ones left out, sorted by name."""
     return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and _visible(entry.name))
 
 
-def layout_of(folder: Path) -> str | None:
-    """Which layout a folder has: "medical", "mvtec", "visa", or None."""
-    data = subfolder(folder, "Data")
-    if data and subfolder(data, "Images"):
-        return "visa"
-    test = subfolder(folder, "test")
-    if test is None:
-        return None
-    ungood = subfolder(test, "Ungood")
-    kinds = {kind.name.lower() for kind in subfolders(test)}
-    if subfolder(folder, "train") and kinds.difference(GOOD, ["ungood"]):
-        return "mvtec"  # its own `valid`, if there is one, is of no use here
-    # Ungood/img is medical even without `valid`, so that its masks are not passed over as MVTec's would be.
-    if subfolder(folder, "valid") or (ungood and subfolder(ungood, "img")):
-        return "medical"
-    if subfolder(folder, "train") or subfolder(folder, "ground_truth"):
-        return "mvtec"
-    # Only a test split: enough for scoring.
-    if ungood:
-        return "medical"
-    return "mvtec" if kinds else None
-
-
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, report: Report = stop) -> list[Path]:
     """The image files of `folder` (of `folder/img` where that exists), sorted by name.
 
-    Suffixes in any case; hidden files, Thumbs.db and other kinds are passed over. Raises InputError if none
-    is left.
+    Suffixes in any case; hidden files, Thumbs.db and other kinds are passed over. Reports a folder that is missing
+    or has no image; raises InputError for two folders `img` that differ by case.
     """
     if not folder.is_dir():
-        raise InputError(f"no folder {folder}: put images there (tree: data/readme.md)")
+        report(Fault(folder, f"no folder {folder}: put images there (tree: data/readme.md)"))
+        return []
     folder = subfolder(folder, "img") or folder
     files = sorted(entry.name for entry in os.scandir(folder) if _visible(entry.name) and not entry.is_dir())
     images = [folder / name for name in files if name.lower().endswith(SUFFIXES)]
     if not images:
         kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
         others = f" (only other files, such as {files[0]})" if files else ""
-        raise InputError(f"{folder} has no images{others}: put images there ({kinds}) or remove the folder")
+        report(Fault(folder, f"{folder} has no images{others}: put images there ({kinds}) or remove the folder"))
     return images
 
 
@@ -109,21 +120,22 @@ def match_masks(images: list[Path], masks: list[Path]) -> Match:
     return Match(pairs, bare, doubled, sorted(left.values()))
 
 
-def pair_masks(images: list[Path], folder: Path) -> list[Path]:
+def pair_masks(images: list[Path], folder: Path, report: Report = stop) -> list[Path | None]:
     """The mask of every image, in the images' order, found by name in `folder` (`match_masks`).
 
-    Raises InputError naming an image without a mask, a mask without an image, or two masks for one image.
+    Reports images without a mask (None in the list), masks without an image, and images with two masks.
     """
-    match = match_masks(images, images_in(folder))
+    match = match_masks(images, images_in(folder, report))
     for image, hits in match.doubled.items():
-        raise InputError(f"{image} has two masks, {hits[0].name} and {hits[1].name} in {folder}: remove one")
-    if bare := match.bare:
-        raise InputError(
-            f"{bare[0]} has no mask in {folder}{_more(bare)}: add {bare[0].stem}.png there, or take the image away"
-        )
-    if strays := match.strays:
-        raise InputError(f"{strays[0]} is a mask without an image{_more(strays)}: add the image or remove the mask")
-    return [match.pairs[image] for image in images]
+        line = f"{image} has two masks, {hits[0].name} and {hits[1].name} in {folder}: remove one"
+        report(Fault(image, line, "image with several masks"))
+    for image in match.bare:
+        line = f"{image} has no mask in {folder}{_more(match.bare)}"
+        report(Fault(image, f"{line}: add {image.stem}.png there, or take the image away", BARE))
+    for mask in match.strays:
+        line = f"{mask} is a mask without an image{_more(match.strays)}: add the image or remove the mask"
+        report(Fault(mask, line, STRAY))
+    return [match.pairs.get(image) for image in images]
 
 
 def _more(files: list[Path]) -> str:

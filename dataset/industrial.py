@@ -9,8 +9,21 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.folders import GOOD, images_in, layout_of, pair_masks, subfolder, subfolders
+from dataset.folders import (
+    BARE,
+    GOOD,
+    STRAY,
+    Fault,
+    Report,
+    descend,
+    images_in,
+    pair_masks,
+    stop,
+    subfolder,
+    subfolders,
+)
 from dataset.images import Sample, check
+from dataset.layouts import layout_of
 from dataset.registry import ObjectInfo
 from dataset.support import FewShotSet, Pool, Request, choose, tally
 from errors import InputError
@@ -20,8 +33,8 @@ VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
 def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     """Support and the test images that are not support; raises InputError for any fault of the tree."""
-    train = _train(info, root)
-    info, test = _test(info, root)
+    train = read_train(info, root)
+    info, test = read_test(info, root)
     test_place = subfolder(root, "test") or root
     pool = Pool(
         normal={sample.image.name: sample for sample in train},
@@ -43,114 +56,142 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
 
 def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:
     """The test split of one class, masks resolved; raises InputError for any fault of the tree."""
-    info, samples = _test(info, root)
+    info, samples = read_test(info, root)
     check(samples, info.name)
     return info, samples
 
 
-def _train(info: ObjectInfo, root: Path) -> tuple[Sample, ...]:
+def read_train(info: ObjectInfo, root: Path, report: Report = stop) -> tuple[Sample, ...]:
+    """The normal training images, sorted by name; faults go to `report`, which by default raises InputError."""
     if layout_of(root) == "visa":
-        normal = tuple(sample for split, sample in _visa(info, root) if split == "train" and not sample.label)
+        rows = _visa(info, root, report)
+        normal = tuple(sample for split, sample in rows if split == "train" and not sample.label)
         if not normal:
-            raise InputError(f"1cls.csv names no normal training image of {root}: give some rows the split train")
+            line = f"1cls.csv names no normal training image of {root}: give some rows the split train"
+            report(Fault(root, line))
         return normal
     train = subfolder(root, "train")
     good = train and subfolder(train, *GOOD)
     if not good:
-        raise InputError(f"{root} has no folder train/good: put the normal images for support there")
-    return tuple(Sample(image, 0) for image in images_in(good))
+        report(Fault(root, f"{root} has no folder train/good: put the normal images for support there"))
+        return ()
+    return tuple(Sample(image, 0) for image in images_in(good, report))
 
 
-def _test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:
-    """`info` with `masks` decided, and the test images: normal first, then by defect, each sorted by name."""
+def read_test(info: ObjectInfo, root: Path, report: Report = stop) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+    """`info` with `masks` decided, and the test images: normal first, then by defect, each sorted by name.
+
+    Faults go to `report`, which by default raises InputError.
+    """
     if layout_of(root) == "visa":
-        samples = tuple(sample for split, sample in _visa(info, root) if split == "test")
+        samples = tuple(sample for split, sample in _visa(info, root, report) if split == "test")
         masks = any(sample.mask for sample in samples)
     else:
         masks = info.masks if info.masks is not None else subfolder(root, "ground_truth") is not None
-        samples = _mvtec_test(root, masks)
+        samples = _mvtec_test(root, masks, report)
     labels = {sample.label for sample in samples}
     if not labels or (info.layout != "own" and labels != {0, 1}):
-        raise InputError(f"the test split of {root} lacks {'abnormal' if 0 in labels else 'normal'} images: add them")
+        lacking = "abnormal" if 0 in labels else "normal"
+        report(Fault(root, f"the test split of {root} lacks {lacking} images: add them"))
     return replace(info, masks=masks), samples
 
 
-def _mvtec_test(root: Path, masks: bool) -> tuple[Sample, ...]:
+def _mvtec_test(root: Path, masks: bool, report: Report) -> tuple[Sample, ...]:
     test = subfolder(root, "test")
     if test is None:
-        raise InputError(f"{root} has no folder test: put test/good and test/DEFECT there (tree: data/readme.md)")
+        line = f"{root} has no folder test: put test/good and test/DEFECT there (tree: data/readme.md)"
+        report(Fault(root, line))
+        return ()
     truth = subfolder(root, "ground_truth")
     if masks and truth is None:
-        raise InputError(f"{root} has no folder ground_truth: put the masks in ground_truth/DEFECT")
+        report(Fault(root, f"{root} has no folder ground_truth: put the masks in ground_truth/DEFECT"))
     kinds = subfolders(test)
     normal = [kind for kind in kinds if kind.name.lower() in GOOD]
     defects = [kind for kind in kinds if kind.name.lower() not in GOOD]
-    samples = [Sample(image, 0) for kind in normal for image in images_in(kind)]
+    samples = [Sample(image, 0) for kind in normal for image in images_in(kind, report)]
     for kind in defects:
-        samples += _defects(kind, truth) if masks else [Sample(image, 1) for image in images_in(kind)]
-    if masks:
-        known = {kind.name.lower() for kind in defects}.union(GOOD)
-        strays = [folder for folder in subfolders(truth) if folder.name.lower() not in known]
-        if strays:
-            raise InputError(
-                f"{strays[0]} holds masks but there is no {test / strays[0].name}: add it or remove the masks"
-            )
+        images = images_in(kind, report)
+        drawn = _masks(images, kind, truth, report) if masks else [None] * len(images)
+        samples += [Sample(image, 1, mask) for image, mask in zip(images, drawn, strict=True)]
+    known = {kind.name.lower() for kind in defects}.union(GOOD)
+    for folder in subfolders(truth) if masks and truth else []:
+        if folder.name.lower() not in known:
+            line = f"{folder} holds masks but there is no {test / folder.name}: add it or remove the masks"
+            for mask in images_in(folder, report):
+                report(Fault(mask, line, STRAY))
     return tuple(samples)
 
 
-def _defects(kind: Path, truth: Path) -> list[Sample]:
-    images = images_in(kind)
-    folder = subfolder(truth, kind.name)
-    if folder is None:
-        raise InputError(f"{truth} has no folder {kind.name}: put there a mask for every image of {kind}")
-    return [Sample(image, 1, mask) for image, mask in zip(images, pair_masks(images, folder), strict=True)]
+def _masks(images: list[Path], kind: Path, truth: Path | None, report: Report) -> list[Path | None]:
+    """The masks of one kind of defect, in the images' order."""
+    folder = truth and subfolder(truth, kind.name)
+    if folder:
+        return pair_masks(images, folder, report)
+    for image in images:
+        line = f"{truth} has no folder {kind.name}: put there a mask for every image of {kind}"
+        report(Fault(image, line, BARE))
+    return [None] * len(images)
 
 
-def _visa(info: ObjectInfo, root: Path) -> list[tuple[str, Sample]]:
+def _visa(info: ObjectInfo, root: Path, report: Report) -> list[tuple[str, Sample]]:
     """(split, sample) for every row of 1cls.csv about the class `root`, normal first, sorted by name."""
+    table, rows = visa_rows(root, report)
+    masked = info.masks is not None or any(row["mask"] for _, row in rows if row["label"] == "anomaly")
+    found = []
+    for number, row in rows:
+        sample = _visa_row(table, number, row, report)
+        if sample is None:
+            continue
+        found.append((row["split"], sample))
+        if masked and sample.label and not row["mask"]:
+            report(Fault(sample.image, f"{table} names no mask for {sample.image}: fill its last column", BARE))
+    named = {Path(row["mask"]).name for _, row in rows if row["mask"]}
+    folder = descend(root, "Data/Masks/Anomaly") if masked else None
+    for mask in images_in(folder, report) if folder else []:
+        if mask.name not in named:
+            line = f"{mask} is a mask that {table} gives to no image: add its row or remove the mask"
+            report(Fault(mask, line, STRAY))
+    return sorted(found, key=lambda item: (item[1].label, str(item[1].image)))
+
+
+def visa_rows(root: Path, report: Report = stop) -> tuple[Path, list[tuple[int, dict[str, str]]]]:
+    """The table 1cls.csv, and its rows about the class `root` with their line numbers."""
     if root.name in ("", ".."):
         root = root.resolve()  # the class is the folder's name, and its table lies beside it
     table = root.parent / "split_csv" / "1cls.csv"
     if not table.is_file():
-        raise InputError(f"{table} is missing: it says which images of {root} are for training and which for testing")
+        line = f"{table} is missing: it says which images of {root} are for training and which for testing"
+        report(Fault(table, line))
+        return table, []
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         if not set(VISA_COLUMNS) <= set(reader.fieldnames or ()):
-            raise InputError(f"{table} lacks columns: its first line must be {','.join(VISA_COLUMNS)}")
+            report(Fault(table, f"{table} lacks columns: its first line must be {','.join(VISA_COLUMNS)}"))
+            return table, []
         rows = [(reader.line_num, row) for row in reader if row["object"] == root.name]
     if not rows:
-        raise InputError(f"{table} has no row whose object is {root.name}: add its images")
-    found = [_visa_row(table, number, row) for number, row in rows]
-    if info.masks is None and not any(sample.mask for _, sample in found):
-        return _ordered(found)
-    bare = [sample.image for _, sample in found if sample.label and sample.mask is None]
-    if bare:
-        raise InputError(f"{table} names no mask for {bare[0]}: fill its last column")
-    named = {sample.mask.name for _, sample in found if sample.mask}
-    folder = subfolder(root / "Data" / "Masks", "Anomaly")
-    strays = [mask for mask in images_in(folder) if mask.name not in named] if folder else []
-    if strays:
-        raise InputError(f"{strays[0]} is a mask that {table} gives to no image: add its row or remove the mask")
-    return _ordered(found)
+        report(Fault(table, f"{table} has no row whose object is {root.name}: add its images"))
+    return table, rows
 
 
-def _ordered(found: list[tuple[str, Sample]]) -> list[tuple[str, Sample]]:
-    return sorted(found, key=lambda item: (item[1].label, str(item[1].image)))
-
-
-def _visa_row(table: Path, number: int, row: dict[str, str]) -> tuple[str, Sample]:
+def _visa_row(table: Path, number: int, row: dict[str, str], report: Report) -> Sample | None:
+    """The sample of one row, without a mask that is not there; None where the row or its image is at fault."""
     where = f"{table}, line {number}"
     if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
-        raise InputError(
-            f"{where}: want split train or test and label normal or anomaly, found {row['split']} and {row['label']}"
-        )
+        found = f"{row['split']} and {row['label']}"
+        line = f"{where}: want split train or test and label normal or anomaly, found {found}"
+        report(Fault(table, line, "row of 1cls.csv that is not understood"))
+        return None
     image = table.parent.parent / row["image"]
     mask = table.parent.parent / row["mask"] if row["mask"] else None
-    for file in (image, mask):
-        if file and not file.is_file():
-            raise InputError(f"{file} is not there, though {where} names it: restore the file or remove the row")
+    missing = [file for file in (image, mask) if file and not file.is_file()]
+    for file in missing:
+        line = f"{file} is not there, though {where} names it: restore the file or remove the row"
+        report(Fault(file, line, "file that 1cls.csv names and that is not there"))
+    if image in missing:
+        return None
     abnormal = row["label"] == "anomaly"
-    return row["split"], Sample(image, int(abnormal), mask if abnormal else None)
+    return Sample(image, int(abnormal), mask if abnormal and mask not in missing else None)
 
 
 def _defect_name(sample: Sample) -> str:

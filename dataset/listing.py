@@ -1,32 +1,28 @@
 """All files of an object's tree, whether or not a run could read it: what `dataset.check` looks at.
 
-The readers stop at the first fault; this goes on, so that all faults can be named at once.
+The layouts' own readers go through it; where a run stops at their first fault, here they note it and go on.
 """
 
-import csv
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.folders import GOOD, images_in, layout_of, match_masks, subfolder, subfolders
+from dataset.folders import Fault, Report, descend, images_in, subfolders
 from dataset.images import Sample
-from dataset.medical_few import MASK_FOLDERS
+from dataset.industrial import read_test, read_train, visa_rows
+from dataset.layouts import NAMES, layout_of, tree_of
+from dataset.medical_few import read_split, resolve_masks
 from dataset.registry import ObjectInfo
-from errors import InputError
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listing:
-    """Samples by split ("train", "valid", "test"), and the files that do not fit together."""
+    """Samples by split ("train", "valid", "test"), files that do not fit together, and images that no table names."""
 
-    layout: str
-    splits: dict[str, list[Sample]] = field(default_factory=dict)
-    bare: list[Path] = field(default_factory=list)  # abnormal images without a mask where others have one
-    strays: list[Path] = field(default_factory=list)  # masks without an image
-    doubled: list[Path] = field(default_factory=list)  # images with several masks
-    missing: list[Path] = field(default_factory=list)  # named in a table, not there
-    unnamed: list[Path] = field(default_factory=list)  # there, not named in the table
+    layout: str | None  # in words; None: it has none
+    splits: dict[str, tuple[Sample, ...]]
+    faults: tuple[Fault, ...]
+    unnamed: tuple[Path, ...]
 
     def samples(self) -> Iterator[tuple[str, Sample]]:
         """Every sample with its split."""
@@ -34,78 +30,40 @@ class Listing:
             for sample in samples:
                 yield split, sample
 
-    def add(self, split: str, images: list[Path], label: int, masks: list[Path] | None = None) -> None:
-        """Note images of a split; `masks` None: these images need none."""
-        rows = self.splits.setdefault(split, [])
-        if masks is None:
-            rows += [Sample(image, label) for image in images]
-            return
-        match = match_masks(images, masks)
-        rows += [Sample(image, label, match.pairs.get(image)) for image in images]
-        self.bare += match.bare
-        self.strays += match.strays
-        self.doubled += match.doubled
-
 
 def list_tree(info: ObjectInfo, root: Path) -> Listing:
-    """What is in the folder of an object; `info.masks` None: masks wherever there are some."""
-    layout = (layout_of(root) if info.layout in ("own", "visa") else info.layout) or "mvtec"
-    listing = Listing(layout)
-    {"medical": _medical, "visa": _visa}.get(layout, _mvtec)(info, root, listing)
-    return listing
+    """What is in the folder of an object; `info.masks` None: masks wherever there are some.
+
+    Faults about whole folders are left out, since a run that stops at them says so.
+    """
+    faults: list[Fault] = []
+    layout = layout_of(root)
+    if (layout if info.layout == "own" else info.layout) == "medical":
+        tree = tree_of(root)
+        name, splits, unnamed = tree and tree.name, _medical(info, root, faults.append), ()
+    else:
+        name, splits = NAMES.get(layout), _industrial(info, root, faults.append)
+        unnamed = _unnamed(root) if layout == "visa" else ()
+    # VisA's table is read for each split, so its faults come twice.
+    return Listing(name, splits, tuple(dict.fromkeys(fault for fault in faults if fault.what)), unnamed)
 
 
-def _files(folder: Path | None) -> list[Path]:
-    """Images in a folder, none if there is no such folder or nothing in it."""
-    with suppress(InputError):
-        return images_in(folder) if folder else []
-    return []
+def _medical(info: ObjectInfo, root: Path, report: Report) -> dict[str, tuple[Sample, ...]]:
+    info = resolve_masks(info, root)
+    return {split: read_split(info, root, split, report) for split in ("valid", "test")}
 
 
-def _medical(info: ObjectInfo, root: Path, listing: Listing) -> None:
-    ungood = {split: subfolder(subfolder(root, split) or root / split, "Ungood") for split in ("valid", "test")}
-    drawn = {split: subfolder(folder, *MASK_FOLDERS) for split, folder in ungood.items() if folder}
-    masks = any(drawn.values()) if info.masks is None else info.masks
-    for split, folder in ungood.items():
-        good = subfolder(subfolder(root, split) or root / split, "good")
-        listing.add(split, _files(good), 0)
-        listing.add(split, _files(folder), 1, _files(drawn.get(split)) if masks else None)
+def _industrial(info: ObjectInfo, root: Path, report: Report) -> dict[str, tuple[Sample, ...]]:
+    return {"train": read_train(info, root, report), "test": read_test(info, root, report)[1]}
 
 
-def _mvtec(info: ObjectInfo, root: Path, listing: Listing) -> None:
-    train, test, truth = (subfolder(root, name) for name in ("train", "test", "ground_truth"))
-    masks = truth is not None if info.masks is None else info.masks
-    listing.add("train", _files(subfolder(train, *GOOD)) if train else [], 0)
-    kinds = subfolders(test) if test else []
-    for kind in kinds:
-        good = kind.name.lower() in GOOD
-        drawn = None if good or not masks else _files(truth and subfolder(truth, kind.name))
-        listing.add("test", _files(kind), int(not good), drawn)
-    known = {kind.name.lower() for kind in kinds}.union(GOOD)
-    for folder in subfolders(truth) if truth and masks else []:
-        listing.strays += [] if folder.name.lower() in known else _files(folder)
+def _unnamed(root: Path) -> tuple[Path, ...]:
+    """Images of a VisA class that its table does not name, which a run passes over."""
+    table, rows = visa_rows(root, _known)
+    named = {table.parent.parent / row["image"] for _, row in rows if row["image"]}
+    kinds = subfolders(descend(root.resolve() if root.name in ("", "..") else root, "Data/Images"))
+    return tuple(path for kind in kinds for path in images_in(kind, _known) if path not in named)
 
 
-def _visa(info: ObjectInfo, root: Path, listing: Listing) -> None:
-    root = root.resolve() if root.name in ("", "..") else root
-    table, named = root.parent / "split_csv" / "1cls.csv", set()
-    rows = []
-    if table.is_file():
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.DictReader(file) if row.get("object") == root.name]
-    for row in rows:
-        image, mask = (table.parent.parent / row[name] if row.get(name) else None for name in ("image", "mask"))
-        there = [path for path in (image, mask) if path and path.is_file()]
-        listing.missing += [path for path in (image, mask) if path and path not in there]
-        named.update(there)
-        if image in there:
-            abnormal = row.get("label") == "anomaly"
-            kept = mask if abnormal and mask in there else None
-            listing.splits.setdefault(row.get("split") or "test", []).append(Sample(image, int(abnormal), kept))
-            if abnormal and not mask and info.masks is not False:
-                listing.bare.append(image)
-    pictures = subfolder(root / "Data", "Images")
-    for kind in subfolders(pictures) if pictures else []:
-        listing.unnamed += [path for path in _files(kind) if path not in named]
-    masks = subfolder(root / "Data" / "Masks", "Anomaly")
-    listing.strays += [path for path in _files(masks) if path not in named]
+def _known(fault: Fault) -> None:
+    """Pass over a fault that the readers have met."""

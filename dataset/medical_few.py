@@ -1,33 +1,30 @@
-"""The medical layout, OBJ_AD/{valid,test}/{good,Ungood}/img, and few-shot sets from it.
+"""The medical layouts (`layouts.MEDICAL_TREES`): the reader of a split, and few-shot sets.
 
-Masks lie in Ungood/anomaly_mask, or in Ungood/label as BMAD's authors publish them. Folder names in any
-case; images may also lie directly in good and Ungood. Masks of objects that have none in the protocol
-(Chest, ...) are not looked at.
+Masks of objects that have none in the protocol (Chest, ...) and those of normal images are not looked at.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.folders import images_in, pair_masks, subfolder, subfolders
+from dataset.folders import BARE, Fault, Report, descend, images_in, pair_masks, stop, subfolders
 from dataset.images import Sample, check
+from dataset.layouts import MEDICAL_EXPECTED, MedicalTree, SplitFolders, no_layout, split_folders, tree_of
 from dataset.registry import ObjectInfo
 from dataset.support import FewShotSet, Pool, Request, choose, tally
-from errors import InputError
-
-MASK_FOLDERS = ("anomaly_mask", "label")
 
 
 def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
-    """Support from `root/valid`, `root/test` to score; raises InputError for any fault of the tree."""
+    """Support from the split `valid`, `test` to score; raises InputError for any fault of the tree."""
     info = resolve_masks(info, root)
     valid = read_split(info, root, "valid")
     test = read_split(info, root, "test")
-    place = subfolder(root, "valid")
+    tree = tree_of(root)
+    at = split_folders(tree, root, "valid")
     pool = Pool(
         normal={sample.image.name: sample for sample in valid if not sample.label},
         abnormal={sample.image.name: sample for sample in valid if sample.label},
-        normal_place=place / "good",
-        abnormal_place=place / "Ungood",
+        normal_place=at.normal or at.folder / tree.normal.format(at.folder.name),
+        abnormal_place=at.abnormal or at.folder / tree.abnormal.format(at.folder.name),
     )
     support = choose(info, pool, request)
     check((*valid, *test), info.name)
@@ -35,25 +32,26 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     return FewShotSet(info, support[0], support[1], test, counts)
 
 
-def read_split(info: ObjectInfo, root: Path, split: str) -> tuple[Sample, ...]:
-    """The images of one split, normal first, each sorted by name, with masks where `info` has them.
+def read_split(info: ObjectInfo, root: Path, split: str, report: Report = stop) -> tuple[Sample, ...]:
+    """The images of "valid" or "test", normal first, each sorted by name, with masks where `info` has them.
 
-    A user's own data may lack one of good and Ungood; a benchmark's test split must have both.
+    A user's own data may lack one of normal and abnormal images; a benchmark's test split must have both. Faults go to
+    `report`, which raises InputError at the first unless told otherwise.
     """
-    folder = subfolder(root, split)
-    if folder is None:
-        raise InputError(f"{root} has no folder {split}: {_tree(info)}")
-    good, ungood = subfolder(folder, "good"), subfolder(folder, "Ungood")
-    if ungood is None:
-        strangers = [path.name for path in subfolders(folder) if path != good]
-        if strangers:
-            raise InputError(f"{folder / strangers[0]} is neither good nor Ungood: rename it to Ungood or remove it")
-    if info.layout != "own" and split == "test" and not (good and ungood):
-        raise InputError(f"{folder} has no folder {'good' if good is None else 'Ungood'}: {_tree(info)}")
-    normal = [Sample(image, 0) for image in images_in(good)] if good else []
-    abnormal = _abnormal(info, ungood) if ungood else []
+    tree = tree_of(root)
+    if tree is None:
+        report(Fault(root, no_layout(root, MEDICAL_EXPECTED)))
+        return ()
+    at = split_folders(tree, root, split)
+    if at is None:
+        wanted = " or ".join(tree.valid if split == "valid" else tree.test)
+        report(Fault(root, f"{root} has no folder {wanted}: {_tree(info)}"))
+        return ()
+    _both_there(info, tree, at, split, report)
+    normal = [Sample(image, 0) for image in images_in(at.normal, report)] if at.normal else []
+    abnormal = _abnormal(info, tree, at, report) if at.abnormal else []
     if not normal and not abnormal:
-        raise InputError(f"{folder} is empty: {_tree(info)}")
+        report(Fault(at.folder, f"{at.folder} is empty: {_tree(info)}"))
     return (*normal, *abnormal)
 
 
@@ -61,22 +59,38 @@ def resolve_masks(info: ObjectInfo, root: Path) -> ObjectInfo:
     """`info` with `masks` decided: a user's own data has masks if any split has a folder of them."""
     if info.masks is not None:
         return info
-    splits = [subfolder(root, split) for split in ("valid", "test")]
-    ungood = [subfolder(split, "Ungood") for split in splits if split]
-    return replace(info, masks=any(subfolder(folder, *MASK_FOLDERS) for folder in ungood if folder))
+    tree = tree_of(root)
+    splits = [split_folders(tree, root, split) for split in ("valid", "test")] if tree else []
+    return replace(info, masks=any(split and split.masks for split in splits))
 
 
-def _abnormal(info: ObjectInfo, ungood: Path) -> list[Sample]:
-    images = images_in(ungood)
+def _both_there(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, split: str, report: Report) -> None:
+    """Report folders that hold neither normal nor abnormal images, and what a benchmark's test split lacks."""
+    if at.abnormal is None:
+        beside = at.normal.parent if at.normal else at.folder
+        for path in subfolders(beside):
+            if path != at.normal:
+                line = f"{path} is neither good nor Ungood: abnormal images belong into {beside / 'Ungood'}"
+                report(Fault(path, f"{line} (tree: data/readme.md)"))
+    if info.layout != "own" and split == "test" and not (at.normal and at.abnormal):
+        missing = (tree.abnormal if at.normal else tree.normal).format(at.folder.name)
+        report(Fault(at.folder, f"{at.folder} has no folder {missing}: {_tree(info)}"))
+
+
+def _abnormal(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, report: Report) -> list[Sample]:
+    images = images_in(at.abnormal, report)
     if not info.masks:
         return [Sample(image, 1) for image in images]
-    masks = subfolder(ungood, *MASK_FOLDERS)
-    if masks is None:
-        raise InputError(
-            f"{ungood} has no folder anomaly_mask (or label): put there a mask for every image of {ungood}"
-        )
-    return [Sample(image, 1, mask) for image, mask in zip(images, pair_masks(images, masks), strict=True)]
+    if at.masks is None:
+        first, *others = (Path(path.format(at.folder.name)) for path in tree.masks)
+        folder = descend(at.folder, first.parent.as_posix()) or at.folder / first.parent
+        names = " or ".join(path.name for path in (first, *others))
+        line = f"{folder} has no folder {names}: put there a mask for every image of {at.abnormal}"
+        for image in images:
+            report(Fault(image, line, BARE))
+        return [Sample(image, 1) for image in images]
+    return [Sample(image, 1, mask) for image, mask in zip(images, pair_masks(images, at.masks, report), strict=True)]
 
 
 def _tree(info: ObjectInfo) -> str:
-    return f"{info.name} wants valid and test, each with good/img and Ungood/img (tree: data/readme.md)"
+    return f"{info.name} wants valid and test, each with normal and abnormal images (trees: data/readme.md)"

@@ -1,10 +1,13 @@
 """The one table of objects: whether they have masks, how many images, where they lie. Their words: prompt.py."""
 
 import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dataset.folders import EXPECTED, layout_of, subfolder
+from dataset.folders import descend, subfolder
+from dataset.layouts import MEDICAL_EXPECTED, layout_of, no_layout, tree_of
 from errors import InputError
 from prompt import class_name
 
@@ -39,6 +42,16 @@ _MEDICAL = {
     "Skin_ISIC2019": ("dermoscopy, melanoma against naevus", False, None, None),
     "Solar": ("electroluminescence of solar cells (ELPV), 300x300", False, 1999, 224),
 }
+# The folders in which BMAD's authors publish their sets.
+_BMAD = {
+    "Brain": ("BraTS2021_slice",),
+    "Liver": ("hist_DIY", "Train/hist_DIY"),
+    "Retina_RESC": ("RESC",),
+    "Retina_OCT2017": ("OCT2017",),
+    "Chest": ("Chest-RSNA", "chest-rsna/Chest-RSNA"),
+    "Histopathology": ("camelyon16_256",),
+}
+BMAD_FOLDER = "bmad"  # under the data path, in any case; holds any of the above, or OBJ
 
 # family -> class: (published test images, published normal training images)
 _INDUSTRIAL = {
@@ -108,6 +121,12 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 _KNOWN = MEDICAL | INDUSTRIAL
 
+# What makes an object of a raw download or a package.
+CONVERTED = {
+    "Skin_HAM10000": "ham10000 --source DIR",
+    "Skin_ISIC2019": "isic2019 --source DIR",
+    "Solar": "elpv",
+}
 # What zero-shot transfer trains on: Solar has the medical layout but is not medicine.
 TRANSFER: tuple[str, ...] = tuple(name for name in MEDICAL if name != "Solar")
 # ISIC 2019 holds the images of HAM10000, so neither may train for the other.
@@ -146,27 +165,81 @@ def locate(info: ObjectInfo, data_path: str | Path) -> Path:
     if folder := look_for(info, data_path):
         return folder
     if info.layout == "medical":
-        wanted, mend = data_path / f"{info.name}_AD", "put the set there"
-        if info.name == "Solar":
-            mend = f"make it with: python -m dataset.solar --out {data_path}"
-    else:
-        wanted, mend = data_path / info.name, f"put the {info.name.split('/')[0]} set there"
-    raise InputError(f"no folder {wanted}: {mend}, or say where it is with --data_path (trees: data/readme.md)")
+        raise InputError(_nowhere(info, data_path))
+    raise InputError(
+        f"no folder {data_path / info.name}: put the {info.name.split('/')[0]} set there, "
+        "or say where it is with --data_path (trees: data/readme.md)"
+    )
 
 
 def look_for(info: ObjectInfo, data_path: str | Path) -> Path | None:
-    """A benchmark object's folder, under `data_path` or `data_path` itself; None if it is not there."""
+    """A benchmark object's folder, under `data_path` or `data_path` itself; None if it is not there.
+
+    Of several folders of a medical object the first that holds a medical tree: OBJ_AD, OBJ, as BMAD's authors name it,
+    then the same in `bmad`, then `data_path` itself; if none holds one, the first.
+    """
     data_path = Path(data_path)
     if info.layout == "medical":
-        names = (f"{info.name}_AD", info.name)
-        return subfolder(data_path, *names) or _itself(data_path, names)
+        first = None
+        for folder in _medical_folders(info, data_path):
+            if tree_of(folder):
+                return folder
+            first = first or folder
+        return first
     family, name = info.name.split("/")
     family_folder = subfolder(data_path, *_FAMILY[family][2])
     inside = subfolder(family_folder, name) if family_folder else None
     return inside or subfolder(data_path, name) or _itself(data_path, (name,))
 
 
-def _itself(data_path: Path, names: tuple[str, ...]) -> Path | None:
+def passed_over(info: ObjectInfo, data_path: str | Path) -> list[str]:
+    """A line that says which folder is read where there are several trees of one object; else nothing."""
+    places: dict[Path, Path] = {}
+    if info.layout == "medical":
+        with suppress(InputError):  # folders that differ by case, beyond the one that is read
+            for folder in _medical_folders(info, Path(data_path)):
+                if tree_of(folder):
+                    places.setdefault(folder.resolve(), folder)
+    first, *others = map(str, places.values()) if places else [""]
+    return [f"{info.name}: {first} is read; there too, and not read: {', '.join(others)}"] if others else []
+
+
+def _medical_names(info: ObjectInfo) -> tuple[str, ...]:
+    """What a medical object's folder may be called, by preference; authors' folders may lie in OBJ_AD and OBJ."""
+    own, tops = (f"{info.name}_AD", info.name), _BMAD.get(info.name, ())
+    return (*own, *tops, *(f"{outer}/{top}" for outer in own for top in tops))
+
+
+def _medical_folders(info: ObjectInfo, data_path: Path) -> Iterator[Path]:
+    """The folders that are there under such a name, by preference."""
+    names = _medical_names(info)
+    for name in names:
+        if folder := descend(data_path, name):
+            yield folder
+    inner = subfolder(data_path, BMAD_FOLDER)
+    for name in names if inner else ():
+        if folder := descend(inner, name):
+            yield folder
+    if folder := _itself(data_path, [name.split("/")[-1] for name in names]):
+        yield folder
+
+
+def _nowhere(info: ObjectInfo, data_path: Path) -> str:
+    """The line about a medical object that is not there: what was looked for, where, and how to get it."""
+    names = list(dict.fromkeys(name.split("/")[-1] for name in _medical_names(info)))
+    mend = "put the set there"
+    if info.name in CONVERTED:
+        mend = f"make it with: python -m dataset.convert {CONVERTED[info.name]} --out {data_path}"
+    elif info.name in _BMAD:
+        mend = f"fetch it with: python -m dataset.download bmad --data_path {data_path}"
+    return (
+        f"no folder {data_path / names[0]}: looked in {data_path} and {data_path / BMAD_FOLDER} for {', '.join(names)} "
+        f"in one of these layouts: {MEDICAL_EXPECTED}; {mend}, "
+        "or say where it is with --data_path (trees: data/readme.md)"
+    )
+
+
+def _itself(data_path: Path, names: Iterable[str]) -> Path | None:
     """`data_path` when it bears the object's own name, so that no class is read from another one's folder."""
     same = data_path.resolve().name.lower() in {name.lower() for name in names}
     return data_path if same and data_path.is_dir() else None
@@ -186,7 +259,7 @@ def _own_root(obj: str, data_path: Path) -> Path:
         if layout_of(folder):
             return folder
     if named:
-        raise InputError(f"{named[0]} has none of the layouts that are read: {EXPECTED}; see data/readme.md")
+        raise InputError(no_layout(named[0]))
     raise InputError(_unknown(obj, data_path))
 
 

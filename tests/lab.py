@@ -35,7 +35,14 @@ PROMPTS = {
     "normal": {"prompts": ["a flawless {classname}", "a healthy {classname}"]},
     "abnormal": {"prompts": ["a damaged {classname}", "a {classname} with a lesion"]},
 }
-MASKS = {"anomaly_mask", "label", "ground_truth", "Masks"}  # folders whose files `paint` leaves alone
+MASKS = {
+    "anomaly_mask",
+    "label",
+    "val_label",
+    "test_label",
+    "ground_truth",
+    "Masks",
+}  # folders whose files `paint` leaves alone
 BAR = re.compile(r"(training|epoch|scoring|pictures|demo data): ")
 
 

@@ -8,7 +8,8 @@ import trees
 
 import dataset
 from dataset import registry
-from dataset.folders import layout_of, subfolder
+from dataset.folders import subfolder
+from dataset.layouts import layout_of
 from errors import InputError
 
 
@@ -86,7 +87,8 @@ def test_a_path_is_not_a_name(tmp_path, name):
 
 def test_missing_folders_say_where_and_what(tmp_path):
     assert str(tmp_path / "Brain_AD") in fault("Brain", tmp_path)
-    assert f"python -m dataset.solar --out {tmp_path}" in fault("Solar", tmp_path)
+    assert f"python -m dataset.convert elpv --out {tmp_path}" in fault("Solar", tmp_path)
+    assert f"python -m dataset.convert ham10000 --source DIR --out {tmp_path}" in fault("Skin_HAM10000", tmp_path)
     assert str(tmp_path / "none") in fault("mine", tmp_path / "none")
     assert str(tmp_path / "mvtec/bottle") in fault("mvtec/bottle", tmp_path)
 

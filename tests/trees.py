@@ -41,6 +41,81 @@ def medical(
     return root
 
 
+# BMAD as its authors publish it: object -> the set's folder, its training images, and where its splits keep normal
+# images, abnormal ones, their masks, and (black) masks of normal ones. Written out, so that no table checks itself.
+BMAD = {
+    "Brain": (
+        "BraTS2021_slice",
+        "train/good/img",
+        {
+            split: (f"{split}/good/img", f"{split}/Ungood/img", f"{split}/Ungood/label", f"{split}/good/label")
+            for split in ("valid", "test")
+        },
+    ),
+    "Liver": (
+        "Liver/Train/hist_DIY",
+        "train/good",
+        {
+            split: (f"{split}/img/good", f"{split}/img/Ungood", f"{split}/label/Ungood", f"{split}/label/good")
+            for split in ("valid", "test")
+        },
+    ),
+    "Retina_RESC": (
+        "RESC",
+        "Train/train/good",
+        {
+            "valid": ("Val/val/good", "Val/val/Ungood", "Val/val_label/Ungood", None),
+            "test": ("Test/test/good", "Test/test/Ungood", "Test/test_label/Ungood", None),
+        },
+    ),
+    "Retina_OCT2017": (
+        "OCT2017",
+        "train/good",
+        {"valid": ("val/good", "val/Ungood", None, None), "test": ("test/good", "test/Ungood", None, None)},
+    ),
+    "Chest": (
+        "chest-rsna/Chest-RSNA",
+        "train/good",
+        {"valid": ("val/good", "val/Ungood", None, None), "test": ("test/good", "test/Ungood", None, None)},
+    ),
+    "Histopathology": (
+        "camelyon16_256",
+        "train/good",
+        {"valid": ("valid/good", "valid/Ungood", None, None), "test": ("test/good", "test/Ungood", None, None)},
+    ),
+}
+
+
+def bmad(data: Path, obj: str, top: str | None = None) -> Path:
+    """DATA/TOP as BMAD's authors publish `obj`: 5 + 5 images in valid, 4 + 3 in test, named as in `medical`."""
+    published, train, splits = BMAD[obj]
+    root = data / (published if top is None else top)
+    for i in range(2):
+        picture(root / train / f"train_n{i}.png")
+    for (split, (normal, abnormal, masks, black)), counts in zip(splits.items(), ((5, 5), (4, 3)), strict=True):
+        for i in range(counts[0]):
+            picture(root / normal / f"{split}_n{i}.png")
+            if black:
+                mask(root / black / f"{split}_n{i}.png", level=0)
+        for i in range(counts[1]):
+            picture(root / abnormal / f"{split}_a{i}.png")
+            if masks:
+                mask(root / masks / f"{split}_a{i}.png")
+    return root
+
+
+def mirror(folder: Path) -> Path:
+    """FOLDER/OBJ/{train,valid,test}/{good,Ungood} of all six sets, as the archive holds them; Chest without `img`."""
+    for obj, (*_, splits) in BMAD.items():
+        root = medical(folder / obj, masks="label" if splits["test"][2] else None)
+        picture(root / "train" / "good" / "train_n0.png")
+    for images in [*(folder / "Chest").rglob("img")]:
+        for file in images.iterdir():
+            file.rename(images.parent / file.name)
+        images.rmdir()
+    return folder
+
+
 def mvtec(
     root: Path, good: str = "good", defects: tuple[str, ...] = ("crack", "hole"), suffix: str = "_mask.png"
 ) -> Path:
