@@ -5,11 +5,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from CLIP import CLIP
-from errors import InputError
 from madff import BRANCHES, build_adapter
+from runtime.errors import InputError
+from runtime.linear import linear
 
 KEEP, GIVE = 0.8, 0.1  # what the trunk keeps of itself at a tap, and takes of each adapter's residual
 HEADS = ("seg_adapters", "det_adapters")
@@ -157,3 +159,32 @@ class MDecoder(nn.Module):
 def default_taps(layers: int) -> tuple[int, ...]:
     """A quarter, half, three quarters and all of the trunk's depth: 6, 12, 18, 24 for ViT-L."""
     return tuple(dict.fromkeys(max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)))
+
+
+LOGIT_SCALE = 100.0
+
+
+def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
+    """How much more abnormal than normal, (B, L, h), (D, 2) -> (B, P): 100·(cos abnormal - cos normal).
+
+    Its sigmoid is the softmax over {normal, abnormal}. The class token is dropped: P = L - 1. Of one image, (1, L, h),
+    under N texts, (N, D, 2), they are (N, P).
+    """
+    patches = F.normalize(tokens[:, 1:], dim=-1)
+    if text.ndim == 3:
+        return LOGIT_SCALE * linear(text[..., 1] - text[..., 0], patches[0])  # (N, P)
+    cosines = patches @ text  # (B, P, 2)
+    return LOGIT_SCALE * (cosines[..., 1] - cosines[..., 0])
+
+
+def to_grid(values: Tensor) -> Tensor:
+    """Values of the patches (..., P) -> (..., G, G), P = G·G."""
+    side = round(values.shape[-1] ** 0.5)
+    return values.reshape(*values.shape[:-1], side, side)
+
+
+def upsample(grids: Tensor, size: int) -> Tensor:
+    """(B, T, G, G) -> (B, T, size, size), bilinear, corners aligned."""
+    if grids.shape[-2:] == (size, size):
+        return grids
+    return F.interpolate(grids, (size, size), mode="bilinear", align_corners=True)

@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoder import Decoded
-from scoring import patch_logits, to_grid, upsample
+from decoder import Decoded, patch_logits, to_grid, upsample
 
 FOCUS = 2.0  # γ of the focal loss
 FOCAL_SMOOTHING = 1e-5  # how far one-hot targets are pulled from 0 and 1

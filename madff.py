@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from linear import Linear
+from runtime.linear import Linear
 
 SQUEEZE = 16  # r, the ratio by which the gates' bottleneck is narrower than the trunk
 KERNEL = 7  # tokens seen by LLSPM's convolution

@@ -4,7 +4,7 @@ python predict.py --ckpt ckpt/few-shot/Brain_4-shot.pth --input scans --output r
 python predict.py --normal good --classname "solar cell" --input cells --output results/cells
 """
 
-from errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
+from runtime.errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -20,15 +20,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-import options
-import report
-from figures import panel_names
-from files import check_writable
-from verdict import inputs
-from verdict.inputs import Reader, kind_of
-from verdict.judge import Judge
-from verdict.judges import open_judge
-from verdict.outputs import UNREADABLE, Outputs, Prediction
+from apps.predict import inputs
+from apps.predict.inputs import Reader, kind_of
+from apps.predict.open_predictor import open_judge
+from apps.predict.outputs import UNREADABLE, Outputs, Prediction
+from apps.predict.predictor import Judge
+from engine import options
+from report.panels import panel_names
+from runtime.environment import environment
+from runtime.files import check_writable
 
 FAILED = 1  # exit code when some files could not be read
 
@@ -152,7 +152,7 @@ def score(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> No
         finish(outputs, rows, record | {"stopped": True}, title)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, rows, record | {"environment": report.environment(judge.system.device)}, title)
+    finish(outputs, rows, record | {"environment": environment(judge.system.device)}, title)
     if any(row.verdict == UNREADABLE for row in rows):
         sys.exit(FAILED)
 

@@ -16,8 +16,8 @@ import json
 import re
 from pathlib import Path
 
-from errors import InputError
-from files import writing
+from runtime.errors import InputError
+from runtime.files import writing
 
 # The lists stay as they are packed, hence:
 # fmt: off
@@ -1070,6 +1070,6 @@ def _unique(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    from prompts.command import run  # it imports this file once more, as `prompt`; nothing here ever changes
+    from apps.prompts.__main__ import run  # it imports this file once more, as `prompt`; nothing here ever changes
 
     raise SystemExit(run())

@@ -3,7 +3,7 @@
 python test_few.py --obj Brain --shot 4
 """
 
-from errors import exit_code  # first: Ctrl-C during the other imports is one line too
+from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -11,18 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-import distributed
-import options
-import report
-from checkpoint import Checkpoint
-from fewshot import open_run, protocol, run_name
-from run import same_object, sum_up, test_stages, trained
+from engine import options
+from engine.checkpoint import Checkpoint
+from engine.few_shot import open_run, protocol, run_name
+from engine.run import same_object, sum_up, test_stages, trained
+from report import tables
+from runtime import distributed
 from utils import seed_everything
 
 SCRIPT = "test_few"
 
 
-def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[report.Outcome]:
+def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[tables.Outcome]:
     """Rebuild the memory bank of one object's checkpoint and evaluate its stages."""
     started = time.time()
     same_object(content.record, obj, path)

@@ -3,7 +3,7 @@
 python test_zero.py --obj Brain
 """
 
-from errors import exit_code  # first: Ctrl-C during the other imports is one line too
+from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -11,18 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-import distributed
-import options
-import report
-from checkpoint import Checkpoint
-from run import sum_up, test_stages, trained
+from engine import options
+from engine.checkpoint import Checkpoint
+from engine.run import sum_up, test_stages, trained
+from engine.zero_shot import open_run, run_name, unseen
+from report import tables
+from runtime import distributed
 from utils import seed_everything
-from zeroshot import open_run, run_name, unseen
 
 SCRIPT = "test_zero"
 
 
-def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[report.Outcome]:
+def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[tables.Outcome]:
     """Evaluate the stages of one target's checkpoint."""
     started = time.time()
     seen = unseen(content.record, obj, path)

@@ -3,7 +3,7 @@
 python train_few.py --obj Brain --shot 4
 """
 
-from errors import exit_code  # first: Ctrl-C during the other imports is one line too
+from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -14,18 +14,18 @@ from collections.abc import Iterator
 
 import torch
 
-import options
-import report
-from fewshot import open_run, protocol, run_name
-from run import sum_up
-from system import objects
-from training import Course, Evaluations, Trainer, check_outputs, finish, shuffled, train
+from engine import options
+from engine.few_shot import open_run, protocol, run_name
+from engine.objects import objects
+from engine.run import sum_up
+from engine.training import Course, Evaluations, Trainer, check_outputs, finish, shuffled, train
+from report import tables
 from utils import seed_everything
 
 SCRIPT = "train_few"
 
 
-def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
+def train_object(args: argparse.Namespace, obj: str) -> list[tables.Outcome]:
     """Train, evaluate and save one object (the paper's "Few-shot training")."""
     started = time.time()
     seed_everything(args.seed)

@@ -3,7 +3,7 @@
 python train_zero.py --obj Brain
 """
 
-from errors import exit_code  # first: Ctrl-C during the other imports is one line too
+from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
 import argparse
@@ -16,15 +16,15 @@ import torch
 from torch.utils.data import ConcatDataset
 from tqdm import tqdm
 
-import distributed
-import options
-import report
 from dataset import Batches, ImageSet
-from run import sum_up
-from system import objects
-from training import Evaluations, Trainer, check_outputs, finish, train
+from engine import options
+from engine.objects import objects
+from engine.run import sum_up
+from engine.training import Evaluations, Trainer, check_outputs, finish, train
+from engine.zero_shot import Source, batches, open_run, run_name
+from report import tables
+from runtime import distributed
 from utils import seed_everything
-from zeroshot import Source, batches, open_run, run_name
 
 SCRIPT = "train_zero"
 
@@ -48,7 +48,7 @@ def train_epoch(
         yield trainer.step(stems, labels, part, source.text, len(items) / len(whole))
 
 
-def train_object(args: argparse.Namespace, obj: str) -> list[report.Outcome]:
+def train_object(args: argparse.Namespace, obj: str) -> list[tables.Outcome]:
     """Train for one target, evaluate and save (the paper's "Zero-shot transfer")."""
     started = time.time()
     seed_everything(args.seed)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from errors import InputError
+from runtime.errors import InputError
 
 ANGLES = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)  # radians
 SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))  # of the half-width, (x, y)

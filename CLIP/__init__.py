@@ -11,8 +11,8 @@ from CLIP import weights as _weights
 from CLIP.int8 import QUANTISED, quantise_weight, scale_name, to_int8
 from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
-from errors import InputError
-from memory import give_back
+from runtime.errors import InputError
+from runtime.memory import give_back
 
 __all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_clip", "model_names", "tokenize"]
 

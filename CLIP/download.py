@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-import files
-from errors import InputError
+from runtime import files
+from runtime.errors import InputError
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 4  # connections in a row that bring nothing new

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from linear import Linear, linear
+from runtime.linear import Linear, linear
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # mean and deviation of CLIP's own training images
 STD = (0.26862954, 0.26130258, 0.27577711)

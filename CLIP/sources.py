@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from CLIP.model import MEAN, STD
-from errors import InputError
+from runtime.errors import InputError
 
 
 @dataclass(frozen=True)

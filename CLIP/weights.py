@@ -22,8 +22,8 @@ from torch import Tensor
 from CLIP.download import NotPublished, by_hand, fetch
 from CLIP.sources import OFFICIAL, SOURCES, Source, kind, source
 from CLIP.torchscript import Archive
-from errors import InputError
-from files import sha256, writing
+from runtime.errors import InputError
+from runtime.files import sha256, writing
 
 __all__ = ["SOURCES", "Source", "check_shapes", "fetch", "find", "kind", "read", "source", "verify", "weights_hash"]
 

@@ -10,8 +10,8 @@ import time
 import torch
 import torch.nn.functional as F
 
-from bank import Cap, MemoryBank
-from errors import InputError, exit_code
+from runtime.errors import InputError, exit_code
+from scoring.memory_bank import Cap, MemoryBank
 
 WIDTH, PATCHES, REPEATS = 768, 289, 9
 SIZES = (12_760, 100_000)

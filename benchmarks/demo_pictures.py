@@ -7,11 +7,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import options
 import train_few
-from errors import exit_code
-from figures import contact_sheet
-from system import objects
+from engine import options
+from engine.objects import objects
+from report.panels import contact_sheet
+from runtime.errors import exit_code
 
 SHOWN = ("Brain", "Liver", "Retina_RESC")
 OUT = Path(__file__).with_name("demo_pictures.png")

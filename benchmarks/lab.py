@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 
-import options
 import train_few
-from errors import exit_code
-from files import writing
-from promptlab.desk import EACH, Desk
+from apps.promptlab.session import EACH, Desk
+from engine import options
+from runtime.errors import exit_code
+from runtime.files import writing
 
 OUT = Path(__file__).with_name("lab.md")
 EDITS = 9

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-import options
-from errors import InputError, exit_code
-from files import writing
+from engine import options
+from runtime.errors import InputError, exit_code
+from runtime.files import writing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -76,8 +76,9 @@ def main() -> None:
     """Train, serve, look."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import app
+
     import train_few
-    from promptlab.desk import Desk
+    from apps.promptlab.session import Desk
 
     with tempfile.TemporaryDirectory() as scratch:
         flags = ["--demo", "--epoch", "2", "--eval_every", "0", "--save_path", f"{scratch}/ckpt"]

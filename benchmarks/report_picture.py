@@ -9,13 +9,13 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-import options
 import test_few
 import train_few
-from checkpoint import read
-from errors import InputError, exit_code
-from files import writing
-from system import objects
+from engine import options
+from engine.checkpoint import read
+from engine.objects import objects
+from runtime.errors import InputError, exit_code
+from runtime.files import writing
 from tests.browser import ARGS, executable
 
 OBJECT = "Retina_RESC"

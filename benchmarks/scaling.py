@@ -26,17 +26,19 @@ import torch.nn.functional as F
 from PIL import Image
 
 import CLIP
-import report
-from bank import Cap, MemoryBank
 from dataset import Sample
 from decoder import MDecoder
-from errors import exit_code
-from evaluation import evaluate, views
-from files import writing
-from scoring import Readings
-from system import MASKS_IN_MEMORY, System, survey
-from text import encode
-from training import Trainer
+from engine.score_images import MASKS_IN_MEMORY, survey
+from engine.system import System
+from engine.text import encode
+from engine.training import Trainer
+from runtime.environment import environment
+from runtime.errors import exit_code
+from runtime.files import writing
+from scoring.evaluation import evaluate
+from scoring.memory_bank import Cap, MemoryBank
+from scoring.patch_scores import Readings
+from scoring.predictions import views
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -62,7 +64,7 @@ AXES = {  # what grows -> (its values, what the curve should be)
     "batch": ((1, 2, 4, 8, 16), "training step linear: on a CPU a batch gains nothing"),
     "prompts": ((10, 100, 1000, 10_000), "first encoding linear"),
 }
-environment = cache(report.environment)  # as it is before the first table is written, a change of the checkout
+environment = cache(environment)  # as it is before the first table is written, a change of the checkout
 
 
 def system(size: int = SIZE) -> System:

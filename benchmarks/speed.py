@@ -26,18 +26,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import CLIP
-import linear
-import report
-from bank import Cap, MemoryBank
 from benchmarks.scaling import point
-from cache import Cache
 from decoder import MDecoder
-from errors import exit_code
-from files import writing
-from scoring import Scale, max_scores
-from system import StemFiles, System
-from text import Encoder
-from training import Trainer
+from engine.system import StemFiles, System
+from engine.text import Encoder
+from engine.training import Trainer
+from runtime import linear
+from runtime.cache import Cache
+from runtime.environment import environment
+from runtime.errors import exit_code
+from runtime.files import writing
+from scoring.maps import Scale, max_scores
+from scoring.memory_bank import Cap, MemoryBank
 
 MODEL, SIZE = "ViT-L-14-336", 240
 SHOT, VARIANTS = 4, 11
@@ -64,7 +64,7 @@ system.System.read = noted
 runpy.run_path(script, run_name="__main__")
 """
 ROOT = Path(__file__).parents[1]
-environment = cache(report.environment)  # as it is before the first table is written, a change of the checkout
+environment = cache(environment)  # as it is before the first table is written, a change of the checkout
 LIMITS = {  # row -> (at most, unit)
     "bare trunk by our products": (None, "T"),
     "test image": (1.30, "T"),

@@ -21,16 +21,17 @@ from pathlib import Path
 
 import torch
 
-import options
-import report
 import test_few
 import train_few
 import train_zero
-from checkpoint import read
 from dataset import demo
 from dataset.convert import elpv
-from errors import exit_code
-from files import writing
+from engine import options
+from engine.checkpoint import read
+from report import tables
+from runtime.environment import environment
+from runtime.errors import exit_code
+from runtime.files import writing
 
 SEEDS = (111, 222, 333, 444, 555)
 HERE = Path(__file__).parent
@@ -116,7 +117,7 @@ def run(job: Job, data_path: Path) -> dict:
         seconds = time.time() - started
         if job.method == MADFF and "--demo" in job.flags:
             found["int8"] = _int8([*common, "--precision", "int8"], next(Path(scratch, "ckpt").iterdir()), job.obj)
-    return found | {"seconds": seconds, "environment": report.environment()}
+    return found | {"seconds": seconds, "environment": environment()}
 
 
 def _int8(argv: Sequence[str], path: Path, obj: str) -> dict[str, float]:
@@ -125,7 +126,7 @@ def _int8(argv: Sequence[str], path: Path, obj: str) -> dict[str, float]:
     return _main(test_few.test_object(args, obj, path, content))
 
 
-def _main(outcomes: Sequence[report.Outcome]) -> dict[str, float]:
+def _main(outcomes: Sequence[tables.Outcome]) -> dict[str, float]:
     """Figures of the fusion, or of the one branch there is, at the last epoch."""
     return list(outcomes[0].branches.values())[-1]
 

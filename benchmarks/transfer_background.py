@@ -16,17 +16,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import checkpoint
-import metrics
-import options
-import report
-import zeroshot
 from benchmarks.tables import SEEDS, TABLES, TRANSFER, flags_of
 from dataset import demo, load_image
-from errors import exit_code
-from evaluation import full_maps
-from files import writing
-from scoring import map_scale
+from engine import checkpoint, options, zero_shot
+from runtime.environment import environment
+from runtime.errors import exit_code
+from runtime.files import writing
+from scoring import metrics
+from scoring.maps import map_scale
+from scoring.predictions import full_maps
 from train_zero import train_object
 
 OBJECT, BLACK = "Liver", 0.02
@@ -42,7 +40,7 @@ def regions(seed: int, adapter: str, data_path: Path) -> dict[str, float]:
         argv += ["--results_path", f"{scratch}/results"]
         args = options.train_zero(argv)
         train_object(args, OBJECT)
-        run = zeroshot.open_run(args, OBJECT, seen=[])
+        run = zero_shot.open_run(args, OBJECT, seen=[])
         run.put(checkpoint.read(Path(scratch, "ckpt", f"{OBJECT}.pth")).last)
         seen = run.see_test()
     size = run.system.size
@@ -66,7 +64,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    started, place = time.time(), report.environment()
+    started, place = time.time(), environment()
     demo.ensure(args.data_path)
     found = {kind: [regions(seed, kind, args.data_path) for seed in SEEDS] for kind in ADAPTERS}
     lines = [

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from errors import InputError
+from runtime.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, some of which start other programs
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")

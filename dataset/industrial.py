@@ -26,7 +26,7 @@ from dataset.images import Sample, check
 from dataset.layouts import layout_of
 from dataset.registry import ObjectInfo
 from dataset.support import FewShotSet, Pool, Request, choose, tally
-from errors import InputError
+from runtime.errors import InputError
 
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 

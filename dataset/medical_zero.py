@@ -5,7 +5,7 @@ from pathlib import Path
 from dataset.images import Sample, check
 from dataset.medical_few import read_split, resolve_masks
 from dataset.registry import MEDICAL, TRANSFER, ObjectInfo, barred, look_for
-from errors import InputError
+from runtime.errors import InputError
 
 
 def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:

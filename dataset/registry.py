@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dataset.folders import descend, subfolder
 from dataset.layouts import MEDICAL_EXPECTED, layout_of, no_layout, tree_of
-from errors import InputError
 from prompt import class_name
+from runtime.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import sys
 
 from dataset.convert.__main__ import main
-from errors import exit_code
+from runtime.errors import exit_code
 
 if __name__ == "__main__":
     sys.argv.insert(1, "elpv")

@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.images import Sample
 from dataset.registry import ObjectInfo
-from errors import InputError
+from runtime.errors import InputError
 
 SEED_FILES = Path(__file__).parent / "fewshot_seed"
 

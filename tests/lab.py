@@ -20,9 +20,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-import checkpoint
 import CLIP
-import evaluation
+from engine import checkpoint
+from scoring import evaluation
+from scoring.predictions import Views
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
@@ -78,7 +79,7 @@ class Run:
     code: int
     out: str
     err: str
-    seen: list[evaluation.Views]
+    seen: list[Views]
 
     @property
     def complaints(self) -> list[str]:
@@ -167,10 +168,10 @@ def run(script: str, *flags: object) -> Run:
 
 
 @contextmanager
-def watched(seen: list[evaluation.Views]) -> Iterator[None]:
+def watched(seen: list[Views]) -> Iterator[None]:
     """Note what is evaluated."""
 
-    def evaluate(views: evaluation.Views, *rest: object) -> dict:
+    def evaluate(views: Views, *rest: object) -> dict:
         seen.append(views)
         return evaluation.evaluate(views, *rest)
 
@@ -183,10 +184,10 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def same(one: list[evaluation.Views], other: list[evaluation.Views]) -> bool:
+def same(one: list[Views], other: list[Views]) -> bool:
     """Whether readings are equal to the last bit."""
 
-    def tensors(seen: list[evaluation.Views]) -> list[Tensor | None]:
+    def tensors(seen: list[Views]) -> list[Tensor | None]:
         return [
             getattr(part, branch)
             for views in seen

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import app
 import pytest
 from test_promptlab import arguments
 
-import app
+from apps.promptlab.session import Desk
 from benchmarks.lab_picture import browser_page, chromium
-from errors import InputError
-from promptlab.desk import Desk
+from runtime.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 OURS = ("warning", "error")
@@ -83,7 +83,7 @@ def test_a_port_in_use_is_named():
 
 
 def test_by_default_only_this_machine_is_let_in():
-    import options
+    from engine import options
 
     assert options.app([]).host == "127.0.0.1"
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bank import PROJECTED, Cap, MemoryBank, k_centres
-from errors import InputError
+from runtime.errors import InputError
+from scoring.memory_bank import PROJECTED, Cap, MemoryBank, k_centres
 
 IMAGES, LENGTH, TAPS, WIDTH = 6, 5, 2, 8
 

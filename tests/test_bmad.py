@@ -9,8 +9,10 @@ import trees
 from lab import paint
 
 import dataset
-from dataset import check, layouts, listing, registry
-from errors import InputError, exit_code
+from dataset import layouts, registry
+from dataset.check import __main__ as check
+from dataset.check import listing
+from runtime.errors import InputError, exit_code
 
 MASKED = ("Brain", "Liver", "Retina_RESC")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cache import Cache, key_of
+from runtime.cache import Cache, key_of
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-import checkpoint
-from checkpoint import Checkpoint, Stage, fit_options, recognise
 from decoder import HEADS
-from errors import InputError
+from engine import checkpoint
+from engine.checkpoint import Checkpoint, Stage, fit_options, recognise
 from madff import ADAPTERS, BRANCHES, build_adapter
-from scoring import Calibration, Scale
+from runtime.errors import InputError
+from scoring.calibration import Calibration
+from scoring.maps import Scale
 
 RECORD = {
     "obj": "mvtec/bottle",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import CLIP
 from CLIP.model import VisionConfig, VisionTower
 from decoder import MDecoder
-from errors import InputError
+from runtime.errors import InputError
 
 BATCHING = 1e-5  # how far one more image in a batch may move a feature
 PARAMETERS = {  # open_clip's model profile says the same in millions

@@ -12,7 +12,7 @@ from dataset.convert import writer
 from dataset.convert.names import flat_name, inside, path_of
 from dataset.convert.table import read_table
 from dataset.convert.writer import File, make
-from errors import InputError
+from runtime.errors import InputError
 
 
 def texts(names: str, log: list[str] | None = None, stop: int = 99) -> list[File]:

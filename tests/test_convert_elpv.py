@@ -13,7 +13,7 @@ import dataset
 from dataset import registry
 from dataset.convert import elpv
 from dataset.convert.writer import RECORD
-from errors import InputError
+from runtime.errors import InputError
 
 
 @pytest.fixture(scope="module")

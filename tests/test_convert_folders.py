@@ -12,7 +12,7 @@ import dataset
 from dataset.convert import folders_csv
 from dataset.convert.folders_csv import Draw, convert
 from dataset.convert.names import path_of
-from errors import InputError
+from runtime.errors import InputError
 
 MASK = "masks/{}.png"
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 import dataset
 from dataset import support
 from dataset.convert import skin, writer
-from errors import InputError
+from runtime.errors import InputError
 
 KINDS = ["mel", "nv", "nv", "bkl", "nv"]  # of the fake's images, over and over
 COUNT = 60

@@ -10,7 +10,7 @@ import dataset
 from dataset import registry
 from dataset.folders import subfolder
 from dataset.layouts import layout_of
-from errors import InputError
+from runtime.errors import InputError
 
 
 def names(samples) -> list[str]:

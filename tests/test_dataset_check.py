@@ -14,8 +14,11 @@ import trees
 from lab import ROOT, paint
 from PIL import Image
 
-from dataset import check, demo, findings, listing, registry, twins
-from errors import InputError, exit_code
+from dataset import demo, registry
+from dataset.check import __main__ as check
+from dataset.check import findings, listing
+from dataset.check import near_duplicates as twins
+from runtime.errors import InputError, exit_code
 
 
 def said(capsys: pytest.CaptureFixture, *flags: object) -> tuple[int, str, str]:

@@ -10,13 +10,13 @@ from goldens import CONFIG, FORWARD, GOLDEN, arrays, relative
 from safetensors.torch import load_file
 from torch import Tensor
 
-import checkpoint
 import CLIP
 from decoder import HEADS, Decoded, MDecoder, default_taps
-from errors import InputError
+from engine import checkpoint
+from engine.system import System
+from engine.training import Trainer
 from loss import adapter_loss
-from system import System
-from training import Trainer
+from runtime.errors import InputError
 
 KINDS = ("madff", "mvfa")
 TAPS = 4

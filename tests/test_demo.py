@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.stats import rankdata
 
 from dataset import demo
-from errors import InputError
+from runtime.errors import InputError
 
 SEVERITY = {"size": {"small", "medium", "large"}, "contrast": {"faint", "clear"}}
 

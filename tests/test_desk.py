@@ -10,9 +10,9 @@ from PIL import Image
 from test_promptlab import arguments
 
 import prompt
-from errors import InputError
-from promptlab import desk as desk_module
-from promptlab.desk import NONE, Desk
+from apps.promptlab import session as desk_module
+from apps.promptlab.session import NONE, Desk
+from runtime.errors import InputError
 
 FILE = "Brain_1-shot.pth"
 

@@ -7,9 +7,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
-from errors import InputError
-from verdict.dicom import is_dicom, open_stack
-from verdict.inputs import Reader, kind_of
+from apps.predict.dicom import is_dicom, open_stack
+from apps.predict.inputs import Reader, kind_of
+from runtime.errors import InputError
 
 RAMP = (np.arange(20, dtype=np.int16) * 100).reshape(4, 5)  # 0 to 1900
 

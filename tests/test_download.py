@@ -13,7 +13,7 @@ import pytest
 
 from CLIP import download
 from CLIP.download import NotPublished, fetch
-from errors import InputError
+from runtime.errors import InputError
 
 BODY = bytes(range(256)) * 4000  # 1 MB
 DIGEST = hashlib.sha256(BODY).hexdigest()

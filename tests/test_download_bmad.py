@@ -19,9 +19,10 @@ from lab import files, paint
 from test_download import Server, send
 
 from CLIP import download as http
-from dataset import archive, download
-from dataset.archive import unpack_zip
-from errors import InputError, exit_code
+from dataset.download import __main__ as download
+from dataset.download import archive
+from dataset.download.archive import unpack_zip
+from runtime.errors import InputError, exit_code
 
 Change = Callable[[zipfile.ZipFile], None]
 

@@ -14,9 +14,10 @@ import trees
 from lab import files, paint
 from test_download import Server, send
 
-from dataset import archive, download
-from dataset.archive import unpack
-from errors import InputError, exit_code
+from dataset.download import __main__ as download
+from dataset.download import archive
+from dataset.download.archive import unpack
+from runtime.errors import InputError, exit_code
 
 Change = Callable[[tarfile.TarFile], None]
 

@@ -6,19 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from errors import InputError
-from evaluation import (
-    NORMAL_QUANTILE,
-    Views,
-    calibrate,
-    evaluate,
-    full_maps,
-    heads,
-    main_branch,
-    selection,
-    views,
-)
-from scoring import Calibration, Readings, Scale, map_scale
+from runtime.errors import InputError
+from scoring.calibration import NORMAL_QUANTILE, Calibration, calibrate
+from scoring.evaluation import evaluate, selection
+from scoring.maps import Scale, map_scale
+from scoring.patch_scores import Readings
+from scoring.predictions import Views, full_maps, heads, main_branch, views
 
 SIZE = 2  # grids of 2 x 2 are their own maps
 NONE = np.zeros((4, SIZE, SIZE), bool)

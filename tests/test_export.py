@@ -13,13 +13,14 @@ import torch
 from lab import ROOT, SIZE, Lab, files, run
 
 import dataset
-import export
 import madff
+from apps.export import __main__
+from apps.export.graph import MatrixFAB, settle, waves, without_fft
 from decoder import MDecoder
-from evaluation import Views, main_branch
-from exported import MatrixFAB, settle, waves, without_fft
-from scoring import Calibration, scaled_maps
-from system import System
+from engine.system import System
+from scoring.calibration import Calibration
+from scoring.maps import scaled_maps
+from scoring.predictions import Views, main_branch
 
 NEAR = {"rtol": 0, "atol": 1e-3}
 
@@ -162,11 +163,11 @@ def test_settled_positions_change_nothing(clip, images):
 
 
 def test_large_models_have_a_second_file(brain, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "LARGE", 0)
+    monkeypatch.setattr(__main__, "LARGE", 0)
     large = tmp_path / "large.onnx"
     flags = ["--ckpt", brain.root / "ckpt/Brain_1-shot.pth", "--onnx", large, *cached(brain)]
     monkeypatch.setattr(sys, "argv", ["export.py", *map(str, flags)])
-    export.main()
+    __main__.main()
     assert files(tmp_path) == {"large.onnx", "large.onnx.data"}
     adapters = brain.checkpoint().last.adapters.values()
     assert (tmp_path / "large.onnx.data").stat().st_size > sum(one.nbytes for part in adapters for one in part.values())
@@ -177,7 +178,7 @@ def test_large_models_have_a_second_file(brain, file, tmp_path, monkeypatch):
     draft = tmp_path / "draft" / "large.onnx"
     draft.parent.mkdir()
     draft.write_bytes(b"small")
-    export.put(draft, large)
+    __main__.put(draft, large)
     assert files(tmp_path) == {"large.onnx"} and large.read_bytes() == b"small"  # the second file went with the first
 
 
@@ -200,10 +201,10 @@ def test_faults(brain, tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_one_line(monkeypatch):
-    monkeypatch.setattr(export, "NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(__main__, "NEEDED", ("onnx", "no_such_package"))
     monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "a.pth", "--onnx", "a.onnx"])
-    with pytest.raises(export.InputError, match=r"no_such_package is missing: pip install -r requirements-onnx\.txt"):
-        export.main()
+    with pytest.raises(__main__.InputError, match=r"no_such_package is missing: pip install -r requirements-onnx\.txt"):
+        __main__.main()
 
 
 def test_the_example_runs_without_torch(brain, file, tmp_path):

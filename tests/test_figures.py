@@ -7,20 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import InputError
-from figures import (
-    COLOURS,
-    EMPTY,
-    OUTLINE,
-    SMALLEST_TILE,
-    TITLES,
-    ColourScale,
-    contact_sheet,
-    heat,
-    overlay,
-    panel_names,
-    save_panel,
-)
+from report.colours import COLOURS, ColourScale, heat, overlay
+from report.panels import EMPTY, OUTLINE, SMALLEST_TILE, TITLES, contact_sheet, panel_names, save_panel
+from runtime.errors import InputError
 
 SCALE = ColourScale(low=0.2, high=0.8, pixel_threshold=0.5, score_threshold=0.6)
 

@@ -9,7 +9,7 @@ from torchvision import transforms
 
 from dataset import images
 from dataset.images import Batches, ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
-from errors import InputError
+from runtime.errors import InputError
 
 SIZE = 24
 

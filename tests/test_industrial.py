@@ -7,7 +7,7 @@ import pytest
 import trees
 
 import dataset
-from errors import InputError
+from runtime.errors import InputError
 
 
 def fault(obj: str, data_path: Path, shot: int = 2, **options) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 
 import CLIP
 from CLIP.int8 import STEPS, Int8Linear, quantise
-from errors import InputError
+from runtime.errors import InputError
 
 
 def test_rounding_is_half_a_step_of_each_row():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import linear
+from runtime import linear
 
 WIDE = pytest.mark.skipif(not linear.WIDE, reason="this machine's products are PyTorch's own")
 GENERATOR = torch.Generator().manual_seed(0)

@@ -8,11 +8,10 @@ import torch
 from goldens import GOLDEN
 from safetensors.torch import load_file
 
-import fewshot
-import options
 from dataset import demo
-from evaluation import evaluate
-from training import Trainer, shuffled
+from engine import few_shot, options
+from engine.training import Trainer, shuffled
+from scoring.evaluation import evaluate
 
 OBJECT = "Retina_OCT2017"
 PUBLISHED = json.loads((GOLDEN / "maskless.json").read_text(encoding="utf-8"))
@@ -22,17 +21,17 @@ FEW_AUROC = 0.02  # 12 of 625 pairs: after 88 steps of rounding in another order
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> fewshot.FewShotRun:
+def run(tmp_path_factory: pytest.TempPathFactory) -> few_shot.FewShotRun:
     """The published run's data and model, at its start."""
     root = tmp_path_factory.mktemp("demo")
     demo.ensure(root, names=[OBJECT])
-    run = fewshot.open_run(options.train_few([*FLAGS.split(), "--data_path", str(root)]), OBJECT)
+    run = few_shot.open_run(options.train_few([*FLAGS.split(), "--data_path", str(root)]), OBJECT)
     run.system.decoder.load_adapters(START)
     return run
 
 
 @pytest.fixture(scope="module")
-def trained(run: fewshot.FewShotRun) -> tuple[list[float], list[dict[str, float]]]:
+def trained(run: few_shot.FewShotRun) -> tuple[list[float], list[dict[str, float]]]:
     """The losses of our steps in the published order, and image AUROC by branch after each epoch."""
     trainer, losses, figures = Trainer(run.system, 1e-3), [], []
     for rows in PUBLISHED["order"]:

@@ -10,10 +10,10 @@ import torch
 from lab import Lab, Run, files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import options
-import system
-from errors import InputError
+from engine import options
+from engine.build import activation
 from madff import BRANCHES
+from runtime.errors import InputError
 
 
 def bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
@@ -365,8 +365,8 @@ def test_whose_weights_a_file_holds_is_remembered():
     file = "--clip_path w.pt --img_size 336"
     openai = f"{file} --pretrain openai"
     for flags, expected in ((file, None), (openai, "quickgelu"), (f"{openai} --img_size 240", "gelu")):
-        assert system.activation(parse(flags)) == system.activation(recalled(flags, "")) == expected
-    assert system.activation(recalled("--img_size 336", "--clip_path moved.pt")) == "quickgelu"
+        assert activation(parse(flags)) == activation(recalled(flags, "")) == expected
+    assert activation(recalled("--img_size 336", "--clip_path moved.pt")) == "quickgelu"
 
 
 def test_the_same_may_be_said_again():

@@ -13,11 +13,11 @@ from PIL import Image
 from predicting import ckpt, noise, predict
 from test_dicom import write as dicom_file
 
-from errors import InputError
-from verdict import judge
-from verdict.judge import Judge, by_prompts, shrunk
-from verdict.masks import Masks
-from verdict.outputs import MAP_TOP, UNREADABLE, Outputs, Prediction
+from apps.predict import predictor as judge
+from apps.predict.outputs import MAP_TOP, UNREADABLE, Outputs, Prediction
+from apps.predict.predictor import Judge, by_prompts, shrunk
+from apps.predict.roi import Masks
+from runtime.errors import InputError
 
 
 def test_pictures_are_at_the_inputs_own_resolution(folders):

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import metrics
-import page
-from errors import InputError
-from figures import ColourScale
-from page import Report, Row
-from report import DEMO_NOTE
+from report import html_report
+from report.colours import ColourScale
+from report.html_report import Report, Row
+from report.tables import DEMO_NOTE
+from runtime.errors import InputError
+from scoring import metrics
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=2">&amp;{{ 7*7 }}\u202egnp.\udcff'
 RNG = np.random.default_rng(3)
@@ -31,7 +31,7 @@ def held(path: Path, name: str) -> dict:
 def written(path: Path, rows: list[Row], threshold: float = 0.5, **rest: object) -> Path:
     """A page of rows."""
     scale = ColourScale(0, 1, rest.pop("pixel", nan), threshold)
-    page.write(path, Report(**{"title": "Test", "settings": {}, "rows": rows, "scale": scale} | rest))
+    html_report.write(path, Report(**{"title": "Test", "settings": {}, "rows": rows, "scale": scale} | rest))
     return path
 
 
@@ -104,7 +104,7 @@ def test_settings_notes_and_origin_are_told(tmp_path):
 
 
 def test_the_file_stays_within_its_limit_and_says_what_it_lacks(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "LIMIT", 400_000)
+    monkeypatch.setattr(html_report, "LIMIT", 400_000)
     labels = [place % 2 for place in range(60)]
     scores = RNG.random(60)
     rows = [
@@ -120,7 +120,7 @@ def test_the_file_stays_within_its_limit_and_says_what_it_lacks(tmp_path, monkey
 
 
 def test_without_labels_the_highest_scores_keep_their_pictures(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "LIMIT", 250_000)
+    monkeypatch.setattr(html_report, "LIMIT", 250_000)
     rows = [Row(f"{place}", place, image=RNG.integers(0, 256, (120, 120, 3), np.uint8)) for place in range(40)]
     path = written(tmp_path / "report.html", [Row("bad", None), *rows])
     shown = sorted(map(int, held(path, "pictures")))

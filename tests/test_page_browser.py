@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from browser import chromium, listening
 
-import metrics
-import page
-from figures import HEAT, ColourScale
-from page import Report, Row
-from report import DEMO_NOTE
+from report import html_report
+from report.colours import HEAT, ColourScale
+from report.html_report import Report, Row
+from report.tables import DEMO_NOTE
+from scoring import metrics
 
 RNG = np.random.default_rng(7)
 HOSTILE = (
@@ -88,7 +88,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "equal scores": Report("Equal", {}, [Row("a", 1e-9, 0), Row("b", 1e-9, 1)], ColourScale(0, 1, nan, 1e-9)),
     }
     for name, report in pages.items():
-        page.write(folder / f"{name}.html", report)
+        html_report.write(folder / f"{name}.html", report)
     return {name: folder / f"{name}.html" for name in pages}
 
 
@@ -508,7 +508,7 @@ def test_five_thousand_images(open_page, tmp_path):
         for p in range(MANY)
     ]
     path = tmp_path / "report.html"
-    page.write(path, Report("Many", {}, rows, ColourScale(0, 1, 0.6, 0.5)))
+    html_report.write(path, Report("Many", {}, rows, ColourScale(0, 1, 0.6, 0.5)))
     assert path.stat().st_size < 30_000_000
     (pictures,) = re.findall(r'id="pictures">(.*?)</script>', path.read_text())
     assert len(json.loads(pictures)) == MANY

@@ -13,10 +13,10 @@ from predicting import KINDS, ckpt, noise, predict
 from safetensors.torch import save_file
 from test_dicom import write as dicom_file
 
-import checkpoint
 import dataset
-from verdict import inputs
-from verdict.judge import Judge
+from apps.predict import inputs
+from apps.predict.predictor import Judge
+from engine import checkpoint
 
 
 @pytest.mark.parametrize("obj", ["Brain", "Chest"])

@@ -7,7 +7,7 @@ import pytest
 
 import prompt
 from CLIP.tokenizer import Tokenizer
-from errors import InputError
+from runtime.errors import InputError
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "prompt_ensemble.json").read_text(encoding="utf-8"))
 

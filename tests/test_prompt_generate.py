@@ -8,8 +8,9 @@ import pytest
 from chat_server import Reply, drips, raw, says, serving
 
 import prompt
-from errors import InputError
-from prompts import chat, command
+from apps.prompts import __main__ as command
+from apps.prompts import chat
+from runtime.errors import InputError
 
 KEY = "sk-very-secret-0123456789"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

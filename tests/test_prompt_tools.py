@@ -14,14 +14,11 @@ from lab import ROOT, SIZE, Lab, files, paint, write_clip
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-import checkpoint
-import fewshot
-import options
 import prompt
-import system
-import text
-from prompts import command
-from prompts.check import findings, visible
+from apps.prompts import __main__ as command
+from apps.prompts.check import findings, visible
+from engine import checkpoint, few_shot, options, system, text
+from engine.build import build, encoder, sentences
 from utils import VARIANTS
 
 
@@ -305,7 +302,7 @@ def ranked(lab: Lab, *flags: object) -> list[dict[str, str]]:
 
 
 @torch.no_grad()
-def support_tokens(run: fewshot.FewShotRun, bare: bool) -> list[list[Tensor]]:
+def support_tokens(run: few_shot.FewShotRun, bare: bool) -> list[list[Tensor]]:
     """The patch tokens (P, D) a tap of every support variant, where text is."""
     decoder, head = run.system.decoder, "seg" if run.masks else "det"
     images = [[level[0, 1:] for level in decoder(image[None]).tokens(head)] for image in run.support.images]
@@ -314,7 +311,7 @@ def support_tokens(run: fewshot.FewShotRun, bare: bool) -> list[list[Tensor]]:
     return [[decoder.visual.ln_post(level) @ decoder.visual.proj for level in levels] for levels in images]
 
 
-def separation(run: fewshot.FewShotRun, images: list[list[Tensor]], directions: Tensor) -> tuple[float, float]:
+def separation(run: few_shot.FewShotRun, images: list[list[Tensor]], directions: Tensor) -> tuple[float, float]:
     """(AUROC, margin) of the zero branch on the support, worked out from the method's formulas."""
     scores = []
     for levels in images:
@@ -348,12 +345,12 @@ def test_rank_leaves_each_sentence_out(lab, capsys, masks, trained):
         args = options.recall(args, content.record, path, "Cells")
     else:
         args.adapter = "none"
-    run = fewshot.open_run(args, "Cells")
+    run = few_shot.open_run(args, "Cells")
     if trained:
         run.system.decoder.load_adapters(content.last.adapters)
     images = support_tokens(run, bare=not trained)
-    normal, abnormal = system.sentences(args, run.info)
-    with system.encoder(args) as encode:
+    normal, abnormal = sentences(args, run.info)
+    with encoder(args) as encode:
         features = dict(zip([*normal, *abnormal], encode.features([*normal, *abnormal]), strict=True))
 
     def expected(without: str) -> tuple[float, float]:
@@ -454,7 +451,7 @@ def test_rank_refuses_a_checkpoint_that_is_not_the_objects(lab, capsys):
 def test_project_is_the_way_of_the_class_token(lab):
     lab.medical()
     args = options.rank(arguments(lab))
-    made = system.build(args, adapter="none")
+    made = build(args, adapter="none")
     images = torch.rand(2, 3, SIZE, SIZE)
     whole = made.decoder(images)
     projected = made.decoder.joint([whole.tokens("det")[-1]])[0]  # the last tap lies after the last block

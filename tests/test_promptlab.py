@@ -9,16 +9,15 @@ import torch
 import torch.nn.functional as F
 from lab import SIZE, write_clip
 
-import options
 import prompt
-import text
+from apps.promptlab.lab import Lab, Store
+from apps.promptlab.open_lab import found_checkpoints, found_objects, open_lab
+from apps.promptlab.prompt_set import PromptSet
 from dataset import load_image
-from errors import InputError
-from promptlab.lab import Lab, Store
-from promptlab.opening import found_checkpoints, found_objects, open_lab
-from promptlab.sets import PromptSet
-from scoring import patch_logits
-from system import System
+from decoder import patch_logits
+from engine import options, text
+from engine.system import System
+from runtime.errors import InputError
 
 
 def arguments(lab, *more):

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 import prompt
-from errors import InputError
-from promptlab.sets import LONGEST, MOST_SENTENCES, SOURCE, PromptSet, diff
+from apps.promptlab.prompt_set import LONGEST, MOST_SENTENCES, SOURCE, PromptSet, diff
+from runtime.errors import InputError
 
 
 @pytest.mark.parametrize("prompts", ["base", "llm", "all"])

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import report
 from dataset.registry import FAMILIES
-from published import CLIPMPCAD, MVFA_AD, PATCHCORE, published
-from report import COLUMNS, DEMO_NOTE, Outcome, grep_lines, group_of, mean_of, table, write_results
+from report.published import CLIPMPCAD, MVFA_AD, PATCHCORE, published
+from report.tables import COLUMNS, DEMO_NOTE, Outcome, grep_lines, group_of, mean_of, table, write_results
+from runtime.environment import commit, environment
 
 
 def metrics(value: float, masks: bool = True) -> dict[str, float]:
@@ -193,7 +193,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path):
 
 
 def test_environment_names_what_ran():
-    found = report.environment("cpu")
+    found = environment("cpu")
     assert found["numpy"] == np.__version__
     assert {"torch", "torchvision", "scipy", "safetensors", "pillow", "opencv", "python"} <= set(found)
     assert found["device"] == "cpu" and found["cpu"] and found["platform"]
@@ -202,31 +202,31 @@ def test_environment_names_what_ran():
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_commit_of_a_checkout_and_of_none(tmp_path):
-    assert report.commit(tmp_path) is None
+    assert commit(tmp_path) is None
 
     def git(*words: str) -> None:
         who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
         subprocess.run(["git", "-C", tmp_path, *who, *words], check=True, capture_output=True)
 
     git("init")
-    assert report.commit(tmp_path) is None
+    assert commit(tmp_path) is None
     (tmp_path / "code.py").write_text("1\n")
     (tmp_path / "inner").mkdir()
     git("add", "code.py")
     git("commit", "-m", "first")
-    assert len(report.commit(tmp_path)) == 40
-    assert report.commit(tmp_path / "inner") is None
+    assert len(commit(tmp_path)) == 40
+    assert commit(tmp_path / "inner") is None
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "benchmarks" / "table.md").write_text("1\n")
     git("add", ".")
     git("commit", "-m", "second")
     (tmp_path / "benchmarks" / "table.md").write_text("2\n")  # a benchmark's own output
-    assert len(report.commit(tmp_path)) == 40
+    assert len(commit(tmp_path)) == 40
     (tmp_path / "code.py").write_text("2\n")
-    assert report.commit(tmp_path).endswith(" and changes")
+    assert commit(tmp_path).endswith(" and changes")
 
 
 def test_no_git_is_no_fault(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert report.commit(tmp_path) is None
-    assert report.environment()["commit"] is None
+    assert commit(tmp_path) is None
+    assert environment()["commit"] is None

@@ -13,16 +13,19 @@ from goldens import GOLDEN, arrays, relative
 from PIL import Image
 from torch import Tensor
 
-import bank as bank_module
 import CLIP
 import prompt
-import scoring
-from bank import MemoryBank
 from dataset import FewShotSet, Sample
 from dataset.registry import find
-from evaluation import evaluate, full_maps, views
-from scoring import (
-    Readings,
+from decoder import patch_logits, to_grid, upsample
+from engine.score_images import survey, truth
+from engine.support import Support, load_support
+from engine.system import System
+from engine.text import text_features
+from engine.training import Trainer
+from scoring import memory_bank, patch_scores
+from scoring.evaluation import evaluate
+from scoring.maps import (
     Scale,
     branch_maps,
     branch_means,
@@ -31,15 +34,11 @@ from scoring import (
     mean_scale,
     mean_scores,
     means_within,
-    patch_logits,
-    read,
     scaled_maps,
-    to_grid,
-    upsample,
 )
-from system import System, survey, truth
-from text import text_features
-from training import Support, Trainer, load_support
+from scoring.memory_bank import MemoryBank
+from scoring.patch_scores import Readings, read
+from scoring.predictions import full_maps, views
 
 KINDS = ("mvfa", "madff")
 SIZE = 240
@@ -194,8 +193,8 @@ def test_bank_distance_by_hand():
     bank = MemoryBank([torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.tensor([[[0.0, -2.0]]])])
     tokens = torch.tensor([[[1.0, 0.0], [7.0, 0.0], [-1.0, 0.0], [2.0, 2.0], [0.0, -1.0]]])  # class token first
     root = 0.5**0.5
-    assert torch.allclose(bank.distance(0, tokens), torch.tensor([[0.0, 1.0, 1 - root, 1.0]]), atol=1e-6)
-    assert torch.allclose(bank.distance(1, tokens), torch.tensor([[1.0, 1.0, 1 + root, 0.0]]), atol=1e-6)
+    assert torch.allclose(memory_bank.distance(0, tokens), torch.tensor([[0.0, 1.0, 1 - root, 1.0]]), atol=1e-6)
+    assert torch.allclose(memory_bank.distance(1, tokens), torch.tensor([[1.0, 1.0, 1 + root, 0.0]]), atol=1e-6)
 
 
 def test_the_bank_holds_class_tokens_of_every_image():
@@ -216,21 +215,21 @@ def test_bank_chunks_change_nothing(monkeypatch, chunk):
     generator = torch.Generator().manual_seed(0)
     bank = MemoryBank([torch.randn(4, 5, 6, generator=generator)])
     tokens = torch.randn(2, 10, 6, generator=generator)
-    cosines = F.cosine_similarity(tokens[:, 1:, None], bank.levels[0], dim=-1)  # (B, P, N)
+    cosines = F.cosine_similarity(tokens[:, 1:, None], memory_bank.levels[0], dim=-1)  # (B, P, N)
     monkeypatch.setattr(bank_module, "CHUNK", chunk)
-    assert torch.allclose(bank.distance(0, tokens), 1 - cosines.amax(dim=-1), atol=1e-6)
+    assert torch.allclose(memory_bank.distance(0, tokens), 1 - cosines.amax(dim=-1), atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_map_chunks_change_nothing(monkeypatch, chunk):
     seen = readings(5)
     scale, means = map_scale(seen, 9), mean_scale(seen, 9)
-    maps = {name: full_maps(seen, scale, 9, name) for name in scoring.BRANCHES}
+    maps = {name: full_maps(seen, scale, 9, name) for name in patch_scores.BRANCHES}
     by_max, by_mean = max_scores(seen, scale, 9), mean_scores(seen, means, 9)
-    monkeypatch.setattr(scoring, "MAP_CHUNK", chunk)
+    monkeypatch.setattr(patch_scores, "MAP_CHUNK", chunk)
     assert next(scaled_maps(seen, scale, 9, "few")).shape == (chunk, 9, 9)
     assert map_scale(seen, 9).zero == pytest.approx(scale.zero) and mean_scale(seen, 9).few == pytest.approx(means.few)
-    for name in scoring.BRANCHES:
+    for name in patch_scores.BRANCHES:
         assert relative(full_maps(seen, scale, 9, name), maps[name]) < 1e-6
         assert relative(max_scores(seen, scale, 9)[name], by_max[name]) < 1e-6
         assert relative(mean_scores(seen, means, 9)[name], by_mean[name]) < 1e-6
@@ -241,17 +240,17 @@ def test_reading_does_not_depend_on_the_batch():
     tokens = [torch.randn(7, 10, 6, generator=generator) for _ in range(2)]
     text = F.normalize(torch.randn(6, 2, generator=generator), dim=0)
     bank = MemoryBank([torch.randn(3, 10, 6, generator=generator) for _ in range(2)])
-    whole = read(tokens, text, bank)
+    whole = read(tokens, text, memory_bank)
     assert whole.zero.shape == whole.few.shape == (7, 2, 3, 3) and len(whole) == 7
-    parts = Readings.join([read([level[[row]] for level in tokens], text, bank) for row in range(7)])
+    parts = Readings.join([read([level[[row]] for level in tokens], text, memory_bank) for row in range(7)])
     assert relative(parts.zero, whole.zero) < 1e-5 and relative(parts.few, whole.few) < 1e-5
 
 
 def test_a_branch_without_text_or_bank_is_off():
     tokens = [torch.randn(2, 5, 6)]
     text, bank = torch.eye(6)[:, :2], MemoryBank(tokens)
-    assert read(tokens, None, bank).zero is None and read(tokens, text, None).few is None
-    for seen, branch in ((read(tokens, None, bank), "few"), (read(tokens, text, None), "zero")):
+    assert read(tokens, None, memory_bank).zero is None and read(tokens, text, None).few is None
+    for seen, branch in ((read(tokens, None, memory_bank), "few"), (read(tokens, text, None), "zero")):
         assert len(seen) == 2 and len(Readings.join([seen, seen[:1]])) == 3
         scale = map_scale(seen, 4)
         assert max_scores(seen, scale, 4).keys() == {branch} and full_maps(seen, scale, 4, branch).shape == (2, 4, 4)

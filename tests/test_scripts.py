@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import prompt
-from figures import TITLES
-from files import sha256
-from report import DEMO_NOTE
+from report.panels import TITLES
+from report.tables import DEMO_NOTE
+from runtime.files import sha256
 
 PAIRS = {"few": "Brain_1-shot", "zero": "Brain"}  # kind of script -> the run's name
 

@@ -8,7 +8,7 @@ from lab import Lab
 import CLIP
 from dataset import images
 from decoder import MDecoder
-from system import StemFiles, System
+from engine.system import StemFiles, System
 
 
 @pytest.fixture

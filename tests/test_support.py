@@ -9,7 +9,7 @@ import trees
 
 import dataset
 from dataset import registry, support
-from errors import InputError
+from runtime.errors import InputError
 
 
 def names(samples) -> list[str]:

@@ -7,8 +7,8 @@ from goldens import FORWARD, arrays, relative
 
 import CLIP
 import prompt
-import text
-from cache import Cache
+from engine import text
+from runtime.cache import Cache
 
 SENTENCES = [
     "a photo of a brain.",

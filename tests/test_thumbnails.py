@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import thumbnails
-from errors import InputError
-from figures import ColourScale, heat
-from thumbnails import SIZES, Pictures, outline, thumbnail, weight, within
+from report import thumbnails
+from report.colours import ColourScale, heat
+from report.thumbnails import SIZES, Pictures, outline, thumbnail, weight, within
+from runtime.errors import InputError
 
 SCALE = ColourScale(0.2, 0.8, pixel_threshold=0.5)
 RNG = np.random.default_rng(0)

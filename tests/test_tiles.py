@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from verdict.tiles import Blend, Tiling, spans, tiles, weights
+from apps.predict.tiles import Blend, Tiling, spans, tiles, weights
 
 TILING = Tiling(side=64, overlap=16)
 

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from checkpoint import Stage
 from dataset import FewShotSet, Sample, load_image, load_mask
 from dataset.registry import find
 from decoder import MDecoder
-from errors import InputError
+from engine.checkpoint import Stage
+from engine.support import load_support
+from engine.system import System
+from engine.training import BETAS, Course, Evaluations, Log, Trainer, shuffled
 from loss import adapter_loss
-from system import System
-from training import BETAS, Course, Evaluations, Log, Trainer, load_support, shuffled
+from runtime.errors import InputError
 from utils import VARIANTS, augment
 
 SIZE = 28  # four patches: quick

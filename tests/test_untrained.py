@@ -12,9 +12,9 @@ from PIL import Image
 from predicting import noise, predict
 from test_dicom import write as dicom_file
 
+from apps.predict import reference_folders as untrained
+from apps.predict.predictor import Known
 from dataset import FewShotSet, Sample
-from verdict import untrained
-from verdict.judge import Known
 
 
 def test_thresholds_come_from_the_folders_and_not_from_what_is_scored(folders):
@@ -78,7 +78,7 @@ def test_prompts_alone_project_the_trunks_tokens_as_clip_does(folders, tiny):
     import CLIP
     import prompt
     from dataset import load_image
-    from text import text_features
+    from engine.text import text_features
 
     out = predict(folders, "--input", folders.root / "new" / "new0.png", "--score", "mean")
     clip = CLIP.load_clip(*tiny, SIZE)

@@ -11,7 +11,7 @@ from goldens import FORWARD, arrays, relative
 from kornia.geometry import transform as geometry
 from torch import Tensor
 
-from errors import InputError
+from runtime.errors import InputError
 from utils import ANGLES, SHIFTS, VARIANTS, augment, pick_device, seed_everything
 
 

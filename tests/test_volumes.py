@@ -7,10 +7,10 @@ import nrrd
 import numpy as np
 import pytest
 
-from errors import InputError
-from verdict import volumes
-from verdict.inputs import Reader
-from verdict.volumes import open_stack, unit_range, view_of
+from apps.predict import volumes
+from apps.predict.inputs import Reader
+from apps.predict.volumes import open_stack, unit_range, view_of
+from runtime.errors import InputError
 
 SHAPE = (6, 5, 4)
 RAS = np.diag([1.5, 2.0, 3.0, 1.0])

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 import CLIP
 from CLIP import download, weights
 from CLIP.sources import ALIASES, SOURCES, Source, source
-from errors import InputError
-from files import sha256
+from runtime.errors import InputError
+from runtime.files import sha256
 
 CONTEXT, VOCABULARY = 20, 300
 SMALL = {

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dataset.convert import elpv, folders_csv, skin
-from errors import Parser, exit_code
+from runtime.errors import Parser, exit_code
 
 
 def options() -> argparse.ArgumentParser:

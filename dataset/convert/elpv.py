@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.convert.writer import File, make, read_record, summary
-from errors import InputError
+from runtime.errors import InputError
 
 VALID_EVERY = 10
 LABELS = {0.0: "good", 1.0: "Ungood"}

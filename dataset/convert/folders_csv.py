@@ -24,7 +24,7 @@ from dataset.convert.writer import LABELS, File, check_mask, make, summary
 from dataset.folders import SUFFIXES
 from dataset.images import open_picture
 from dataset.registry import FAMILIES, MEDICAL
-from errors import InputError, naming
+from runtime.errors import InputError, naming
 
 NORMAL = ("0", "0.0", "good", "normal", "ok", "negative", "pass", "healthy")
 ABNORMAL = (

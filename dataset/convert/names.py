@@ -5,7 +5,7 @@ import re
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
-from errors import InputError
+from runtime.errors import InputError
 
 JOINT = "__"  # between the folders of a path that became a name
 MAX_NAME = 200  # bytes; file systems take 255, and a name being written is a little longer

@@ -22,7 +22,7 @@ from dataset.convert.writer import File, copy_image, copy_mask, make, summary
 from dataset.folders import subfolder
 from dataset.images import open_picture
 from dataset.support import SEED_FILES, read_selection
-from errors import InputError
+from runtime.errors import InputError
 
 MELANOMA, NAEVUS = "Ungood", "good"
 NAME = re.compile(r"[\w-]+")

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from errors import InputError
+from runtime.errors import InputError
 
 DELIMITERS = ",;\t"
 

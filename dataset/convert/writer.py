@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from dataset.folders import images_in, subfolder
 from dataset.images import image_size, open_picture, read_mask
-from errors import InputError
-from files import writing
+from runtime.errors import InputError
+from runtime.files import writing
 
 RECORD = "converted.json"
 SPLITS = ("train", "valid", "test")

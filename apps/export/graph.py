@@ -1,0 +1,133 @@
+"""A trained system as one graph: image in, anomaly map and score out, with prompts and memory bank inside.
+
+The graph is that of `scoring` and `evaluation`, scaled by the checkpoint's calibration. Only what an exchange format
+can't hold is swapped for a twin that gives the same numbers.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from decoder import MDecoder
+from engine.system import System
+from madff import FAB
+from scoring.calibration import Calibration
+from scoring.maps import Scale, branch_maps, means_at_once, scaled_maps
+from scoring.memory_bank import MemoryBank
+from scoring.patch_scores import Readings, read
+from scoring.predictions import heads, main_branch, views
+
+
+class MatrixFAB(nn.Module):
+    """`madff.FAB` for sequences of one length L, its two-dimensional Fourier transform as products with constants."""
+
+    def __init__(self, fab: FAB, token_waves: Tensor, channel_waves: Tensor) -> None:
+        super().__init__()
+        self.fc = fab.fc
+        self.register_buffer("token_waves", token_waves)  # (2L, L)
+        self.register_buffer("channel_waves", channel_waves)  # (C, 2F), F = C/2 + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[2]
+        length = self.token_waves.shape[1]
+        over_channels = x @ self.channel_waves  # (B, L, 2F)
+        over_both = self.token_waves @ over_channels  # (B, 2L, 2F)
+        cosine, sine = over_both[:, :length], over_both[:, length:]
+        half = width // 2 + 1  # F
+        real = cosine[..., :half] - sine[..., half:]
+        imaginary = cosine[..., half:] + sine[..., :half]
+        spectrum = (real.square() + imaginary.square()).sqrt()  # (B, L, F)
+        summary = (spectrum.mean(dim=1) + spectrum.amax(dim=1)) / 2  # (B, F)
+        summary = torch.cat([summary, summary[:, 1 : (width + 1) // 2].flip(1)], dim=1)  # (B, C)
+        return x * torch.sigmoid(self.fc(summary)).unsqueeze(1)
+
+
+def waves(length: int, frequencies: int) -> Tensor:
+    """The cosines, then the sines of 2π·n·k/N, float32 (N, 2K), for n below N = `length`, k below K = `frequencies`."""
+    turns = torch.outer(torch.arange(length), torch.arange(frequencies)) % length  # exact, so no angle is large
+    angles = turns.double() * (2 * math.pi / length)
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float()
+
+
+def without_fft(decoder: MDecoder, length: int) -> None:
+    """Swap every FAB of a decoder for its twin, in place; `length`: tokens of an image, L."""
+    gated = [module for module in decoder.modules() if isinstance(getattr(module, "frequency_attention", None), FAB)]
+    for module in gated:
+        width, tokens = module.frequency_attention.fc[0].in_features, 1 if module.axis == "token" else length
+        across, along = waves(tokens, tokens).T.contiguous(), waves(width, width // 2 + 1)
+        module.frequency_attention = MatrixFAB(module.frequency_attention, across, along)
+
+
+class Scorer(nn.Module):
+    """Images (B, 3, S, S), RGB in [0, 1] -> anomaly maps (B, S, S) and image scores (B,), of the main branch.
+
+    banks: by head; text: directions (D, 2) or None. Both outputs are scaled by the calibration, so that its thresholds
+    hold for them; without one (transfer to an object it is not known for) they are the mean probability over the taps.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        text: Tensor | None,
+        banks: dict[str, MemoryBank],
+        *,
+        masks: bool,
+        transfer: bool,
+        calibration: Calibration | None,
+    ) -> None:
+        super().__init__()
+        self.system, self.decoder, self.size = system, system.decoder, system.size
+        self.masks, self.transfer, self.heads = masks, transfer, heads(masks, transfer)
+        self.register_buffer("text", None if text is None else text.clone())
+        self.taps = {head: len(bank.levels) for head, bank in banks.items()}
+        for head, bank in banks.items():
+            for tap, level in enumerate(bank.levels):
+                self.register_buffer(f"{head}_bank{tap}", level.clone())  # (N, h); inference tensors can't be traced
+        mean = Scale((0.0, float(len(self.decoder.taps))), None)
+        self.calibration = calibration or Calibration(mean, mean, {}, {})
+        self.branch = "fused" if text is not None and banks else "few" if banks else "zero"
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        decoded = self.decoder.decode(self.decoder.stem(self.system.normalise(images)), self.heads, pooled=False)
+        readings = {head: read(decoded.tokens(head), self.text, self._bank(head)) for head in self.heads}
+        seen = views(readings, self.masks, self.transfer)
+        maps = self._scaled(self.calibration.maps, seen.maps, branch_maps)  # (B, S, S)
+        if seen.scores is None:
+            return maps, maps.amax(dim=(1, 2))
+        return maps, self._scaled(self.calibration.means, seen.scores, means_at_once)
+
+    def _bank(self, head: str) -> MemoryBank | None:
+        if head not in self.taps:
+            return None
+        bank = MemoryBank([])
+        bank.levels = [getattr(self, f"{head}_bank{tap}") for tap in range(self.taps[head])]
+        return bank
+
+    def _scaled(self, scale: Scale, readings: Readings, what: Callable[..., Tensor]) -> Tensor:
+        zero, few = (
+            None if getattr(readings, branch) is None else what(readings, branch, self.size)
+            for branch in ("zero", "few")
+        )
+        return scale.fuse(zero, few)[self.branch]
+
+    @torch.inference_mode()
+    def reference(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` must give, by the path that the test scripts take; on the CPU."""
+        banks = {head: self._bank(head) for head in self.taps}
+        readings = self.system.read(self.system.stem(images), self.heads, self.text, banks)
+        seen = views(readings, self.masks, self.transfer)
+        assert self.branch == main_branch(seen.maps)
+        scores = seen.image_scores(self.size, self.calibration)[self.branch]
+        parts = scaled_maps(seen.maps, self.calibration.maps, self.size, self.branch)
+        return torch.cat(list(parts)), scores
+
+
+def settle(system: System) -> int:
+    """Fix the position embedding to the system's image size, in place, and give the tokens of an image, L."""
+    visual = system.decoder.visual
+    side = system.size // visual.patch_size
+    visual.positional_embedding = nn.Parameter(visual.positions(side, side).clone(), requires_grad=False)
+    visual.grid = side
+    return 1 + side * side

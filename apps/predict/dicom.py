@@ -1,0 +1,120 @@
+"""DICOM files as pictures: values rescaled, then windowed as the header or the user says; bright is high."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.predict.volumes import Frames, Stack, package, unit_range
+from runtime.errors import InputError
+
+SUFFIX, MAGIC = ".dcm", b"DICM"  # the magic lies behind a preamble of 128 bytes
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its suffix, or with another (1.2.840.10008, .ima) or none by its first bytes."""
+    if path.suffix.lower() == SUFFIX:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == MAGIC
+    except OSError:
+        return False
+
+
+def open_stack(path: Path, window: Sequence[float] | None) -> Stack:
+    """The frames of a DICOM file; `window` (centre, width), after rescaling, goes before the header's.
+
+    Without either, grey values are scaled over the file. Raises InputError for a file without pixels.
+    """
+    pydicom = package("pydicom")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about values that break the standard and don't matter here
+        dataset = pydicom.dcmread(path)
+        if "PixelData" not in dataset and "FloatPixelData" not in dataset:
+            raise InputError(f"{path} is a DICOM file without an image: leave it out")
+        pixels = pydicom.pixels.pixel_array(dataset)
+        several = int(dataset.get("NumberOfFrames") or 1) > 1
+        kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+        if kind == "PALETTE COLOR":
+            pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
+        elif dataset.get("SamplesPerPixel", 1) == 1:
+            frames = pixels if several else pixels[None]
+            return Stack(Frames(_grey(pydicom, dataset, frames, kind, window)), several)
+    return Stack(Frames(_colour(pixels if several else pixels[None])), several)
+
+
+def _colour(frames: np.ndarray) -> np.ndarray:
+    """RGB of 8 bits, or of more as uint16 -> uint8 (N, H, W, 3)."""
+    return frames[..., :3] if frames.dtype == np.uint8 else (frames[..., :3] / 257).round().astype(np.uint8)
+
+
+def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Sequence[float] | None) -> np.ndarray:
+    """Stored values (N, H, W) -> float32 (N, H, W) in [0, 1]."""
+    values = np.stack([_rescaled(pydicom, dataset, frame, number) for number, frame in enumerate(frames)])
+    if window is not None:
+        shown = unit_range(values, window)
+    elif "VOILUTSequence" in dataset:
+        table = dataset.VOILUTSequence[0]
+        looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), dataset)
+        shown = (looked_up / (2 ** int(table.LUTDescriptor[2]) - 1)).astype(np.float32).clip(0, 1)
+    elif all(_has_window(dataset, number) for number in range(len(values))):
+        shown = np.stack([_windowed(dataset, frame, number) for number, frame in enumerate(values)])
+    else:
+        padding = dataset.get("PixelPaddingValue")
+        shown = unit_range(values, None, None if padding is None else frames != int(padding))
+    return 1 - shown if kind == "MONOCHROME1" else shown
+
+
+def _has_window(dataset: Any, number: int) -> bool:
+    """Whether a frame has a window, of a width above 0."""
+    centre, width = (
+        _first(_of_frame(dataset, "FrameVOILUTSequence", name, number)) for name in ("WindowCenter", "WindowWidth")
+    )
+    return centre is not None and width is not None and width > 0
+
+
+def _rescaled(pydicom: Any, dataset: Any, frame: np.ndarray, number: int) -> np.ndarray:
+    """One frame's stored values -> what they stand for (Hounsfield units, ...), float32."""
+    if "ModalityLUTSequence" in dataset:
+        return pydicom.pixels.apply_modality_lut(frame, dataset).astype(np.float32)
+    slope, intercept = (
+        _first(_of_frame(dataset, "PixelValueTransformationSequence", name, number))
+        for name in ("RescaleSlope", "RescaleIntercept")
+    )
+    values = frame.astype(np.float32)
+    return values if slope is None else values * np.float32(slope) + np.float32(intercept or 0)
+
+
+def _windowed(dataset: Any, values: np.ndarray, number: int) -> np.ndarray:
+    """One frame's values -> [0, 1] by the header's window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
+    centre, width, function = (
+        _of_frame(dataset, "FrameVOILUTSequence", name, number)
+        for name in ("WindowCenter", "WindowWidth", "VOILUTFunction")
+    )
+    centre, width = np.float32(_first(centre)), np.float32(_first(width))
+    if function == "SIGMOID":
+        return (1 / (1 + np.exp(-4 * (values - centre) / width))).astype(np.float32)
+    if function != "LINEAR_EXACT":
+        centre, width = centre - np.float32(0.5), max(width - 1, np.finfo(np.float32).tiny)
+    return np.clip((values - centre) / width + np.float32(0.5), 0, 1)
+
+
+def _of_frame(dataset: Any, group: str, name: str, number: int) -> Any:
+    """An attribute of the file, or of one of its frames by the functional groups; None if it has none."""
+    if name in dataset:
+        return dataset[name].value
+    own, shared = (dataset.get(f"{kind}FunctionalGroupsSequence") for kind in ("PerFrame", "Shared"))
+    for groups in ([own[number]] if own and number < len(own) else []) + list(shared or []):
+        if group in groups and groups[group][0].get(name) is not None:
+            return groups[group][0].get(name)
+    return None
+
+
+def _first(value: Any) -> float | None:
+    """The first of several values, such as windows; None stays."""
+    if value is None or value == "":
+        return None
+    return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)

@@ -1,0 +1,163 @@
+"""What predict.py writes: a row of scores.csv for every image or slice, its map, overlay and mask, on one scale."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from apps.predict.chart import save_chart
+from apps.predict.predictor import Judge
+from dataset import to_rgb
+from report import html_report
+from report.colours import ColourScale, overlay
+from runtime.files import writing
+
+COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
+UNREADABLE = "unreadable"
+MAP_TOP = 4.0  # on the calibrated scale, what 65535 stands for in a map: far above what normal images reach
+SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image or slice. Of an unreadable file score, threshold and seconds are None, and `note` says what is wrong.
+
+    image: a file that browsers show; map, overlay, mask: files in the output folder. All relative to that folder, or
+    absolute outside it; None of an unreadable file.
+    """
+
+    file: str
+    slice: int | None
+    score: float | None
+    threshold: float | None
+    verdict: str  # "abnormal", "normal" or UNREADABLE
+    seconds: float | None
+    note: str = ""
+    image: Path | None = None
+    map: Path | None = None
+    overlay: Path | None = None
+    mask: Path | None = None
+
+
+class Outputs:
+    """The output folder, and what all its pictures share."""
+
+    def __init__(self, folder: Path, judge: Judge, threshold_given: bool = False) -> None:
+        thresholds = judge.calibration
+        self.source, self.threshold_given = judge.source, threshold_given
+        self.folder, self.calibrated = folder, judge.calibrated
+        self.threshold, self.pixel_threshold = thresholds.image[judge.branch], thresholds.pixel[judge.branch]
+        self.scale = ColourScale(0.0, judge.top, self.pixel_threshold, self.threshold)
+        self.map_top = MAP_TOP if judge.calibrated else 1.0  # of probabilities
+        self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
+
+    def settings(self) -> dict:
+        """The scale and the thresholds, as settings.json holds them."""
+        return {
+            "calibrated": self.calibrated,
+            "threshold": self.threshold,
+            "pixel_threshold": self.pixel_threshold,
+            "colours": {"from": self.scale.low, "to": self.scale.high},
+            "maps": {"0": 0.0, "65535": self.map_top},
+        }
+
+    def write(
+        self, name: str, file: Path, number: int | None, picture: Image.Image, full: np.ndarray, score: float
+    ) -> dict[str, Path]:
+        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind.
+
+        name: of the files, without ".png"; it gets a number where an earlier picture has it.
+        """
+        own = self._own(name)
+        rgb, called = to_rgb(picture), full >= self.pixel_threshold
+        note = PngInfo()
+        note.add_text("Scale", f"0 to 65535 stand for 0 to {self.map_top:g} on the calibrated scale")
+        made = {
+            "map": (np.round(np.clip(full / self.map_top, 0, 1) * 65535).astype(np.uint16), note),
+            "overlay": (overlay(rgb, full, called, self.scale), None),
+            "mask": (called.astype(np.uint8) * 255, None),
+        }
+        if number is not None or file.suffix.lower() not in SHOWN_BY_BROWSERS:
+            made["image"] = (rgb, None)
+        paths = {"image": file.resolve()}
+        for kind, (pixels, text) in made.items():
+            paths[kind] = Path(f"{kind}s", f"{own}.png")
+            with writing(self.folder / paths[kind]) as draft:
+                Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
+        return paths
+
+    def _own(self, name: str) -> str:
+        """The name, or the first of name_2, name_3, ... that no picture of this run has."""
+        own = next(one for one in chain([name], (f"{name}_{n}" for n in count(2))) if one.lower() not in self.taken)
+        self.taken.add(own.lower())
+        return own
+
+    def judged(
+        self, file: Path, number: int | None, score: float, seconds: float, paths: dict[str, Path]
+    ) -> Prediction:
+        """The row of a picture that was scored."""
+        verdict = "abnormal" if score >= self.threshold else "normal"
+        note = "" if self.calibrated else "uncalibrated"
+        return Prediction(str(file), number, score, self.threshold, verdict, seconds, note, **paths)
+
+    def chart(self, name: str, scores: Sequence[float], file: Path) -> None:
+        """Write the chart of a file's slices."""
+        save_chart(self.folder / "charts" / f"{name}.png", scores, self.threshold, file.name)
+
+    def table(self, rows: Sequence[Prediction]) -> Path:
+        """Write scores.csv; what a file's name has that is no UTF-8 is written as its code."""
+        path = self.folder / "scores.csv"
+        with (
+            writing(path) as draft,
+            draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(COLUMNS)
+            for row in rows:
+                values = (getattr(row, name) for name in COLUMNS)
+                table.writerow(["" if value is None else value for value in values])
+        return path
+
+    def write_page(self, rows: Sequence[Prediction], settings: dict, title: str) -> Path:
+        """Write report.html."""
+        path = self.folder / "report.html"
+        found = html_report.Report(
+            title=title,
+            settings=settings,
+            rows=[self._page_row(row) for row in rows],
+            scale=self.scale,
+            origin=self.origin(),
+        )
+        html_report.write(path, found)
+        return path
+
+    def origin(self) -> str:
+        """Where scores and threshold come from, as a sentence."""
+        if self.threshold_given:
+            return f"The threshold is that of --threshold; scores come from {self.source}."
+        return f"Scores and threshold come from {self.source}, never from the images scored here."
+
+    def _page_row(self, row: Prediction) -> html_report.Row:
+        name = row.file if row.slice is None else f"{row.file}, slice {row.slice}"
+        if row.map is None:
+            return html_report.Row(name, row.score, reason=row.note)
+        return html_report.Row(
+            name, row.score, reason=row.note, image=self.folder / row.image, map=partial(self._map, row.map)
+        )
+
+    def _map(self, path: Path) -> np.ndarray:
+        """A written map (H, W) float32, on the calibrated scale again."""
+        with Image.open(self.folder / path) as image:
+            return np.asarray(image).astype(np.float32) * np.float32(self.map_top / 65535)
+
+    def record(self, content: dict) -> None:
+        """Write settings.json."""
+        with writing(self.folder / "settings.json") as draft:
+            draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,159 @@
+"""Scoring without any training: folders of normal and abnormal images as the support of a run on the bare trunk."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from apps.predict.inputs import Reader, find, kind_of, same_files
+from apps.predict.predictor import Known, limit_bank
+from apps.predict.volumes import Stack
+from dataset import FewShotSet, ObjectInfo, Sample, to_model
+from engine.few_shot import CALIBRATED_ON, FewShotRun
+from engine.support import Support
+from engine.system import System
+from runtime.errors import InputError
+from runtime.files import sha256
+from scoring.memory_bank import MemoryBank
+from utils import VARIANTS, augment
+
+AUGMENTED = 16  # so many normal images or fewer get the variants of few-shot training; more speak for themselves
+BAR_FROM = 50  # pictures; fewer are read before a progress bar helps
+
+
+class Pictures:
+    """The support's variants (V, 3, S, S), picture by picture, each read when a row of it is asked for."""
+
+    def __init__(self, support: Sequence[Known], size: int, variants: int) -> None:
+        self.support, self.size, self.variants = support, size, variants
+        self.last: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __len__(self) -> int:
+        return len(self.support) * self.variants
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return torch.stack([self._row(row) for row in range(*rows.indices(len(self)))])
+
+    def _row(self, row: int) -> Tensor:
+        number, variant = divmod(row, self.variants)
+        if self.last[0] != number:
+            image = to_model(self.support[number].picture(), self.size)
+            every = augment(image, torch.zeros_like(image[:1]))[0] if self.variants > 1 else image[None]
+            self.last = number, every
+        return self.last[1][variant]
+
+
+@dataclass
+class UntrainedRun(FewShotRun):
+    """A run whose support is whole folders: read when needed, seen in part for calibration, its banks made once."""
+
+    pictures: Sequence[Known] = ()
+    known_by: tuple = ()  # what beside the files decides the pictures
+    made: dict[str, MemoryBank] = field(default_factory=dict)
+
+    def _bank(self, head: str, keep: bool) -> MemoryBank:
+        if head not in self.made:
+            self.made[head] = super()._bank(head, keep)
+        return self.made[head]
+
+    def bank_files(self) -> Iterator[object]:
+        return iter((*self.known_by, *(sha256(sample.image) for sample in self.data.support_normal)))
+
+    def _stems(self, rows: Tensor) -> Iterator[Tensor]:
+        stems = super()._stems(rows)
+        return iter(tqdm(stems, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
+
+    def calibrated_on(self) -> Tensor:
+        """Rows of all abnormal pictures, and of at most `CALIBRATED_ON` normal ones, slices counted singly."""
+        labels = np.array([known.label for known in self.pictures])
+        (normal,) = (labels == 0).nonzero()
+        drawn = np.random.default_rng(self.args.seed).permutation(normal)[:CALIBRATED_ON]
+        chosen = np.sort(np.concatenate([(labels == 1).nonzero()[0], drawn]))
+        variants = len(self.support.labels) // len(self.pictures)
+        return torch.from_numpy((chosen[:, None] * variants + np.arange(variants)).ravel())
+
+
+def open_untrained(
+    args: argparse.Namespace, info: ObjectInfo, system: System, text: Tensor | None, digest: str, reader: Reader
+) -> UntrainedRun:
+    """The run whose support is what --normal and --abnormal hold. Raises InputError naming a file that is at fault."""
+    every = find([str(args.normal)], option="--normal")
+    normal = _drawn(every, args.shot if "shot" in args.given else None, args.seed)
+    augmented = len(normal) <= AUGMENTED and not any(kind_of(file) == "volume" for file in normal)
+    abnormal = []
+    if args.abnormal:
+        found = find([str(args.abnormal)], option="--abnormal")
+        if both := same_files(every, found):
+            raise InputError(f"{both[0]} is in --normal and in --abnormal: leave it in one of the two")
+        abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATED_ON, args.seed)
+    pictures = [*_known(abnormal, 1, 0, reader), *_known(normal, 0, len(abnormal), reader)]
+    variants = VARIANTS if augmented else 1
+    support = _support(pictures, args.img_size, variants)
+    limit_bank(args, system, len(support.normal))
+    data = FewShotSet(
+        info, tuple(Sample(file, 0) for file in normal), tuple(Sample(file, 1) for file in abnormal), (), {}
+    )
+    counts = f"{len(normal)} normal" + (f" + {len(abnormal)} of {len(found)} abnormal" if abnormal else "")
+    slices = "" if len(pictures) == len(normal) + len(abnormal) else f" with {len(pictures)} slices"
+    print(f"support: {counts} files{slices}")
+    known_by = (variants, reader.axis, reader.window)
+    return UntrainedRun(args, info, (), system, text, digest, data, support, pictures, known_by)
+
+
+def _drawn(files: list[Path], count: int | None, seed: int) -> list[Path]:
+    """All files, or `count` of them drawn by the seed, in their order."""
+    if count is None or len(files) <= count:
+        return files
+    return [files[row] for row in sorted(np.random.default_rng(seed).permutation(len(files))[:count])]
+
+
+def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> list[Known]:
+    """The pictures of files; sources are numbered from `first`. Raises InputError for an abnormal volume."""
+    known = []
+    for source, file in enumerate(
+        tqdm(files, "reading", unit="file", leave=False, disable=len(files) < BAR_FROM), first
+    ):
+        slices = 1 if kind_of(file) == "image" else len(reader.open(file).pictures)
+        if label and slices > 1:
+            raise InputError(
+                f"{file}: which of its {slices} slices are abnormal? Give --abnormal such slices as images"
+            )
+        known += [Known(source, label, Slide(reader, file, number)) for number in range(slices)]
+    return known
+
+
+@dataclass(frozen=True)
+class Slide:
+    """One picture of a file, read when it is called."""
+
+    reader: Reader
+    file: Path
+    number: int
+
+    def __call__(self) -> Image.Image:
+        return _opened(self.reader, self.file).pictures[self.number]
+
+
+@lru_cache(maxsize=1)
+def _opened(reader: Reader, file: Path) -> Stack:
+    """A file, still at hand when its next slice is asked for."""
+    return reader.open(file)
+
+
+def _support(pictures: Sequence[Known], size: int, variants: int) -> Support:
+    """The pictures as what a few-shot run trains on: nothing is marked in them, and nothing read yet."""
+    rows = len(pictures) * variants
+    return Support(
+        images=Pictures(pictures, size, variants),
+        masks=torch.zeros(1, 1, 1, 1).expand(rows, 1, size, size),
+        labels=torch.tensor([float(known.label) for known in pictures]).repeat_interleave(variants),
+        source=torch.tensor([known.source for known in pictures]).repeat_interleave(variants),
+        variant=torch.arange(rows),
+    )

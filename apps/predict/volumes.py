@@ -1,0 +1,208 @@
+"""Volumes as slices to score: NIfTI and NRRD read along an axis, and map volumes written with the same geometry."""
+
+import gzip
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from PIL import Image
+
+from runtime.errors import InputError
+from runtime.files import suffix_of, writing
+
+NIFTI, NRRD = (".nii", ".nii.gz"), (".nrrd",)
+PACKAGES = {"nibabel": "NIfTI", "nrrd": "NRRD", "pydicom": "DICOM"}
+RAS_SIGNS = {"l": -1, "r": 1, "p": -1, "a": 1, "i": -1, "s": 1}  # letters of an NRRD space, as signs of RAS
+SHOWN_TOWARDS = "LPI"  # columns and rows of a slice run towards the patient's left, back or feet
+
+
+class Frames(Sequence[Image.Image]):
+    """Slices (N, H, W) float32 grey in [0, 1], or (N, H, W, 3) uint8 RGB, as pictures made when they are asked for."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, number: int) -> Image.Image:
+        return Image.fromarray(np.ascontiguousarray(self.values[number]))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a file holds: pictures as `dataset.open_picture` gives them.
+
+    several: they are slices of a volume or frames. save: writes their maps (N, H, W) float32 as a volume of the same
+    geometry, to a path without suffix, and gives the file; None where a file has no such geometry.
+    """
+
+    pictures: Sequence[Image.Image]
+    several: bool = False
+    save: Callable[[Path, np.ndarray], Path] | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """How slices of a stored array (three axes) are shown: the axis they are cut along, the axes that run down and
+    across in a slice, and which of these two run backwards.
+    """
+
+    axes: tuple[int, int, int]
+    turned: tuple[int, ...] = ()  # of 1 (down) and 2 (across)
+
+    def show(self, stored: np.ndarray) -> np.ndarray:
+        """The stored array -> slices (N, H, W)."""
+        return np.flip(stored.transpose(self.axes), self.turned)
+
+    def store(self, slices: np.ndarray) -> np.ndarray:
+        """Slices (N, H, W) -> as the array is stored."""
+        return np.flip(slices, self.turned).transpose(np.argsort(self.axes))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A file's array as stored, with a way to write another one in its place."""
+
+    stored: np.ndarray  # three axes, float32
+    view: View
+    write: Callable[[Path, np.ndarray], Path]
+
+
+def view_of(axis: int, directions: np.ndarray | None) -> View:
+    """The view along `axis` that radiologists know: patient's right on the left, front up, or head up.
+
+    directions: (3, 3), by column where an axis of the array leads in right-anterior-superior space. Without it, or if
+    the axes can't be told apart, the first of the other two axes runs across, the second down.
+    """
+    across, down = (other for other in range(3) if other != axis)
+    codes = None if directions is None else _codes(directions)
+    if codes is None:
+        return View((axis, down, across))
+    order = "LRPAIS".index
+    if order(codes[across]) > order(codes[down]):
+        across, down = down, across
+    turned = tuple(place for place, stored in ((1, down), (2, across)) if codes[stored] not in SHOWN_TOWARDS)
+    return View((axis, down, across), turned)
+
+
+def _codes(directions: np.ndarray) -> list[str] | None:
+    """Where each axis mostly leads, as a letter of LRPAIS; None if two lead the same way."""
+    if not np.isfinite(directions).all():
+        return None
+    world = np.abs(directions).argmax(axis=0)
+    if len(set(world.tolist())) < 3:
+        return None
+    return [("LPI", "RAS")[int(directions[way, axis] > 0)][way] for axis, way in enumerate(world)]
+
+
+def open_volume(path: Path, axis: int) -> Volume:
+    """Read a NIfTI or NRRD file. Raises InputError for a file that holds no single grey volume."""
+    return (_nrrd if suffix_of(path).lower() in NRRD else _nifti)(path, axis)
+
+
+def open_stack(path: Path, axis: int, window: Sequence[float] | None) -> Stack:
+    """The slices of a volume file, scaled over the volume (or by the window), and how to write their maps."""
+    volume = open_volume(path, axis)
+    if not np.isfinite(volume.stored).any():
+        raise InputError(f"{path} holds no value that is a number: write it again")
+    values = volume.view.show(unit_range(volume.stored, window))
+    return Stack(Frames(values), several=True, save=lambda to, maps: volume.write(to, volume.view.store(maps)))
+
+
+def open_labels(path: Path, like: Path, axis: int) -> np.ndarray:
+    """A mask volume -> bool slices (N, H, W), shown as those of the volume file `like` are."""
+    marked = open_volume(path, axis)
+    return replace(marked, view=open_volume(like, axis).view).view.show(marked.stored > 0)
+
+
+def unit_range(values: np.ndarray, window: Sequence[float] | None, counted: np.ndarray | None = None) -> np.ndarray:
+    """Any values -> float32 in [0, 1]: the window (centre, width), or from the lowest to the highest finite one.
+
+    counted: bool, which values the range is taken from. What is not a number becomes 0.
+    """
+    finite = np.isfinite(values)
+    if window is None:
+        known = values[finite if counted is None else finite & counted]
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    else:
+        low, high = window[0] - window[1] / 2, window[0] + window[1] / 2
+    if high <= low:
+        return np.zeros(values.shape, np.float32)
+    scaled = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1, dtype=np.float32)
+    return scaled if finite.all() else np.where(finite, scaled, np.float32(0))
+
+
+def package(name: str) -> ModuleType:
+    """An optional package; InputError with the line that installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as fault:
+        raise InputError(
+            f"{PACKAGES[name]} files need the package {name}, which is not installed: "
+            "pip install -r requirements-medical.txt"
+        ) from fault
+
+
+def _three_axes(shape: Sequence[int], path: Path) -> tuple[int, int, int]:
+    """A shape without axes of length 1 beyond the third, and with them up to there."""
+    kept = (*shape, 1, 1)[: max(3, len(shape))]
+    if any(length != 1 for length in kept[3:]) or 0 in shape:
+        raise InputError(f"{path} has the shape {'x'.join(map(str, shape))}, not one volume of three axes: split it")
+    return kept[:3]
+
+
+def _nifti(path: Path, axis: int) -> Volume:
+    nibabel = package("nibabel")
+    image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):  # Nifti2Image is one
+        raise InputError(f"{path} is no NIfTI file of one piece: save it as .nii or .nii.gz")
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(f"{path} holds colours or complex numbers, not grey values: convert it")
+    shape, header, affine = image.shape, image.header.copy(), image.affine
+    stored = np.asarray(image.dataobj, np.float32).reshape(_three_axes(shape, path), order="F")
+    known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
+
+    def write(to: Path, maps: np.ndarray) -> Path:
+        written = type(image)(maps.astype(np.float32).reshape(shape, order="F"), affine, header)
+        written.set_data_dtype(np.float32)
+        written.header["cal_min"] = written.header["cal_max"] = 0  # viewers then choose a window of their own
+        content, suffix = written.to_bytes(), suffix_of(path).lower()
+        to = to.with_name(to.name + suffix)
+        with writing(to) as draft:
+            draft.write_bytes(gzip.compress(content, mtime=0) if suffix == ".nii.gz" else content)
+        return to
+
+    return Volume(stored, view_of(axis, affine[:3, :3] if known else None), write)
+
+
+def _nrrd(path: Path, axis: int) -> Volume:
+    nrrd = package("nrrd")
+    array, header = nrrd.read(str(path))
+    if array.dtype.kind not in "iuf":
+        raise InputError(f"{path} holds no grey values: convert it")
+    stored = array.astype(np.float32).reshape(_three_axes(array.shape, path), order="F")
+    kept = {key: value for key, value in header.items() if key not in ("type", "encoding", "endian", "sizes")}
+
+    def write(to: Path, maps: np.ndarray) -> Path:
+        to = to.with_name(f"{to.name}.nrrd")
+        with writing(to) as draft:
+            nrrd.write(str(draft), maps.astype(np.float32).reshape(array.shape, order="F"), kept)
+        return to
+
+    return Volume(stored, view_of(axis, _nrrd_directions(header)), write)
+
+
+def _nrrd_directions(header: dict) -> np.ndarray | None:
+    """(3, 3) in right-anterior-superior space, by column of an axis; None where the header does not say."""
+    vectors = np.asarray(header.get("space directions", ()), float)
+    space = str(header.get("space", "")).lower()
+    letters = [word[0] for word in space.split("-")] if "-" in space else list(space)
+    if vectors.shape != (3, 3) or len(letters) != 3 or not set(letters) <= RAS_SIGNS.keys():
+        return None
+    if ["lr".find(letters[0]) >= 0, "pa".find(letters[1]) >= 0, "is".find(letters[2]) >= 0] != [True] * 3:
+        return None
+    return vectors.T * np.array([[RAS_SIGNS[letter]] for letter in letters])

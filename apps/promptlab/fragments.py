@@ -1,0 +1,174 @@
+"""What the prompt lab shows, as pieces of HTML: figures, the table of images, the verdict on one image, messages."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from math import isfinite
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from apps.promptlab.lab import Look, Pull
+from dataset import Sample, read_rgb
+from report.colours import ColourScale, heat, overlay, truth
+from runtime.errors import InputError
+
+THUMB, LARGE = 176, 420  # pixels a side, at most
+ROWS = 60  # images shown; figures are of all that were chosen
+SCALE = ColourScale(0.0, 1.0)
+JPEG = (cv2.IMWRITE_JPEG_QUALITY, 85)
+NAMES = (
+    ("image_auroc", "image AUROC"),
+    ("image_ap", "AP"),
+    ("image_f1_max", "F1-max"),
+    ("sensitivity", "sensitivity"),
+    ("specificity", "specificity"),
+    ("pixel_auroc", "pixel AUROC"),
+    ("pixel_aupro", "AUPRO"),
+)
+ORDERS = ("score of A", "A less B", "name")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One set of prompts, what it makes of the images, and the sentences that pull each of them most."""
+
+    name: str
+    look: Look
+    pulls: list[tuple[Pull | None, Pull | None]]
+
+
+def figures_table(sides: Sequence[Side]) -> str:
+    """Figures of every set by branch, of those that there are."""
+    found = {name for side in sides for row in side.look.figures.values() for name in row}
+    names = [pair for pair in NAMES if pair[0] in found]
+    return _piece("figures", [_summary(side) for side in sides], names)
+
+
+def _summary(side: Side) -> dict:
+    look = side.look
+    order = sorted(look.figures, key=lambda branch: branch != look.branch)
+    counts = f"{len(look.words.normal)} + {len(look.words.abnormal)}"
+    figures = {branch: look.figures[branch] for branch in order}
+    return {"name": side.name, "branch": look.branch, "counts": counts, "figures": figures}
+
+
+def images_table(sides: Sequence[Side], order: str) -> str:
+    """A row an image: input with the truth's outline, each set's overlay and score, the sentences that pull most."""
+    samples = sides[0].look.samples
+    rows = _order(sides, order)[:ROWS]
+    maps = {side.name: dict(enumerate(side.look.maps())) for side in sides}
+    cells = [_row(samples[row], [(side, row, maps[side.name][row]) for side in sides]) for row in rows]
+    return _piece("images", cells, sides, _colour_bar(), _scale_words(sides[0].look), len(samples) - len(rows))
+
+
+def _order(sides: Sequence[Side], order: str) -> list[int]:
+    """Rows of images, the highest first of what `order` names."""
+    scores = [side.look.scores[side.look.branch].numpy() for side in sides]
+    rows = range(len(scores[0]))
+    if order == ORDERS[0]:
+        return sorted(rows, key=lambda row: -scores[0][row])
+    if order == ORDERS[1]:
+        return sorted(rows, key=lambda row: -abs(scores[0][row] - scores[-1][row]))
+    return sorted(rows, key=lambda row: sides[0].look.samples[row].image)
+
+
+def _row(sample: Sample, parts: Sequence[tuple[Side, int, np.ndarray]]) -> dict:
+    picture, marked = thumbnail(sample)
+    bare = overlay(picture, np.zeros(picture.shape[:2], np.float32), marked, SCALE)
+    return {
+        "name": sample.image.name,
+        "label": "abnormal" if sample.label else "normal",
+        "input": _address(bare),
+        "sides": [
+            _score(side.look, row)
+            | {"name": side.name, "pulls": side.pulls[row], "overlay": _address(_over(picture, anomaly_map, None))}
+            for side, row, anomaly_map in parts
+        ],
+    }
+
+
+def _score(look: Look, row: int) -> dict:
+    """The score that is shown of an image, and what is made of it."""
+    score = float(look.scores[look.branch][row])
+    called = ("abnormal" if score >= look.threshold else "normal") if isfinite(look.threshold) else ""
+    return {"score": score, "verdict": called}
+
+
+def judged(look: Look, why: str) -> str:
+    """The verdict on an image that was uploaded; `why` says it where there is no threshold."""
+    (anomaly_map,), path = tuple(look.maps()), look.samples[0].image
+    picture = shrunk(read_rgb(path), LARGE)
+    full = _fitted(anomaly_map, picture)
+    called = full >= look.pixel_threshold if isfinite(look.pixel_threshold) else None
+    one = _score(look, 0) | {
+        "branch": look.branch,
+        "threshold": look.threshold if isfinite(look.threshold) else None,
+        "why": why,
+        "scores": {branch: float(scores[0]) for branch, scores in look.scores.items()},
+        "outlined": None if called is None else look.pixel_threshold,
+        "input": _address(picture),
+        "overlay": _address(_over(picture, anomaly_map, called)),
+        "map": _address(heat(full, SCALE)),
+    }
+    return _piece("judged", one, _colour_bar())
+
+
+def message(kind: str, *lines: str) -> str:
+    """Lines for the user; kind "fault" or "note". Nothing of no lines."""
+    return _piece("message", kind, lines)
+
+
+@lru_cache(maxsize=512)
+def thumbnail(sample: Sample) -> tuple[np.ndarray, np.ndarray | None]:
+    """An image shrunk to THUMB, uint8 (h, w, 3), and what is abnormal in it, bool (h, w); None: nobody marked it."""
+    picture = shrunk(read_rgb(sample.image), THUMB)
+    return picture, truth(sample.mask, sample.label, picture.shape[:2])
+
+
+def shrunk(picture: np.ndarray, side: int) -> np.ndarray:
+    """A picture (H, W, 3) whose longer side is `side` pixels."""
+    height, width = picture.shape[:2]
+    share = side / max(height, width)
+    size = (max(1, round(width * share)), max(1, round(height * share)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR)
+
+
+def _fitted(anomaly_map: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    return cv2.resize(anomaly_map, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def _over(picture: np.ndarray, anomaly_map: np.ndarray, called: np.ndarray | None) -> np.ndarray:
+    return overlay(picture, _fitted(anomaly_map, picture), called, SCALE)
+
+
+def _address(picture: np.ndarray) -> str:
+    """A picture as a data address."""
+    done, content = cv2.imencode(".jpg", picture[..., ::-1], JPEG)
+    if not done:
+        raise InputError(f"a picture of {picture.shape[1]}x{picture.shape[0]} can't be shown")
+    return "data:image/jpeg;base64," + base64.b64encode(content).decode()
+
+
+@cache
+def _colour_bar() -> str:
+    return _address(heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (12, 1)), SCALE))
+
+
+def _scale_words(look: Look) -> str:
+    if look.calibration.image:
+        return "the range of maps over the support, under each set"
+    return "the probability of “abnormal”, mean over taps, the same in every picture"
+
+
+@cache
+def _templates() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+
+
+def _piece(name: str, *values: object) -> str:
+    return str(getattr(_templates().get_template("lab.html").module, name)(*values))

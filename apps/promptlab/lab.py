@@ -1,0 +1,315 @@
+"""The prompt lab without its page: tokens of chosen images stay in memory, so an edited prompt costs its text alone.
+
+A `Lab` is one object with one checkpoint or none. `look` gives maps, scores and figures of chosen images under a set of
+prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. opening.py makes labs.
+"""
+
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import nan
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+import prompt
+from apps.promptlab.prompt_set import PromptSet
+from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
+from engine.score_images import truth
+from engine.system import System
+from engine.text import Encoder, directions, without_each
+from runtime.cache import Cache
+from runtime.errors import InputError
+from scoring.calibration import Calibration, calibrate
+from scoring.evaluation import evaluate
+from scoring.maps import Scale, scaled_maps
+from scoring.memory_bank import MemoryBank
+from scoring.patch_scores import Readings, read
+from scoring.predictions import Views, heads, main_branch, views
+
+REMEMBERED = 8  # looks that are kept, for the set that was not edited
+T = TypeVar("T")
+BAR_FROM = 50  # images
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is kept of an image: by head its tokens (1, L, D) a tap, and its distances to the bank (1, T, G, G)."""
+
+    tokens: dict[str, list[Tensor]]
+    few: dict[str, Tensor | None]
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return sum(level.nbytes for levels in self.tokens.values() for level in levels)
+
+    def read(self, head: str, text: Tensor) -> Readings:
+        """The image's grid values under text directions (D, 2)."""
+        return replace(read(self.tokens[head], text, None), few=self.few[head])
+
+
+class Store:
+    """What is held of images, at most `limit` bytes of it; the longest unused make room."""
+
+    def __init__(self, limit: float) -> None:
+        self.limit, self.size = limit, 0
+        self.held: OrderedDict[Path, Held] = OrderedDict()
+
+    def get(self, path: Path) -> Held | None:
+        """What is held of an image; None if nothing is."""
+        if path in self.held:
+            self.held.move_to_end(path)
+        return self.held.get(path)
+
+    def put(self, path: Path, held: Held) -> None:
+        """Keep what is new of an image."""
+        self.held[path] = held
+        self.size += held.size
+        while self.size > self.limit and len(self.held) > 1:
+            self.size -= self.held.popitem(last=False)[1].size
+
+
+@dataclass(frozen=True)
+class Support:
+    """What calibrates: held support images that the bank knows without themselves, labels (V,), masks (V, S, S)."""
+
+    held: list[Held]
+    labels: np.ndarray
+    masks: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Words:
+    """A set of prompts, encoded: sentences of both labels, their unit features (N, D) and (M, D), directions (D, 2)."""
+
+    normal: list[str]
+    abnormal: list[str]
+    features: tuple[Tensor, Tensor]
+    text: Tensor
+    notes: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """As a run's record has it."""
+        return prompt.digest(self.normal, self.abnormal)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a set of prompts makes of N images: scores (N,) by branch on the calibration's scale.
+
+    figures: by branch, as test scripts give them, over these images alone; empty where the label is not known.
+    """
+
+    samples: tuple[Sample, ...]
+    words: Words
+    seen: Views
+    scores: dict[str, Tensor]
+    figures: dict[str, dict[str, float]]
+    calibration: Calibration
+    size: int
+
+    @property
+    def branch(self) -> str:
+        """The branch that is shown: the fusion, or the only one that is on."""
+        return main_branch(self.seen.maps)
+
+    @property
+    def threshold(self) -> float:
+        """The score from which on an image counts as abnormal; nan where nothing says."""
+        return self.calibration.image.get(self.branch, nan)
+
+    @property
+    def pixel_threshold(self) -> float:
+        """The same of a map's pixels."""
+        return self.calibration.pixel.get(self.branch, nan)
+
+    def maps(self) -> Iterator[np.ndarray]:
+        """Each image's map (S, S) float32; 0 to 1 is the calibration's range."""
+        for part in scaled_maps(self.seen.maps, self.calibration.maps, self.size, self.branch):
+            yield from part.numpy()
+
+
+@dataclass(frozen=True)
+class Pull:
+    """A sentence and its effect on an image: the prompt score with it less the score without it, within -1 to 1.
+
+    The prompt score is the zero branch's, as the mean over taps of the probability of "abnormal", read on the patch
+    grid: the map's maximum, or its mean where that is how the object is scored.
+    """
+
+    sentence: str
+    effect: float
+
+
+class Lab:
+    """One object under one checkpoint, or under the bare trunk, and what was looked at.
+
+    banks: by head; empty switches the few branch off. support: what calibrates, None: nothing does. own: the digest of
+    the sentences that a checkpoint's calibration holds for, and that calibration.
+    """
+
+    def __init__(
+        self,
+        info: ObjectInfo,
+        test: Sequence[Sample],
+        system: System,
+        encoder: Encoder,
+        start: PromptSet,
+        limit: float,
+        *,
+        transfer: bool = False,
+        banks: dict[str, MemoryBank] | None = None,
+        own: tuple[str, Calibration] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.info, self.test, self.system, self.encoder = info, tuple(test), system, encoder
+        self.start, self.transfer, self.banks, self.own, self.notes = start, transfer, banks or {}, own, list(notes)
+        self.masks = bool(info.masks)
+        self.heads = heads(self.masks, transfer)
+        self.store, self.support = Store(limit), None
+        self.lock = threading.RLock()  # events run side by side; the model and what is held are one
+        self.looks: OrderedDict[tuple, Look] = OrderedDict()
+        self.found: OrderedDict[tuple, list] = OrderedDict()
+        self.encode(start)
+        self.encoder.cache = Cache("", 0)  # what is half typed need not be kept for ever
+        self.encoder.ready()
+
+    def some(self, each: int) -> tuple[Sample, ...]:
+        """`each` normal and as many abnormal test images, spread over their sorted names."""
+        chosen = []
+        for label in (0, 1):
+            part = [sample for sample in self.test if sample.label == label]
+            rows = np.linspace(0, len(part) - 1, min(each, len(part))).round().astype(int)
+            chosen += [part[row] for row in rows]
+        return tuple(chosen)
+
+    def encode(self, prompts: PromptSet) -> Words:
+        """The set's sentences and what they are to CLIP; sentences known from before cost nothing."""
+        normal, abnormal = prompts.sentences(self.info.classname)
+        with self.lock, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            features = self.encoder.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
+        notes = tuple(str(one.message) for one in said)
+        return Words(normal, abnormal, features, directions(*features), notes)
+
+    def look(self, samples: Sequence[Sample], prompts: PromptSet) -> Look:
+        """What the set of prompts makes of test images. Raises InputError for a faulty set or unreadable images."""
+        with self.lock:
+            samples, words = tuple(samples), self.encode(prompts)
+
+            def made() -> Look:
+                return self._look(samples, self._hold(samples), words, self._calibration(words, False))
+
+            return replace(_remembered(self.looks, (samples, words.digest), made), words=words)
+
+    def judge(self, path: Path, prompts: PromptSet) -> Look:
+        """The same of any image file, with thresholds for pixels too, and nothing kept of it."""
+        with self.lock:
+            words, sample = self.encode(prompts), Sample(path, 0)
+            (item,) = ImageSet([sample], self.system.size)
+            look = self._look((sample,), [self._held(item)], words, self._calibration(words, True))
+            return replace(look, figures={})
+
+    def pulls(self, look: Look) -> list[tuple[Pull | None, Pull | None]]:
+        """For each image the normal and the abnormal sentence that change its prompt score most when left out.
+
+        None for a label that would be left without a sentence.
+        """
+        with self.lock:
+            return _remembered(self.found, (look.samples, look.words.digest), lambda: self._pulls(look))
+
+    def _pulls(self, look: Look) -> list[tuple[Pull | None, Pull | None]]:
+        left, count = without_each(*look.words.features), len(look.words.normal)
+        sentences, found = [*look.words.normal, *look.words.abnormal], []
+        for held in self._hold(look.samples):
+            effects = self._prompt_scores(held, look.words.text[None]) - self._prompt_scores(held, left)
+            sizes = effects.abs().nan_to_num(-1)
+            rows = (int(sizes[:count].argmax()), count + int(sizes[count:].argmax()))
+            pair = (Pull(sentences[row], float(effects[row])) if sizes[row] >= 0 else None for row in rows)
+            found.append(tuple(pair))
+        return found
+
+    def calibrate_on(self, support: Iterable[tuple[list[Tensor], int | None]], labels: np.ndarray, masks) -> None:
+        """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
+        (head,) = self.heads
+        held = []
+        for tokens, without in tqdm(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
+            held.append(self._keep({head: tokens}, without))
+            if held[0].size * len(labels) > self.store.limit:
+                self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
+                return
+        self.support = Support(held, labels, masks)
+
+    def _prompt_scores(self, held: Held, texts: Tensor) -> Tensor:
+        """An image's prompt scores (N,) under texts (N, D, 2), see `Pull`."""
+        readings = {head: read(held.tokens[head], texts, None) for head in self.heads}
+        grid = readings[self.heads[0]].zero.shape[-1]
+        return views(readings, self.masks, self.transfer).image_scores(grid, self._absolute())["zero"]
+
+    def _look(self, samples: tuple[Sample, ...], held: Sequence[Held], words: Words, calibration: Calibration) -> Look:
+        seen, size = self._see(held, words.text), self.system.size
+        scores = seen.image_scores(size, calibration)
+        labels, masks = truth(samples, size, self.masks)
+        figures = evaluate(seen, labels, masks, size, calibration if calibration.image else None)
+        return Look(samples, words, seen, scores, figures, calibration, size)
+
+    def _see(self, held: Sequence[Held], text: Tensor) -> Views:
+        readings = {head: Readings.join([one.read(head, text) for one in held]) for head in self.heads}
+        return views(readings, self.masks, self.transfer)
+
+    def _calibration(self, words: Words, pixels: bool) -> Calibration:
+        """Scales and thresholds under these words: the checkpoint's own, else from the support, else probability."""
+        if self.own is not None and self.own[0] == words.digest:
+            return self.own[1]
+        if self.support is not None:
+            seen = self._see(self.support.held, words.text)
+            return calibrate(seen, self.support.labels, self.support.masks, self.system.size, pixels)
+        if self.banks:
+            return replace(self.own[1], image={}, pixel={})
+        return self._absolute()
+
+    def _absolute(self) -> Calibration:
+        """Scores as the mean over taps of the probability of "abnormal", 0 to 1; no thresholds."""
+        scale = Scale(zero=(0.0, float(len(self.system.decoder.taps))), few=None)
+        return Calibration(scale, scale, {}, {})
+
+    def _hold(self, samples: Sequence[Sample]) -> list[Held]:
+        """What is held of the images, of new ones from now on. Raises InputError when they are too many to hold."""
+        held = {sample.image: self.store.get(sample.image) for sample in samples}
+        new = [replace(sample, mask=None) for sample in samples if held[sample.image] is None]
+        images = Batches(ImageSet(new, self.system.size, self.system.known_stems), 1) if new else ()
+        for (item,) in tqdm(images, "images", leave=False, disable=len(new) < BAR_FROM):
+            held[item.path] = self._held(item, keep=True)
+            if held[item.path].size * len(samples) > self.store.limit:
+                most = max(1, int(self.store.limit / held[item.path].size))
+                raise InputError(f"{len(samples)} images are more than --tokens_gb holds; choose {most} at most")
+            self.store.put(item.path, held[item.path])
+        return [held[sample.image] for sample in samples]
+
+    def _held(self, item: Item, keep: bool = False) -> Held:
+        """An image through the model; `keep`: its stem goes to the cache."""
+        (decoded,) = self.system.tokens(self.system.stems([item], keep), self.heads)
+        return self._keep({head: decoded.tokens(head) for head in self.heads})
+
+    def _keep(self, tokens: dict[str, list[Tensor]], without: int | None = None) -> Held:
+        few = {head: read(levels, None, self.banks.get(head), without).few for head, levels in tokens.items()}
+        if self.system.decoder.kind == "none":
+            tokens = {head: self.system.decoder.joint(levels) for head, levels in tokens.items()}
+        return Held({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)
+
+
+def _remembered(kept: OrderedDict, key: tuple, make: Callable[[], T]) -> T:
+    """What `make` gave for this key when it was asked last, if that is not long ago."""
+    if key not in kept:
+        kept[key] = make()
+        if len(kept) > REMEMBERED:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]

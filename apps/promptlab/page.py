@@ -1,0 +1,263 @@
+"""A page on this machine: edit prompts and see what becomes of maps and scores; score an image of your own.
+
+python app.py --demo
+"""
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from apps.promptlab import fragments as views
+from apps.promptlab.session import EACH, MB, SETS, Desk
+from engine import options
+from runtime.errors import InputError, exit_code
+
+MOST_EACH = 100  # images of either label by the slider; more by name
+SENTENCES = (  # the boxes of a set, in the order of `PromptSet`
+    ("normal sentences", "one a line; {classname}: the object's words"),
+    ("abnormal sentences", "one a line; {classname}: the object's words"),
+)
+ENSEMBLE = (
+    ("normal states", "{}: the object's words"),
+    ("abnormal states", "{}: the object's words"),
+    ("templates", "{}: a state"),
+)
+LINES = 7
+STARTS = ("all", "llm", "base")  # of --prompts
+STYLE = Path(__file__).parent / "promptlab" / "templates" / "lab.css"
+FONT = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]  # nothing is fetched
+MONO = ["ui-monospace", "Consolas", "monospace"]
+# Whatever a user does to a box is an edit, when no other follows soon: Gradio's own `input` event knows neither pasting
+# nor the delete key, and its `change` comes too when the page fills the boxes, one by one.
+TYPING = """
+let waiting;
+document.addEventListener("input", (event) => {
+  if (!event.target.closest(".prompt-set")) return;
+  clearTimeout(waiting);
+  waiting = setTimeout(() => document.querySelector("#edited").click(), 150);
+});
+"""
+
+
+class Page:
+    """Both tabs, and their events bound to the desk; `blocks` is what Gradio serves."""
+
+    def __init__(self, desk: Desk) -> None:
+        import gradio as gr
+
+        self.gr, self.desk = gr, desk
+        with gr.Blocks(title="Prompt lab", analytics_enabled=False, fill_width=True) as self.blocks:
+            self._choice()
+            with gr.Tab("Prompt lab"):
+                self._lab()
+            with gr.Tab("One image"):
+                self._one()
+            self._bind()
+
+    def _choice(self) -> None:
+        gr, names = self.gr, self.desk.objects
+        checkpoints = self.desk.checkpoints(names[0])
+        with gr.Row(elem_id="choice"):
+            self.obj = gr.Dropdown(names, value=names[0], label="object", elem_id="object", scale=1)
+            self.ckpt = gr.Dropdown(checkpoints, value=checkpoints[0], label="checkpoint", elem_id="ckpt", scale=2)
+
+    def _lab(self) -> None:
+        gr = self.gr
+        with gr.Row(elem_id="chosen"):
+            self.each = gr.Slider(1, MOST_EACH, EACH, step=1, label="test images of either label", scale=2)
+            self.order = gr.Radio(views.ORDERS, value=views.ORDERS[0], label="order", elem_id="order", scale=2)
+            with gr.Column(scale=3), gr.Accordion("test images by name", open=False):
+                self.images = gr.Dropdown([], multiselect=True, show_label=False, elem_id="images")
+        self.chosen = gr.State([])  # what `images` shows: the browser may lag behind with a list behind a fold
+        with gr.Row():
+            self.sets = [self._boxes(name) for name in SETS]
+        self.edited = gr.Button("edited", elem_id="edited")  # TYPING clicks it; it is not seen
+        with gr.Row(elem_id="doing"):
+            self.save = [gr.Button(f"save {name} as JSON", size="sm", elem_id=f"save-{name}") for name in SETS]
+            self.compare = gr.Button("A as a diff for prompt.py", size="sm", elem_id="show-diff")
+            self.copy = gr.Button("copy A to B", size="sm", elem_id="copy")
+            self.starts = [gr.Button(f"B: {name} of prompt.py", size="sm", elem_id=f"B-{name}") for name in STARTS]
+        self.saved = gr.File(label="prompt file, for --prompts", interactive=False, visible=False, elem_id="saved")
+        self.patch = gr.Code(label="diff", language=None, interactive=False, visible=False, elem_id="diff")
+        self.figures, self.said, self.table = (gr.HTML(elem_id=name) for name in ("figures", "said", "table"))
+
+    def _boxes(self, name: str) -> list:
+        """The boxes of a set: sentences open, states and templates behind a fold."""
+        gr = self.gr
+
+        def box(label: str, info: str) -> object:
+            title, name_of = f"{name}: {label}", f"{name}-{label.replace(' ', '-')}"
+            sizes = {"lines": LINES, "max_lines": LINES, "min_width": 120}
+            return gr.Textbox(label=title, info=info, value="", placeholder="none", elem_id=name_of, **sizes)
+
+        with gr.Column(elem_classes="prompt-set"):
+            with gr.Row():
+                made = [box(*words) for words in SENTENCES]
+            ensemble = f"{name}: states and templates, every state in every template"
+            with gr.Accordion(ensemble, open=False, elem_id=f"{name}-ensemble"), gr.Row():
+                made += [box(*words) for words in ENSEMBLE]
+        return made
+
+    def _one(self) -> None:
+        gr = self.gr
+        with gr.Row():
+            self.upload = gr.File(label="an image: png, jpg, bmp, tif or webp", elem_id="upload", height=150, scale=2)
+            self.words = gr.Radio(SETS, value=SETS[0], label="prompts of set", elem_id="words", scale=1)
+        self.verdict = gr.HTML(elem_id="verdict")
+
+    def _bind(self) -> None:
+        """Every event: what comes in, who answers, where it goes."""
+        gr, boxes = self.gr, [box for part in self.sets for box in part]
+        here, seen = [self.obj, self.ckpt], [self.said, self.figures, self.table]
+        look = {"fn": self.look, "inputs": [*here, self.chosen, self.order, *boxes], "outputs": seen}
+        chosen = [self.said, self.images, self.chosen]
+        quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
+
+        def then_look(event: object) -> None:
+            event.success(**look, show_progress="minimal")
+
+        then_look(self.blocks.load(self.open, [*here, self.each], [*chosen, *boxes]))
+        picked = self.obj.input(self.pick, self.obj, self.ckpt)
+        then_look(picked.then(self.open, [*here, self.each], [*chosen, *boxes]))
+        for event in (self.ckpt.input, self.each.release):
+            then_look(event(self.choose, [*here, self.each], chosen))
+        self.edited.click(**look, **quiet)
+        then_look(
+            self.images.change(lambda images: images or [], self.images, self.chosen)
+        )  # `input` knows no "remove all"
+        self.order.input(**look, **quiet)
+        then_look(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
+        for name, button in zip(STARTS, self.starts, strict=True):
+            then_look(button.click(self.fill, [*here, gr.State(name)], [self.said, *self.sets[1]]))
+        for name, button, texts in zip(SETS, self.save, self.sets, strict=True):
+            button.click(self.keep, [*here, gr.State(name), *texts], [self.said, self.saved])
+        self.compare.click(self.differ, [*here, *self.sets[0]], [self.said, self.patch])
+        judge = {"fn": self.judge, "inputs": [*here, self.upload, self.words, *boxes], "outputs": self.verdict}
+        gr.on([self.upload.change, self.words.input], **judge)
+
+    def _said(self, fault: InputError, others: int) -> tuple:
+        """The fault as a message, and everything else left as it is."""
+        return (views.message("fault", str(fault)), *[self.gr.skip()] * others)
+
+    # What the events call: values of the inputs, to values of the outputs
+
+    def pick(self, obj: str) -> object:
+        """Another object: its checkpoints."""
+        names = self.desk.checkpoints(obj)
+        return self.gr.Dropdown(names, value=names[0])
+
+    def open(self, obj: str, ckpt: str, each: int) -> tuple:
+        """A message, the test images shown and noted, and the sets to start from: what runs use, the base ensemble."""
+        try:
+            lab = self.desk.lab(obj, ckpt)
+        except InputError as fault:
+            return self._said(fault, 2 + 2 * len(self.sets[0]))
+        return (*self.choose(obj, ckpt, each), *self.desk.start(lab), *self.desk.start(lab, "base"))
+
+    def choose(self, obj: str, ckpt: str, each: int) -> tuple:
+        """A message, and the test images with some of them chosen, shown and noted."""
+        try:
+            lab = self.desk.lab(obj, ckpt)
+        except InputError as fault:
+            return self._said(fault, 2)
+        names = self.desk.chosen(lab, each)
+        return "", self.gr.Dropdown(list(self.desk.names(lab)), value=names), names
+
+    def fill(self, obj: str, ckpt: str, prompts: str) -> tuple:
+        """A message, and the texts that --prompts would name."""
+        try:
+            return "", *self.desk.start(self.desk.lab(obj, ckpt), prompts)
+        except InputError as fault:
+            return self._said(fault, len(self.sets[1]))
+
+    def look(self, obj: str, ckpt: str, images: list[str], order: str, *texts: str) -> tuple:
+        """A message, the figures and the table of images; a faulty set leaves those as they are."""
+        try:
+            self.desk.lab(obj, ckpt)
+        except InputError as fault:
+            return views.message("fault", str(fault)), "", ""
+        try:
+            answer = self.desk.answer(obj, ckpt, images, order, texts)
+        except InputError as fault:
+            return self._said(fault, 2)
+        return answer.message, answer.figures, answer.images
+
+    def keep(self, obj: str, ckpt: str, name: str, *texts: str) -> tuple:
+        """A message, and a set's file to download."""
+        try:
+            path = self.desk.saved(obj, ckpt, texts, name)
+        except InputError as fault:
+            return self._said(fault, 1)
+        return "", self.gr.File(str(path), visible=True)
+
+    def differ(self, obj: str, ckpt: str, *texts: str) -> tuple:
+        """A message, and set A's edits as a diff."""
+        try:
+            return "", self.gr.Code(self.desk.diff(obj, ckpt, texts), visible=True)
+        except InputError as fault:
+            return self._said(fault, 1)
+
+    def judge(self, obj: str, ckpt: str, upload: str | None, words: str, *texts: str) -> str:
+        """The verdict on what was uploaded."""
+        half = len(texts) // 2
+        try:
+            return self.desk.judged(obj, ckpt, upload, texts[:half] if words == SETS[0] else texts[half:])
+        except InputError as fault:
+            return views.message("fault", str(fault))
+
+
+def serve(desk: Desk, host: str, port: int, wait: bool = True) -> Page:
+    """Serve the page at `host` and `port` (0: any); `wait` until the user stops it. InputError for a port in use."""
+    page = Page(desk)
+    theme = page.gr.themes.Default(font=FONT, font_mono=MONO, primary_hue="slate", radius_size="sm", spacing_size="sm")
+    page.blocks.launch(
+        server_name=host,
+        server_port=_free(host, port),
+        share=False,
+        inbrowser=False,
+        quiet=True,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        max_file_size=int(desk.args.upload_mb * MB),
+        prevent_thread_lock=True,
+        theme=theme,
+        css_paths=[STYLE],
+        head=f"<script>{TYPING}</script>",
+    )
+    print(f"page: {page.blocks.local_url}  (Ctrl-C ends it)", flush=True)
+    if wait:
+        page.blocks.block_thread()
+    return page
+
+
+def _free(host: str, port: int) -> int:
+    """The port, if nobody listens there; 0: one that is free."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as fault:
+            raise InputError(f"no page at {host}:{port} ({fault.strerror}); choose another --port or --host") from fault
+        return trial.getsockname()[1]
+
+
+def main() -> None:
+    """Serve the page; what it receives and gives lies in a temporary folder that goes when it ends."""
+    args = options.app()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is stopped, the folder goes
+    with tempfile.TemporaryDirectory(prefix="lab-") as folder:
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
+        try:
+            import gradio  # noqa: F401
+        except ImportError as fault:
+            raise InputError(f"the page needs {fault.name}: pip install -r requirements-app.txt") from fault
+        serve(Desk(args, Path(folder)), args.host, args.port)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,135 @@
+"""What the events of app.py's page do: inputs as the page has them, answers as pieces of HTML and lists of choices."""
+
+import argparse
+import os
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import prompt
+from apps.promptlab import fragments as views
+from apps.promptlab.lab import Lab
+from apps.promptlab.open_lab import found_checkpoints, found_objects, open_lab
+from apps.promptlab.prompt_set import PromptSet, diff
+from dataset import Sample
+from dataset.images import image_size
+from runtime.errors import InputError, naming
+
+NONE = "none: the bare trunk"
+SETS = ("A", "B")
+EACH = 8  # images of either label to begin with
+OPEN = 2  # labs kept open
+MB = 1 << 20
+MOST_PIXELS = 50_000_000  # of an upload
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page shows of two sets of prompts."""
+
+    figures: str
+    images: str
+    message: str
+
+
+class Desk:
+    """The labs that are open, and a folder for what the page receives and gives."""
+
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        self.objects = found_objects(args)
+        self.labs: OrderedDict[tuple[str, str], Lab] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def checkpoints(self, obj: str) -> list[str]:
+        """What can be chosen for an object: its checkpoints, then none."""
+        return [*found_checkpoints(self.args, obj), NONE]
+
+    def lab(self, obj: str, name: str) -> Lab:
+        """The lab of an object and one of its `checkpoints`. Raises InputError as `open_lab`."""
+        with self.lock:
+            if obj not in self.objects:
+                raise InputError(f"{obj} is not one of the objects to choose from")
+            if name not in self.checkpoints(obj):
+                raise InputError(f"no checkpoint {name} for {obj}; choose another one")
+            path = found_checkpoints(self.args, obj).get(name)
+            key = (obj, name, path and path.stat().st_mtime_ns)
+            if key not in self.labs:
+                while len(self.labs) >= OPEN:
+                    self.labs.popitem(last=False)
+                self.labs[key] = open_lab(self.args, obj, path)
+            self.labs.move_to_end(key)
+            return self.labs[key]
+
+    def names(self, lab: Lab) -> dict[str, Sample]:
+        """Test images by their paths below the folder of all of them: Ungood/img/003.png."""
+        root = os.path.commonpath([sample.image.parent for sample in lab.test])
+        return {sample.image.relative_to(root).as_posix(): sample for sample in lab.test}
+
+    def chosen(self, lab: Lab, each: int) -> list[str]:
+        """Names of `each` images of either label."""
+        wanted = set(lab.some(max(1, int(each))))
+        return [name for name, sample in self.names(lab).items() if sample in wanted]
+
+    def start(self, lab: Lab, prompts: str | None = None) -> tuple[str, ...]:
+        """The texts of a set to start from; `prompts` as --prompts."""
+        start = lab.start if prompts is None else PromptSet.of(lab.info.name, prompts, lab.info.classname)
+        return start.texts()
+
+    def answer(self, obj: str, name: str, images: list[str], order: str, texts: tuple[str, ...]) -> Answer:
+        """Both sets on the chosen images; `texts` are those of set A, then those of set B."""
+        started = time.perf_counter()
+        lab, half = self.lab(obj, name), len(texts) // 2
+        known = self.names(lab)
+        samples = [known[image] for image in images if image in known]
+        if not samples:
+            raise InputError("no test images chosen: choose at least one")
+        sides = []
+        for side, part in zip(SETS, (texts[:half], texts[half:]), strict=True):
+            with naming(f"set {side}"):
+                look = lab.look(samples, PromptSet.typed(*part))
+            sides.append(views.Side(side, look, lab.pulls(look)))
+        figures, table = views.figures_table(sides), views.images_table(sides, order)
+        said = [note for side in sides for note in side.look.words.notes]
+        seconds = f"{len(samples)} images, both sets: {time.perf_counter() - started:.2f} s"
+        return Answer(figures, table, views.message("note", *lab.notes, *dict.fromkeys(said), seconds))
+
+    def saved(self, obj: str, name: str, texts: tuple[str, ...], side: str) -> Path:
+        """A JSON file of a set's sentences, for --prompts."""
+        lab = self.lab(obj, name)
+        path = self.folder / "saved" / f"{obj.replace('/', '_')}_{side}.json"
+        prompt.write_json(path, *PromptSet.typed(*texts).sentences(lab.info.classname))
+        return path
+
+    def diff(self, obj: str, name: str, texts: tuple[str, ...]) -> str:
+        """The set's edits as a diff for prompt.py."""
+        lab = self.lab(obj, name)
+        start = PromptSet.of(obj, "all", lab.info.classname)
+        return diff(start, PromptSet.typed(*texts), obj) or "no edit: these are the words of prompt.py\n"
+
+    def judged(self, obj: str, name: str, upload: str | None, texts: tuple[str, ...]) -> str:
+        """The verdict on an uploaded file. Raises InputError for one that is too large or no image."""
+        if upload is None:
+            return ""
+        path = Path(upload)
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError("that file was not uploaded here")
+        if not path.is_file():
+            raise InputError(f"{path.name} is gone; upload it again")
+        try:
+            self._check(path)
+            lab = self.lab(obj, name)
+            return views.judged(lab.judge(path, PromptSet.typed(*texts)), " ".join(lab.notes[:1]))
+        except InputError as fault:
+            raise InputError(str(fault).replace(str(path), path.name)) from fault
+
+    def _check(self, path: Path) -> None:
+        size = path.stat().st_size
+        if size > self.args.upload_mb * MB:
+            raise InputError(f"{path.name} has {size / MB:.1f} MB; at most {self.args.upload_mb:g} MB are taken")
+        width, height = image_size(path)
+        if width * height > MOST_PIXELS:
+            most = f"{MOST_PIXELS / 1e6:g} million"
+            raise InputError(f"{path.name} has {width}x{height} pixels; at most {most} are taken: shrink or crop it")

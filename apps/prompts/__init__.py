@@ -1,0 +1,1 @@
+"""Show, check, rank and generate prompts."""

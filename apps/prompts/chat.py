@@ -1,0 +1,224 @@
+"""One question to an OpenAI-compatible chat endpoint. Of the server nothing is taken for granted: not that it ends its
+answer, keeps it short, stays at its address, or speaks the protocol at all.
+"""
+
+import contextlib
+import email.utils
+import http.client
+import ipaddress
+import json
+import math
+import os
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from apps.prompts.check import visible
+from runtime.errors import InputError
+
+LARGEST = 1 << 20  # bytes of an answer; a hundred sentences take twenty thousand
+PIECE = 1 << 16  # bytes read at a time
+PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds before the second attempt: unless the server says, and at most
+BAR_AFTER, TICK = 2, 0.1  # seconds
+SECRET = 12  # characters from which on a key is one; local servers take any word for it
+QUOTED = 200  # characters of a server's message that are shown
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a question goes. key: an empty text sends none. timeout: seconds for a whole answer."""
+
+    url: str
+    model: str
+    key: str
+    timeout: float
+
+    def quoted(self, text: str) -> str:
+        """What a server says, as it may be shown: short, harmless to a terminal, without the key."""
+        hidden = text.replace(self.key, "[key]") if self.reveals(text) else text
+        return visible(" ".join(hidden[: 10 * QUOTED].split()))[:QUOTED]
+
+    @property
+    def exposes(self) -> bool:
+        """Whether the key travels where others can read it."""
+        return bool(self.key) and self.url.startswith("http:") and not _is_local(urlsplit(self.url).hostname)
+
+    def reveals(self, text: str) -> bool:
+        """Whether the key is in a text."""
+        return len(self.key) >= SECRET and self.key in text
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for the address that the user named."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def endpoint(api: str, model: str, key_env: str | None, timeout: float) -> Endpoint:
+    """The endpoint at API/chat/completions, with the key of an environment variable (None: OPENAI_API_KEY, if set).
+
+    Raises InputError for an address that is none, and for a key that is missing or can't be one.
+    """
+    url = f"{api.strip().rstrip('/').removesuffix('/chat/completions')}/chat/completions"
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or not re.fullmatch(r"[\x21-\x7e]+", url) or parts.query or parts.fragment:
+        raise InputError(f"--api {visible(api)} is no address; give one like http://localhost:11434/v1")
+    if parts.username is not None or parts.password is not None:
+        raise InputError("--api holds a user name or a password; put the key into an environment variable (--key_env)")
+    name = key_env or "OPENAI_API_KEY"
+    key = os.environ.get(name, "").strip()
+    if key_env and not key:
+        raise InputError(f"--key_env {name}: that environment variable is not set, or empty")
+    if not re.fullmatch(r"[\x21-\x7e]*", key):
+        raise InputError(f"the key in the environment variable {name} has characters that no key has; set it anew")
+    return Endpoint(url, model, key, timeout)
+
+
+def ask(to: Endpoint, messages: list[dict[str, str]]) -> str:
+    """The content of the model's answer to messages ({"role", "content"}); tried twice where the server is busy.
+
+    Raises InputError, one line without the key, for all that can go wrong.
+    """
+    question = {"model": to.model, "messages": messages}
+    answer = _asked(to, question)
+    if answer.status == 429 or answer.status >= 500:
+        pause = _pause(answer.headers.get("Retry-After"))
+        if pause > LONGEST_PAUSE:
+            raise InputError(f"{to.url} is busy (status {answer.status}) and asks to wait {pause:.0f} s; try then")
+        _waiting(threading.Event().wait, pause, f"status {answer.status}, asking again")
+        answer = _asked(to, question)
+    if 300 <= answer.status < 400:
+        target = to.quoted(answer.headers.get("Location") or "nowhere")
+        raise InputError(f"{to.url} redirects to {target}; nothing was sent there. If it is right, give it as --api")
+    if answer.status in (401, 403):
+        raise InputError(f"{to.url} refuses the key (status {answer.status}: {_message(to, answer)}); see --key_env")
+    if answer.status != 200:
+        raise InputError(f"{to.url} answers with status {answer.status}: {_message(to, answer)}")
+    return _content(to, answer)
+
+
+def _asked(to: Endpoint, question: dict) -> Answer:
+    """One attempt, at most `timeout` seconds long."""
+    done: list[Answer | BaseException] = []
+    deadline = time.monotonic() + to.timeout
+
+    def attempt() -> None:
+        try:
+            done.append(_post(to, json.dumps(question).encode(), deadline))
+        except BaseException as fault:  # raised again below, where it is looked at
+            done.append(fault)
+
+    # In a thread of its own, since a server that sends a byte now and then outlives every timeout of a socket.
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    _waiting(thread.join, to.timeout, "asking", lambda: not thread.is_alive())
+    outcome = done[0] if done else TimeoutError()
+    if isinstance(outcome, Answer):
+        return outcome
+    if isinstance(outcome, InputError):
+        raise outcome
+    reason = outcome.reason if isinstance(outcome, urllib.error.URLError) else outcome
+    if isinstance(reason, TimeoutError):
+        raise InputError(f"{to.url} has not answered within {to.timeout:g} s; see --timeout") from None
+    if isinstance(reason, (OSError, http.client.HTTPException, str)):
+        said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        raise InputError(f"{to.url} can't be asked ({to.quoted(said)}); check --api") from None
+    raise outcome
+
+
+def _post(to: Endpoint, body: bytes, deadline: float) -> Answer:
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if to.key:
+        headers["Authorization"] = f"Bearer {to.key}"
+    request = urllib.request.Request(to.url, body, headers)
+    handlers = [_Stay()]
+    if _is_local(urlsplit(to.url).hostname):
+        handlers.append(urllib.request.ProxyHandler({}))  # no proxy knows this machine's own servers
+    try:
+        response = urllib.request.build_opener(*handlers).open(request, timeout=to.timeout)
+    except urllib.error.HTTPError as refusal:
+        response = refusal
+    with response:
+        pieces, size = [], 0
+        while piece := response.read1(PIECE):
+            size += len(piece)
+            if size > LARGEST:
+                raise InputError(f"{to.url} answers with more than {LARGEST >> 20} MB; it was not read on")
+            if time.monotonic() > deadline:
+                raise TimeoutError
+            pieces.append(piece)
+        return Answer(response.status, response.headers, b"".join(pieces))
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _waiting(
+    wait: Callable[[float], object], seconds: float, what: str, over: Callable[[], bool] = lambda: False
+) -> None:
+    """Wait in ticks until `over`, at most `seconds`, with a bar once it takes long."""
+    started, form = time.monotonic(), "{desc}: {n:.0f} of at most {total:.0f} s"
+    with tqdm(total=seconds, desc=what, leave=False, delay=BAR_AFTER, bar_format=form) as bar:
+        while not over() and (passed := time.monotonic() - started) < seconds:
+            bar.update(passed - bar.n)
+            wait(min(TICK, seconds - passed))
+
+
+def _pause(retry_after: str | None) -> float:
+    """Seconds to wait by a Retry-After header: a number, or a date."""
+    try:
+        seconds = float(retry_after)
+    except (TypeError, ValueError):
+        try:
+            date = email.utils.parsedate_to_datetime(retry_after)
+            seconds = (date - datetime.now(UTC if date.tzinfo else None)).total_seconds()
+        except (TypeError, ValueError, OverflowError):
+            return PAUSE
+    return PAUSE if math.isnan(seconds) else max(0.0, seconds)
+
+
+def _message(to: Endpoint, answer: Answer) -> str:
+    """What a server says of a fault: the protocol's error message, or its body."""
+    text = answer.body.decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
+        text = str(json.loads(text)["error"]["message"])
+    return to.quoted(text) or "no reason given"
+
+
+def _content(to: Endpoint, answer: Answer) -> str:
+    try:
+        choice = json.loads(answer.body)["choices"][0]
+        content, reason = choice["message"]["content"], choice.get("finish_reason")
+    except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError):
+        raise InputError(f"{to.url} does not answer like a chat endpoint; check --api, it often ends in /v1") from None
+    if reason == "length":
+        raise InputError(f"{to.url} cut the answer off; ask for fewer sentences with --normal and --abnormal")
+    if not isinstance(content, str) or not content.strip():
+        raise InputError(f"{to.url} gives an empty answer; ask again, or another --model")
+    return content

@@ -1,0 +1,1 @@
+"""Look over a data set before a run."""

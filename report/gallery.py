@@ -1,0 +1,85 @@
+"""What a run shows of its test images: a picture of each one's map, and the rows of its report page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from dataset import Sample
+from report.colours import ColourScale
+from report.html_report import Row
+from report.panels import panel_names, save_panel
+from scoring.calibration import Calibration
+from scoring.maps import Scale, map_scale, scaled_maps
+from scoring.predictions import Views, main_branch
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Test images under the branch that stands for the run, all on one scale.
+
+    Scores and maps are scaled by the support, so 0 to 1 means the same for every image and for one alone. Without a
+    calibration they are scaled over these images, and no threshold is known.
+    """
+
+    branch: str
+    scores: np.ndarray  # (N,)
+    limits: Scale
+    colours: ColourScale
+
+    @staticmethod
+    def of(seen: Views, calibration: Calibration | None, size: int) -> "Shown":
+        """What is to be shown of `seen`."""
+        branch = main_branch(seen.maps)
+        scores = seen.image_scores(size, calibration)[branch].numpy()
+        if calibration is None:
+            return Shown(branch, scores, map_scale(seen.maps, size), ColourScale(0.0, 1.0))
+        colours = ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
+        return Shown(branch, scores, calibration.maps, colours)
+
+    def map_of(self, seen: Views, place: int, size: int) -> np.ndarray:
+        """One image's map (size, size) float32."""
+        (part,) = scaled_maps(seen.maps[place : place + 1], self.limits, size, self.branch)
+        return part[0].numpy()
+
+
+def save_maps(folder: Path, samples: Sequence[Sample], seen: Views, calibration: Calibration | None, size: int) -> None:
+    """Write input | ground truth | anomaly map | overlay | predicted mask of every sample into `folder`."""
+    shown = Shown.of(seen, calibration, size)
+    names = panel_names([sample.image for sample in samples])
+    maps = (one for part in scaled_maps(seen.maps, shown.limits, size, shown.branch) for one in part)
+    rows = zip(samples, names, maps, shown.scores, strict=True)
+    for sample, name, anomaly_map, score in tqdm(rows, desc="pictures", total=len(samples), leave=False):
+        save_panel(
+            folder / name,
+            sample.image,
+            sample.mask,
+            anomaly_map.numpy(),
+            shown.colours,
+            score=float(score),
+            label=sample.label,
+        )
+    print(f"pictures: {folder}")
+
+
+def page_rows(samples: Sequence[Sample], seen: Views, shown: Shown, size: int) -> list[Row]:
+    """A row of the report page for every sample; maps are made when the page asks for them."""
+    return [
+        Row(
+            _name(sample.image),
+            float(score),
+            sample.label,
+            image=sample.image,
+            truth=sample.mask,
+            map=partial(shown.map_of, seen, place, size),
+        )
+        for place, (sample, score) in enumerate(zip(samples, shown.scores, strict=True))
+    ]
+
+
+def _name(image: Path) -> str:
+    """The file's name behind the folders that tell it from others: Ungood/img/003.png."""
+    return "/".join(image.parts[-3:] if image.parent.name == "img" else image.parts[-2:])

@@ -1,0 +1,214 @@
+"""The report page: one HTML file that opens from the disk and needs no network.
+
+It holds the scores, from which plain JavaScript draws curves, histogram and figures, and pictures of as many images
+as fit. Its Content-Security-Policy lets run nothing but the page's own script, and fetch nothing at all.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from math import isfinite, nan
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from report import thumbnails
+from report.colours import COLOURS, HEAT, ColourScale
+from report.tables import COLUMNS
+from report.thumbnails import Pictures, Pixels
+from runtime.files import writing
+from scoring.patch_scores import BRANCHES
+
+TEMPLATES = Path(__file__).with_name("templates")
+SCRIPTS = ("figures.js", "charts.js", "gallery.js", "report.js")  # in the order in which they run, as one
+LIMIT = 29_000_000  # bytes of the file
+HEAD = ("script", "obj", "checkpoint", "device", "seconds")  # of the record, before all else
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image. score: None where there is none (an unreadable file), and then `reason` says why.
+
+    label: 0 normal, 1 abnormal, None where nobody knows. reason: a sentence that the page shows with the image.
+    image, truth, map: as in `thumbnails.Pictures`.
+    """
+
+    name: str
+    score: float | None
+    label: int | None = None
+    reason: str = ""
+    image: Pixels = None
+    truth: Pixels = None
+    map: Pixels = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page tells.
+
+    settings: the record, as for results.json. scale: what colours the maps, and the two thresholds; an image is
+    called abnormal where `score >= scale.score_threshold`, nan where no threshold is known. figures: by branch,
+    named as in `report.COLUMNS`, in [0, 1]. caption: the figures'. notes: sentences at
+    the top. origin: where scores and threshold come from.
+    """
+
+    title: str
+    settings: Mapping[str, Any]
+    rows: Sequence[Row]
+    scale: ColourScale
+    figures: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    caption: str = "Figures by branch"
+    origin: str = ""
+
+
+def write(path: str | Path, report: Report) -> None:
+    """Write the page, whole or not at all. Raises InputError for a picture that can't be read."""
+    scores = _json(_scores(report))
+    frame = len(_render(report, scores, "", "").encode("utf-8", "backslashreplace"))
+    order = _by_interest(report)
+    wanted = [Pictures(row.image, row.truth, row.map) for row in (report.rows[place] for place in order)]
+    made, edge = thumbnails.within(wanted, report.scale, LIMIT - frame - 1000)
+    pictures = {order[place]: one for place, one in made.items() if one}
+    html = _render(report, scores, _json(pictures), _shown(report, len(pictures), edge))
+    with writing(path) as draft:
+        draft.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
+def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
+    """The page; texts are escaped by the template, JSON by `_json`."""
+    style, script = _source(["report.css"]), _source(SCRIPTS)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    labels = [row.label for row in report.rows]
+    return environment.get_template("report.html").render(
+        report=report,
+        policy=_policy(style, script),
+        style=Markup(style),
+        script=Markup(script),
+        scores=Markup(scores),
+        pictures=Markup(pictures or "{}"),
+        shown=shown,
+        written=datetime.now().astimezone(),
+        counts={"normal": labels.count(0), "abnormal": labels.count(1), "unlabelled": labels.count(None)},
+        unscored=sum(row.score is None for row in report.rows),
+        table=_table(report.figures),
+        branches=[branch for branch in BRANCHES if branch in report.figures],
+        main=_main(report.figures),
+        sections=_sections(report.settings),
+        bar=Markup("data:image/" + thumbnails.webp(COLOURS[None].repeat(8, axis=0))),
+        has_outline=isfinite(report.scale.pixel_threshold),
+    )
+
+
+def _source(names: Iterable[str]) -> str:
+    """Files of the template folder as they go between tags."""
+    return "\n" + "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is fetched, and nothing runs but what was written here."""
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(content: Any) -> str:
+    """JSON that no browser takes for markup, whatever names hold."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
+
+
+def _scores(report: Report) -> dict:
+    """What the page's script reads beside the pictures."""
+    threshold = report.scale.score_threshold
+    return {
+        "names": [row.name for row in report.rows],
+        "scores": [None if row.score is None else float(row.score) for row in report.rows],
+        "labels": [None if row.label is None else int(row.label) for row in report.rows],
+        "reasons": {place: row.reason for place, row in enumerate(report.rows) if row.reason},
+        "threshold": float(threshold) if isfinite(threshold) else None,
+        "truth": any(row.truth is not None for row in report.rows),
+        "opacity": HEAT,
+    }
+
+
+def _by_interest(report: Report) -> list[int]:
+    """Places of rows: the largest errors first, then what was nearly one; without labels the highest scores."""
+    threshold = report.scale.score_threshold
+
+    def key(place: int) -> tuple[bool, float]:
+        row = report.rows[place]
+        if row.score is None:
+            return True, 0.0
+        if row.label is None or not isfinite(threshold):
+            return False, -row.score
+        return False, row.score - threshold if row.label else threshold - row.score
+
+    return sorted(range(len(report.rows)), key=key)
+
+
+def _shown(report: Report, count: int, edge: int) -> str:
+    """How much of the pictures is in the file."""
+    able = sum(any(one is not None for one in (row.image, row.map)) for row in report.rows)
+    if not able:
+        return "No pictures were given."
+    if count == able:
+        return f"Pictures are thumbnails, {edge} pixels at most on the longer side."
+    which = "the largest errors first" if any(row.label is not None for row in report.rows) else "highest scores first"
+    return (
+        f"To keep this file under 30 MB it holds pictures of {count:,} of {able:,} images, {which}, "
+        f"{edge} pixels at most on the longer side."
+    )
+
+
+def _main(figures: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
+    """The figures of the branch that stands for the run."""
+    present = [branch for branch in BRANCHES if branch in figures]
+    return {name: value for name, value in figures[present[-1]].items() if isfinite(value)} if present else {}
+
+
+def _table(figures: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[str, list[str]]]]:
+    """By group of metrics: heading, and a cell in percent for every branch; without what no branch has."""
+    table: dict[str, list[tuple[str, list[str]]]] = {}
+    rows = [figures[branch] for branch in BRANCHES if branch in figures]
+    for name, (group, heading) in COLUMNS.items():
+        values = [row.get(name, nan) for row in rows]
+        if any(map(isfinite, values)):
+            cells = [f"{100 * value:.2f}" if isfinite(value) else "n/a" for value in values]
+            table.setdefault(group, []).append((heading, cells))
+    return table
+
+
+def _sections(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The record as headed lists of names and words: what is not nested first, then a section a group."""
+    plain = {name: value for name, value in settings.items() if not isinstance(value, Mapping)}
+    first = {name: plain.pop(name) for name in HEAD if name in plain} | plain
+    nested = [(name, value) for name, value in settings.items() if isinstance(value, Mapping)]
+    groups = [("run", first), *nested]
+    return [(name, [(str(key), _said(value)) for key, value in group.items()]) for name, group in groups if group]
+
+
+def _said(value: Any) -> str:
+    """A setting in words."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_said(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return ", ".join(map(_said, value)) or "none"
+    return str(value)

@@ -1,0 +1,1 @@
+"""The machine: errors, files, cache, processes, matrix products, memory, environment."""

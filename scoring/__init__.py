@@ -1,0 +1,1 @@
+"""Numbers from tokens: memory bank, patch scores, maps, calibration, metrics, evaluation."""

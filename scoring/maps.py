@@ -1,0 +1,137 @@
+"""From patch scores to maps and image scores: upsampling, min-max scales and the fusion of the branches (the paper's "Scoring")."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from decoder import upsample
+from scoring.patch_scores import Readings
+
+FUSION = 0.5  # the zero branch's share; the few branch has the rest
+MAP_CHUNK = 64  # images whose maps are built at a time
+
+
+def branch_maps(readings: Readings, branch: str, size: int) -> Tensor:
+    """Unscaled maps (N, size, size) of "zero" (sum of probabilities, 0 to T) or "few" (sum of distances)."""
+    if branch == "zero":
+        return upsample(readings.zero, size).sigmoid().sum(dim=1)
+    return upsample(readings.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
+
+
+def branch_means(readings: Readings, branch: str, size: int) -> Tensor:
+    """Unscaled image scores (N,) of an object without masks: zero's sum over taps of mean p, few's map mean."""
+    means, done = torch.empty(len(readings)), 0
+    for part in chunks(readings):
+        means[done : done + len(part)] = means_at_once(part, branch, size)
+        done += len(part)
+    return means
+
+
+def means_at_once(readings: Readings, branch: str, size: int) -> Tensor:
+    """`branch_means` of as few images as fit into memory together."""
+    if branch == "zero":
+        return readings.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)
+    return branch_maps(readings, "few", size).mean(dim=(1, 2))
+
+
+def chunks(readings: Readings) -> Iterator[Readings]:
+    """The readings in pieces whose full-size maps fit into memory.
+
+    What is kept of a piece must lie in one tensor for all: small ones of their own, between the maps that come and go,
+    leave holes that no map fits into, and memory grows by the size of all maps.
+    """
+    for first in range(0, len(readings), MAP_CHUNK):
+        yield readings[first : first + MAP_CHUNK]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Lowest and highest unscaled value of each branch, over a test set or over the support."""
+
+    zero: tuple[float, float] | None
+    few: tuple[float, float] | None
+
+    def fuse(self, zero: Tensor | None, few: Tensor | None) -> dict[str, Tensor]:
+        """Both branches min-max scaled, and their weighted sum where both are on."""
+        scaled = {}
+        for name, values, limits in (("zero", zero, self.zero), ("few", few, self.few)):
+            if values is not None:
+                low, high = limits
+                scaled[name] = (values - low) / max(high - low, torch.finfo(torch.float32).tiny)
+        if len(scaled) == 2:
+            scaled["fused"] = FUSION * scaled["zero"] + (1 - FUSION) * scaled["few"]
+        return scaled
+
+
+def map_scale(readings: Readings, size: int) -> Scale:
+    """The range of each branch's full-size maps over all images."""
+
+    def limits(branch: str) -> tuple[float, float] | None:
+        if getattr(readings, branch) is None:
+            return None
+        lowest, highest = math.inf, -math.inf
+        for part in chunks(readings):
+            low, high = map(float, branch_maps(part, branch, size).aminmax())
+            lowest, highest = min(lowest, low), max(highest, high)
+        return lowest, highest
+
+    return Scale(limits("zero"), limits("few"))
+
+
+def mean_scale(readings: Readings, size: int) -> Scale:
+    """The range of each branch's image scores over all images of an object without masks."""
+
+    def limits(branch: str) -> tuple[float, float] | None:
+        if getattr(readings, branch) is None:
+            return None
+        scores = branch_means(readings, branch, size)
+        return float(scores.min()), float(scores.max())
+
+    return Scale(limits("zero"), limits("few"))
+
+
+def means_within(readings: Readings, within: Tensor, size: int) -> dict[str, float]:
+    """Unscaled score by branch of ONE image without masks, from a region alone: `branch_means` weighted by how much of
+    a patch (zero) or of a map's pixel (few) lies in it. within: (H, W) bool, with a pixel that is True.
+    """
+    share, means = within[None, None].float(), {}  # (1, 1, H, W)
+    if readings.zero is not None:
+        weight = F.interpolate(share, readings.zero.shape[2:], mode="area")[0, 0]  # (G, G)
+        means["zero"] = float(((readings.zero[0].sigmoid() * weight).sum(dim=(1, 2)) / weight.sum()).sum())
+    if readings.few is not None:
+        weight = F.interpolate(share, (size, size), mode="area")[0, 0]
+        means["few"] = float((branch_maps(readings, "few", size)[0] * weight).sum() / weight.sum())
+    return means
+
+
+def scaled_maps(readings: Readings, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:
+    """By chunk, the scaled maps (n, size, size) of a branch that is on, "fused" included."""
+    for part in chunks(readings):
+        zero, few = (branch_maps(part, name, size) if branch in (name, "fused") else None for name in ("zero", "few"))
+        yield scale.fuse(zero, few)[branch]
+
+
+def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
+    """Image scores (N,) of every branch for an object without masks."""
+    zero, few = (
+        None if getattr(readings, branch) is None else branch_means(readings, branch, size)
+        for branch in ("zero", "few")
+    )
+    return scale.fuse(zero, few)
+
+
+def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
+    """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
+    scores, done = {}, 0
+    for part in chunks(readings):
+        zero, few = (None if getattr(part, name) is None else branch_maps(part, name, size) for name in ("zero", "few"))
+        for name, maps in scale.fuse(zero, few).items():
+            if name not in scores:
+                scores[name] = torch.empty(len(readings))
+            scores[name][done : done + len(part)] = maps.amax(dim=(1, 2))
+        done += len(part)
+    return scores

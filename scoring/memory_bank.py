@@ -1,0 +1,123 @@
+"""The memory bank: unit tokens of the normal support, in which an image's tokens look for their nearest ("Scoring")."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from runtime.errors import InputError
+from runtime.linear import linear
+
+CHUNK = 4096  # bank tokens compared at a time
+SHARE = 0.1  # of all tokens, what "coreset" keeps unless told
+POOL = 10  # a coreset is chosen from this many times its size, drawn evenly
+PROJECTED = 128  # dimensions in which it is chosen
+
+
+@dataclass(frozen=True)
+class Cap:
+    """How much of a large bank is kept: `tokens` a tap (None: all, or SHARE of them), evenly drawn or as a coreset."""
+
+    tokens: int | None = None
+    coreset: bool = False
+
+    @staticmethod
+    def parse(text: str | None) -> "Cap":
+        """None, "20000", "coreset" or "coreset:20000"; InputError for anything else."""
+        if text is None:
+            return Cap()
+        way, colon, number = text.partition(":") if text.startswith("coreset") else ("", "", text)
+        if way not in ("", "coreset") or not ((number.isdecimal() and int(number)) or (way and not colon)):
+            raise InputError(f"--bank_cap {text} is neither a number of tokens nor coreset nor coreset:NUMBER")
+        return Cap(int(number) if number else None, way == "coreset")
+
+    def sizes(self, total: int) -> tuple[int, int]:
+        """Of `total` tokens, how many are drawn, and how many of these are kept."""
+        kept = min(total, self.tokens or (max(1, round(SHARE * total)) if self.coreset else total))
+        return (min(total, POOL * kept) if self.coreset else kept), kept
+
+
+class MemoryBank:
+    """One matrix (N, h) of unit tokens a tap, class tokens included as published.
+
+    owners: for each tap (N,), the image that a token is of; by it an image's tokens can be left out of the search.
+    """
+
+    def __init__(self, levels: Iterable[Tensor], owners: Iterable[Tensor] | None = None) -> None:
+        self.levels = [F.normalize(tokens.flatten(0, -2), dim=-1) for tokens in levels]
+        self.owners = None if owners is None else list(owners)
+
+    @staticmethod
+    def build(images: Iterable[tuple[list[Tensor], int]], count: int, cap: Cap, seed: int) -> "MemoryBank":
+        """The bank of `count` images' tokens (1, L, h) a tap, each with its owner, taken in one image at a time."""
+        bank, generator, start = MemoryBank([]), torch.Generator().manual_seed(seed), 0
+        for tokens, owner in images:
+            length = tokens[0].shape[1]
+            if not bank.levels:
+                drawn, kept = cap.sizes(count * length)
+                rows = torch.randperm(count * length, generator=generator)[:drawn].sort().values
+                bank.levels = [level.new_empty(drawn, level.shape[2]) for level in tokens]
+                bank.owners = [torch.empty(drawn, dtype=torch.long) for _ in tokens]
+            first, last = torch.searchsorted(rows, torch.tensor([start, start + length])).tolist()
+            for level, owners, found in zip(bank.levels, bank.owners, tokens, strict=True):
+                level[first:last] = F.normalize(found[0, rows[first:last] - start], dim=-1)
+                owners[first:last] = owner
+            start += length
+        if kept < drawn:
+            for tap, level in enumerate(bank.levels):
+                chosen = k_centres(level, kept, generator)
+                bank.levels[tap], bank.owners[tap] = level[chosen], bank.owners[tap][chosen.cpu()]
+        return bank
+
+    def distance(self, tap: int, tokens: Tensor, without: int | None = None) -> Tensor:
+        """1 - the highest cosine to the bank of that tap, (B, L, h) -> (B, P), class token dropped.
+
+        without: the owner whose tokens don't count.
+        """
+        queries = F.normalize(tokens[:, 1:], dim=-1)  # (B, P, h)
+        best = None
+        for first in range(0, len(self.levels[tap]), CHUNK):
+            part = slice(first, first + CHUNK)
+            cosines = linear(queries, self.levels[tap][part])  # (B, P, n)
+            if without is not None:
+                cosines[..., (self.owners[tap][part] == without).to(cosines.device)] = -torch.inf
+            highest = cosines.amax(dim=-1)  # (B, P)
+            best = highest if best is None else torch.maximum(best, highest)
+        return 1 - best
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What `of` makes the bank of again."""
+        return {f"level{tap}": level for tap, level in enumerate(self.levels)} | {
+            f"owner{tap}": owner for tap, owner in enumerate(self.owners)
+        }
+
+    @staticmethod
+    def of(tensors: Mapping[str, Tensor], device: torch.device) -> "MemoryBank":
+        """The bank that gave these `tensors`."""
+        bank, taps = MemoryBank([]), range(len(tensors) // 2)
+        bank.levels = [tensors[f"level{tap}"].to(device) for tap in taps]
+        bank.owners = [tensors[f"owner{tap}"] for tap in taps]
+        return bank
+
+
+def k_centres(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Rows (count,) of points (N, h), each the farthest from all chosen before it: PatchCore's greedy coreset.
+
+    Distances are taken after a random projection to PROJECTED dimensions, as there.
+    """
+    if points.shape[1] > PROJECTED:
+        axes = torch.randn(points.shape[1], PROJECTED, generator=generator) / PROJECTED**0.5
+        points = points @ axes.to(points.device)
+    squares = points.square().sum(dim=1)  # (N,)
+    chosen = torch.empty(count, dtype=torch.long, device=points.device)
+    farthest = torch.randint(len(points), (), generator=generator).to(points.device)
+    nearest = torch.full_like(squares, torch.inf)  # squared distance to what is chosen
+    for place in range(count):
+        chosen[place] = farthest
+        distance = squares + squares[farthest] - 2 * (points @ points[farthest])
+        nearest = torch.minimum(nearest, distance)
+        nearest[farthest] = -torch.inf
+        farthest = nearest.argmax()
+    return chosen.sort().values
