@@ -72,17 +72,17 @@ class MDecoder(nn.Module):
             setattr(self, name, nn.ModuleList(adapters))
 
     def forward(self, images: Tensor) -> Decoded:
-        return self.decode(self.stem(images))
+        return self.decode(self.prefix(images))
 
     @torch.no_grad()
-    def stem(self, images: Tensor) -> Tensor:
+    def prefix(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> the first tap's tokens (B, L, C), which no adapter has touched yet."""
         x = self.visual.embed(images)  # (B, L, C)
         return self.blocks(0, self.taps[0], x)
 
-    def decode(self, stem: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True) -> Decoded:
-        """All that follows a stem (B, L, C). What neither `heads` nor `pooled` asks for is not computed, and empty."""
-        x, tokens = stem, {"seg": [], "det": []}
+    def decode(self, prefix: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True) -> Decoded:
+        """What follows prefix tokens (B, L, C); what neither `heads` nor `pooled` asks for is left out, and empty."""
+        x, tokens = prefix, {"seg": [], "det": []}
         ends = [*self.taps[1:], self.depth] if pooled else self.taps[1:]
         for tap, depth in enumerate(self.taps):
             read = tap < len(ends)  # whether a block reads on

@@ -4,156 +4,21 @@ python predict.py --ckpt ckpt/few-shot/Brain_4-shot.pth --input scans --output r
 python predict.py --normal good --classname "solar cell" --input cells --output results/cells
 """
 
-from runtime.errors import InputError, exit_code  # first: Ctrl-C during the other imports is one line too
+from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
-import argparse
-import math
-import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from apps.predict import inputs
-from apps.predict.inputs import Reader, kind_of
-from apps.predict.open_predictor import open_judge
-from apps.predict.outputs import UNREADABLE, Outputs, Prediction
-from apps.predict.predictor import Judge
-from engine import options
-from report.panels import panel_names
-from runtime.environment import environment
-from runtime.files import check_writable
+from apps.predict.score_files import predict_files
+from apps.predict.spec import PredictSpec
+from engine.options import parse
 
 FAILED = 1  # exit code when some files could not be read
 
 
-def score_file(judge: Judge, reader: Reader, outputs: Outputs, file: Path, name: str) -> Iterator[Prediction]:
-    """Score one image or every slice of one file, and write what belongs to it as `name`.
-
-    Raises InputError if it can't be read.
-    """
-    stack = reader.open(file)
-    region = reader.region(file, stack)
-    count, maps, scores = len(stack.pictures), [], []
-    bar = tqdm(range(count), file.name, unit="slice", leave=False, disable=count == 1)
-    for number in bar:
-        started, picture = time.perf_counter(), stack.pictures[number]
-        inside = None if region is None else region[number]
-        if inside is None or inside.any():
-            full, score = judge.look(picture, inside)
-        else:
-            full, score = np.zeros(picture.size[::-1], np.float32), 0.0  # nothing of this slice counts
-        if not math.isfinite(score):
-            mend = "leave it out" if judge.system.decoder.precision == "fp32" else "score it with --precision fp32"
-            raise InputError(f"{file}: its score is not a number; {mend}")
-        seconds = round(time.perf_counter() - started, 3)
-        place = number if stack.several else None
-        own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
-        paths = outputs.write(own, file, place, picture, full, score)
-        scores.append(score)
-        if stack.save is not None:
-            maps.append(full)
-        yield outputs.judged(file, place, score, seconds, paths)
-    if stack.several:
-        outputs.chart(name, scores, file)
-    if stack.save is not None:
-        stack.save(outputs.folder / "volumes" / name, np.stack(maps))
-
-
-def score_files(judge: Judge, reader: Reader, outputs: Outputs, files: Sequence[Path]) -> Iterator[Prediction]:
-    """Score all files; one that can't be read becomes a row that says why."""
-    names = [name.removesuffix(".png") for name in panel_names(map(labelled, files), common_folder(files))]
-    for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
-        try:
-            yield from score_file(judge, reader, outputs, file, name)
-        except InputError as fault:
-            yield Prediction(str(file), None, None, None, UNREADABLE, None, str(fault))
-
-
-def labelled(file: Path) -> Path:
-    """The absolute path; a DICOM file gets its suffix, so that the end of a UID (1.2.840.10008) is not taken for it."""
-    path = file.absolute()
-    return path.with_name(f"{path.name}.dcm") if kind_of(file) == "dicom" and path.suffix.lower() != ".dcm" else path
-
-
-def common_folder(files: Sequence[Path]) -> str | None:
-    """The folder that all files are below; None if they lie on different drives."""
-    try:
-        return os.path.commonpath([file.absolute().parent for file in files])
-    except ValueError:
-        return None
-
-
-def finish(outputs: Outputs, rows: Sequence[Prediction], record: dict, title: str) -> None:
-    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went."""
-    table = outputs.table(rows)
-    counts = Counter(row.verdict for row in rows)
-    outputs.record(record | outputs.settings() | {"counts": dict(counts)})
-    certain = ("" if outputs.calibrated else ", uncalibrated") + (", by --threshold" if outputs.threshold_given else "")
-    print(
-        f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
-        f"(abnormal from {outputs.threshold:.4g}{certain})"
-    )
-    print(f"maps: 0 to 65535 stand for 0 to {outputs.map_top:g}; colours go from 0 to {outputs.scale.high:g}")
-    print(f"results: {table}")
-    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
-    if failed := [row for row in rows if row.verdict == UNREADABLE]:
-        print(f"not scored: {len(failed)}", file=sys.stderr)
-        for row in failed:
-            print(f"  {row.note}", file=sys.stderr)
-
-
-@contextmanager
-def made(folder: Path) -> Iterator[None]:
-    """Make a folder; whatever ends the work early, what was made of it and is still empty goes again."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
-    try:
-        check_writable(folder)
-        yield
-    except BaseException:
-        with suppress(OSError):  # it holds something
-            for one in missing:
-                one.rmdir()
-        raise
-
-
 def main() -> None:
     """Score what --input names. Exits with 1 if some of it could not be read."""
-    args = options.predict()
-    files = inputs.find(args.input, args.output)
-    reader = Reader.of(args.axis, args.window, args.roi, files)
-    inputs.check_packages(files)
-    with made(args.output):
-        score(args, reader, files)
-
-
-def score(args: argparse.Namespace, reader: Reader, files: Sequence[Path]) -> None:
-    """Score the files and write all that is told of them. Exits with 1 if some could not be read."""
-    judge, origin = open_judge(args, reader, files)
-    given = args.threshold is not None
-    if not judge.calibrated:
-        threshold = "that of --threshold" if given else "a half of them"
-        print(f"uncalibrated: scores are probabilities by the prompts alone, and the threshold {threshold}")
-    if (args.output / "scores.csv").exists():
-        print(f"{args.output} holds the results of a run: those that are not written anew stay")
-    outputs, rows, started = Outputs(args.output, judge, given), [], time.time()
-    record = {"script": "predict.py", "options": options.plain(args), **origin, "branch": judge.branch}
-    title = args.output.resolve().name
-    try:
-        for row in score_files(judge, reader, outputs, files):
-            rows.append(row)
-    except KeyboardInterrupt:
-        finish(outputs, rows, record | {"stopped": True}, title)
-        raise
-    record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, rows, record | {"environment": environment(judge.system.device)}, title)
-    if any(row.verdict == UNREADABLE for row in rows):
+    if not predict_files(parse(PredictSpec)):
         sys.exit(FAILED)
 
 

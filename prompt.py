@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from runtime.errors import InputError
-from runtime.files import writing
+from runtime.files import atomic_write
 
 # The lists stay as they are packed, hence:
 # fmt: off
@@ -189,7 +189,7 @@ POSITIONS = [
 #   overall   what is wrong as a whole, or tells its place itself; each is said of each view; may be left out
 #   severity  adjectives instead of the voice's own; may be left out
 #
-# "a" becomes "an" by itself. Views, adjectives and phrasings take turns: each finding is put in many ways.
+# "a" becomes "an" by itself. Predictions, adjectives and phrasings take turns: each finding is put in many ways.
 
 P_PROMPTS = {
     # ------------------------------------------------------------------------------------------------ medical
@@ -979,7 +979,7 @@ def to_json(normal: list[str], abnormal: list[str]) -> str:
 
 def write_json(path: str | Path, normal: list[str], abnormal: list[str]) -> None:
     """Write a prompt file that `read_json` reads; `path` is replaced as a whole or not at all."""
-    with writing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(to_json(normal, abnormal), encoding="utf-8")
 
 

@@ -6,39 +6,21 @@ python test_zero.py --obj Brain
 from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
 
 # isort: split
-import argparse
 import sys
-import time
-from pathlib import Path
 
-from engine import options
-from engine.checkpoint import Checkpoint
-from engine.run import sum_up, test_stages, trained
-from engine.zero_shot import open_run, run_name, unseen
-from report import tables
+from engine.evaluate import evaluate_transfer
+from engine.options import parse
+from engine.spec import TransferTestSpec
+from report.tables import table
 from runtime import distributed
-from utils import seed_everything
-
-SCRIPT = "test_zero"
-
-
-def test_object(args: argparse.Namespace, obj: str, path: Path, content: Checkpoint) -> list[tables.Outcome]:
-    """Evaluate the stages of one target's checkpoint."""
-    started = time.time()
-    seen = unseen(content.record, obj, path)
-    seed_everything(args.seed)
-    run = open_run(args, obj, seen)
-    return test_stages(run, SCRIPT, content, path, run.calibration_holds(content.record, path), started)
 
 
 def main() -> None:
     """Test every object that --obj names."""
-    args = options.test_zero()
+    asked = parse(TransferTestSpec)
     distributed.join()
-    outcomes = []
-    for obj, path, content, recalled in trained(args, run_name):
-        outcomes += test_object(recalled, obj, path, content)
-    sum_up(recalled, SCRIPT, run_name(args.obj), outcomes, "zero")
+    spec, results = evaluate_transfer(asked)
+    print(table(results, "zero", demo=spec.demo))
 
 
 if __name__ == "__main__":

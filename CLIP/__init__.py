@@ -12,7 +12,7 @@ from CLIP.int8 import QUANTISED, quantise_weight, scale_name, to_int8
 from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
 from runtime.errors import InputError
-from runtime.memory import give_back
+from runtime.memory import trim_memory
 
 __all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_clip", "model_names", "tokenize"]
 
@@ -102,7 +102,7 @@ def load_clip(
         model.load_state_dict(state, assign=True)
     for part in unread:
         setattr(model, part, None)
-    give_back()  # what passed by while weights were read
+    trim_memory()  # what passed by while weights were read
     return model.float().eval().requires_grad_(False)
 
 

@@ -23,7 +23,7 @@ from CLIP.download import NotPublished, by_hand, fetch
 from CLIP.sources import OFFICIAL, SOURCES, Source, kind, source
 from CLIP.torchscript import Archive
 from runtime.errors import InputError
-from runtime.files import sha256, writing
+from runtime.files import atomic_write, sha256
 
 __all__ = ["SOURCES", "Source", "check_shapes", "fetch", "find", "kind", "read", "source", "verify", "weights_hash"]
 
@@ -95,7 +95,7 @@ def weights_hash(path: str | Path) -> str:
         if {**known, **stamp} == known and re.fullmatch("[0-9a-f]{64}", known["sha256"]):
             return known["sha256"]
     digest = sha256(path)
-    with contextlib.suppress(OSError), writing(note) as draft:  # a read-only folder costs time, no more
+    with contextlib.suppress(OSError), atomic_write(note) as draft:  # a read-only folder costs time, no more
         draft.write_text(json.dumps({**stamp, "sha256": digest}), encoding="utf-8")
     return digest
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from runtime.errors import InputError, exit_code
-from scoring.memory_bank import Cap, MemoryBank
+from scoring.memory_bank import BankLimit, MemoryBank
 
 WIDTH, PATCHES, REPEATS = 768, 289, 9
 SIZES = (12_760, 100_000)
@@ -26,7 +26,7 @@ def main() -> None:
     torch.manual_seed(0)
     queries = F.normalize(torch.randn(1, 1 + PATCHES, WIDTH), dim=-1)
     for count in SIZES:
-        bank = MemoryBank.build([([torch.randn(1, count, WIDTH)], 0)], 1, Cap(), 0)
+        bank = MemoryBank.build([([torch.randn(1, count, WIDTH)], 0)], 1, BankLimit(), 0)
         index = faiss.IndexFlatIP(WIDTH)
         index.add(bank.levels[0].numpy())
         taken = {"ours": [], "faiss": []}

@@ -7,9 +7,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from engine.objects import objects
+
 import train_few
 from engine import options
-from engine.objects import objects
 from report.panels import contact_sheet
 from runtime.errors import exit_code
 

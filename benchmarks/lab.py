@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 import train_few
-from apps.promptlab.session import EACH, Desk
+from apps.promptlab.session import EACH, LabSession
 from engine import options
 from runtime.errors import exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 
 OUT = Path(__file__).with_name("lab.md")
 EDITS = 9
@@ -26,7 +26,7 @@ LIMIT = 1.0  # seconds
 OBJ = "Brain"
 
 
-def seconds(desk: Desk, name: str, each: int) -> tuple[float, float]:
+def seconds(desk: LabSession, name: str, each: int) -> tuple[float, float]:
     """Median seconds of an answer after one edit, of `each` images of either label: by the clock, and of the CPU."""
     lab = desk.lab(OBJ, name)
     names, start, other = desk.chosen(lab, each), desk.start(lab), desk.start(lab, "base")
@@ -47,12 +47,12 @@ def main() -> None:
         train_few.train_object(
             options.train_few([*flags, "--results_path", f"{scratch}/results", "--log_dir", f"{scratch}/runs"]), OBJ
         )
-        desk = Desk(options.app(["--demo", "--save_path", f"{scratch}/ckpt"]), Path(scratch))
+        desk = LabSession(options.app(["--demo", "--save_path", f"{scratch}/ckpt"]), Path(scratch))
         rows = [(name, each, *seconds(desk, name, each)) for name in desk.checkpoints(OBJ) for each in (EACH, 25)]
     lines = ["| checkpoint | images | seconds after one edit | CPU seconds |", "|---|---|---|---|"]
     lines += [f"| {name} | {2 * each} | {wall:.2f} | {cpu:.2f} |" for name, each, wall, cpu in rows]
     lines += ["", f"{torch.get_num_threads()} threads; demo CLIP, 588 sentences and one more in set A, 420 in set B."]
-    with writing(OUT) as draft:
+    with atomic_write(OUT) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
     worst = max(wall for _, each, wall, _ in rows if each == EACH)

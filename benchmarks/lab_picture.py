@@ -2,7 +2,7 @@
 
     python -m benchmarks.lab_picture                  (trains a small checkpoint first; Chromium must be installed)
 
-Needs requirements-app.txt, playwright, and Debian's chromium or another one in CHROMIUM.
+Needs requirements/app.txt, playwright, and Debian's chromium or another one in CHROMIUM.
 """
 
 import os
@@ -18,7 +18,7 @@ from PIL import Image
 
 from engine import options
 from runtime.errors import InputError, exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -76,9 +76,8 @@ def main() -> None:
     """Train, serve, look."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import app
-
     import train_few
-    from apps.promptlab.session import Desk
+    from apps.promptlab.session import LabSession
 
     with tempfile.TemporaryDirectory() as scratch:
         flags = ["--demo", "--epoch", "2", "--eval_every", "0", "--save_path", f"{scratch}/ckpt"]
@@ -87,8 +86,8 @@ def main() -> None:
         )
         os.environ["GRADIO_TEMP_DIR"] = scratch
         args = options.app(["--demo", "--save_path", f"{scratch}/ckpt"])
-        shown = app.serve(Desk(args, Path(scratch)), "127.0.0.1", 0, wait=False)
-        with writing(OUT) as draft:
+        shown = app.serve(LabSession(args, Path(scratch)), "127.0.0.1", 0, wait=False)
+        with atomic_write(OUT) as draft:
             picture(shown.blocks.local_url, draft)
         shown.blocks.close()
     print(OUT)

@@ -7,15 +7,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from engine.objects import objects
 from playwright.sync_api import sync_playwright
 
 import test_few
 import train_few
 from engine import options
 from engine.checkpoint import read
-from engine.objects import objects
 from runtime.errors import InputError, exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 from tests.browser import ARGS, executable
 
 OBJECT = "Retina_RESC"
@@ -45,7 +45,7 @@ def photograph(page_file: Path, out: Path) -> None:
         browser = playwright.chromium.launch(executable_path=found, args=list(ARGS))
         tab = browser.new_page(viewport=WINDOW, color_scheme="light")
         tab.goto(page_file.as_uri())
-        with writing(out) as draft:
+        with atomic_write(out) as draft:
             tab.screenshot(path=draft)
         browser.close()
 

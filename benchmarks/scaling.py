@@ -3,7 +3,7 @@
     python -m benchmarks.scaling
 
 Every point is measured; sets larger than the demo's are its images again and again. Plots and the table of points go
-beside this file. Needs matplotlib (requirements-dev.txt).
+beside this file. Needs matplotlib (requirements/dev.txt).
 """
 
 import argparse
@@ -28,16 +28,16 @@ from PIL import Image
 import CLIP
 from dataset import Sample
 from decoder import MDecoder
-from engine.score_images import MASKS_IN_MEMORY, survey
+from engine.score_images import MASKS_IN_MEMORY, score_images
 from engine.system import System
 from engine.text import encode
 from engine.training import Trainer
 from runtime.environment import environment
 from runtime.errors import exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 from scoring.evaluation import evaluate
-from scoring.memory_bank import Cap, MemoryBank
-from scoring.patch_scores import Readings
+from scoring.memory_bank import BankLimit, MemoryBank
+from scoring.patch_scores import PatchScores
 from scoring.predictions import views
 
 mpl.use("Agg")
@@ -111,20 +111,20 @@ class Blobs:
 def measure_reading(count: int) -> float:
     """Seconds to read `count` files of one picture against prompts and a bank."""
     one, rng = system(), np.random.default_rng(0)
-    bank = MemoryBank.build([([torch.randn(1, 10_000, EMBED) for _ in range(4)], 0)], 1, Cap(), 0)
+    bank = MemoryBank.build([([torch.randn(1, 10_000, EMBED) for _ in range(4)], 0)], 1, BankLimit(), 0)
     text = F.normalize(torch.randn(EMBED, 2), dim=0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "one.png")
         Image.fromarray(rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)).save(path)
         started = time.perf_counter()
-        survey(one, [Sample(path, 0)] * count, ("seg",), text, {"seg": bank})
+        score_images(one, [Sample(path, 0)] * count, ("seg",), text, {"seg": bank})
         return time.perf_counter() - started
 
 
 def measure_images(count: int) -> float:
     """Seconds of all figures of `count` images whose readings are there."""
     generator = torch.Generator().manual_seed(0)
-    grids = Readings(*(torch.rand(count, 4, 15, 15, generator=generator) for _ in range(2)))
+    grids = PatchScores(*(torch.rand(count, 4, 15, 15, generator=generator) for _ in range(2)))
     masks = Blobs(count)
     labels = np.arange(count) % 2
     whole = masks[:] if count * SIZE**2 <= MASKS_IN_MEMORY else masks
@@ -139,10 +139,10 @@ def measure_shots(count: int) -> float:
 
     def tokens() -> Iterator[tuple[list[torch.Tensor], int]]:
         for number in range(count * 11):
-            yield one.levels([one.stem(image)], "seg"), number
+            yield one.levels([one.prefix(image)], "seg"), number
 
     started = time.perf_counter()
-    MemoryBank.build(tokens(), count * 11, Cap(), 0)
+    MemoryBank.build(tokens(), count * 11, BankLimit(), 0)
     return time.perf_counter() - started
 
 
@@ -152,21 +152,21 @@ def measure_bank(count: int) -> float:
     bank = MemoryBank([])
     bank.levels = [F.normalize(torch.randn(count, EMBED), dim=-1) for _ in range(4)]
     text = F.normalize(torch.randn(EMBED, 2), dim=0)
-    return seconds(lambda: one.read(one.stem(image), ("seg",), text, {"seg": bank}), 3)
+    return seconds(lambda: one.read(one.prefix(image), ("seg",), text, {"seg": bank}), 3)
 
 
 def measure_size(size: int) -> float:
     """Seconds of a test image of `size` pixels a side, prompts alone."""
     one, image, text = system(size), torch.rand(1, 3, size, size), F.normalize(torch.randn(EMBED, 2), dim=0)
-    return seconds(lambda: one.read(one.stem(image), ("seg",), text, {}))
+    return seconds(lambda: one.read(one.prefix(image), ("seg",), text, {}))
 
 
 def measure_batch(count: int) -> float:
     """Seconds of a training step."""
     one, text = system(), F.normalize(torch.randn(EMBED, 2), dim=0)
-    stems, labels = one.stem(torch.rand(count, 3, SIZE, SIZE)), torch.ones(count)
+    prefixes, labels = one.prefix(torch.rand(count, 3, SIZE, SIZE)), torch.ones(count)
     trainer, masks = Trainer(one, 1e-3), torch.zeros(count, 1, SIZE, SIZE)
-    return seconds(lambda: trainer.step(stems, labels, masks, text))
+    return seconds(lambda: trainer.step(prefixes, labels, masks, text))
 
 
 def measure_prompts(count: int) -> float:
@@ -219,7 +219,7 @@ def plot(axis: str, points: list[dict[str, float]]) -> None:
     handles = [*left.get_lines(), *right.get_lines()]
     left.legend(handles, [line.get_label() for line in handles], loc="upper left")
     left.grid(alpha=0.3)
-    with writing(OUT.with_name(f"scaling_{axis.replace(' ', '_')}.png")) as draft:
+    with atomic_write(OUT.with_name(f"scaling_{axis.replace(' ', '_')}.png")) as draft:
         figure.savefig(draft, dpi=110)
     plt.close(figure)
 
@@ -235,9 +235,9 @@ def write(found: dict[str, list[dict[str, float]]]) -> None:
         lines += [f"**{axis}**: {AXES[axis][1]}", "", f"| {axis} | seconds | GB |", "|---|---|---|"]
         lines += [f"| {one['value']:,} | {one['seconds']:.3g} | {one['gigabytes']:.2f} |" for one in points]
         lines += ["", f"![{axis}](scaling_{axis.replace(' ', '_')}.png)", ""]
-    with writing(OUT) as draft:
+    with atomic_write(OUT) as draft:
         draft.write_text(json.dumps({"environment": place, "points": found}, indent=1), encoding="utf-8")
-    with writing(OUT.with_suffix(".md")) as draft:
+    with atomic_write(OUT.with_suffix(".md")) as draft:
         draft.write_text("\n".join(lines), encoding="utf-8")
 
 

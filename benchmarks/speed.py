@@ -28,16 +28,16 @@ from torch import Tensor
 import CLIP
 from benchmarks.scaling import point
 from decoder import MDecoder
-from engine.system import StemFiles, System
+from engine.system import PrefixFiles, System
 from engine.text import Encoder
 from engine.training import Trainer
 from runtime import linear
 from runtime.cache import Cache
 from runtime.environment import environment
 from runtime.errors import exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 from scoring.maps import Scale, max_scores
-from scoring.memory_bank import Cap, MemoryBank
+from scoring.memory_bank import BankLimit, MemoryBank
 
 MODEL, SIZE = "ViT-L-14-336", 240
 SHOT, VARIANTS = 4, 11
@@ -70,7 +70,7 @@ LIMITS = {  # row -> (at most, unit)
     "test image": (1.30, "T"),
     "test image, --compile": (1.15, "T"),
     "test image, --precision int8": (0.75, "T"),
-    "training step, its stem known": (2.1, "T"),
+    "training step, its prefix known": (2.1, "T"),
     "test image seen before": (1.05, "T"),
     "one adapter": (0.016, "T"),
     "a prompt of 1,000": (0.04, "T"),
@@ -112,37 +112,37 @@ def system(folder: Path, weights: Path, precision: str = "fp32", compiled: bool 
     torch.manual_seed(0)
     clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), int8=precision == "int8")
     decoder = MDecoder(clip, precision=precision, compiled=compiled)
-    return System(decoder, torch.device("cpu"), SIZE, cache=Cache(folder / "stems", 1 << 30), key=precision)
+    return System(decoder, torch.device("cpu"), SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
 
 
 def bank(tokens: int, width: int = 768, taps: int = 4) -> MemoryBank:
     """A bank of random tokens."""
     levels = (([torch.randn(1, tokens, width) for _ in range(taps)], 0) for _ in range(1))
-    return MemoryBank.build(levels, 1, Cap(), 0)
+    return MemoryBank.build(levels, 1, BankLimit(), 0)
 
 
 def rows_test(folder: Path, weights: Path) -> dict[str, float]:
-    """A test image from pixels to maps and scores, and one whose stem is known, in T."""
+    """A test image from pixels to maps and scores, and one whose prefix is known, in T."""
     text, image = torch.nn.functional.normalize(torch.randn(768, 2), dim=0), torch.rand(1, 3, SIZE, SIZE)
     banks, scale = {"seg": bank(SHOT * VARIANTS * 290)}, Scale((0.0, 4.0), (0.0, 4.0))
     ours, whole = system(folder, weights), system(folder, weights, compiled=True)
     small = system(folder, weights, "int8")
     path = folder / "seen.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    files = StemFiles(ours.cache, ours.key)
-    files.keep(path, ours.stem(image)[0])
+    files = PrefixFiles(ours.cache, ours.key)
+    files.keep(path, ours.prefix(image)[0])
 
-    def scored(one: System, stem: Callable[[], Tensor]) -> Callable[[], object]:
-        return lambda: max_scores(one.read(stem(), ("seg",), text, banks)["seg"], scale, SIZE)
+    def scored(one: System, prefix: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: max_scores(one.read(prefix(), ("seg",), text, banks)["seg"], scale, SIZE)
 
     with torch.inference_mode():
         seconds = in_turns(
             {
                 "T": trunk(),
                 "bare trunk by our products": lambda: ours.decoder.visual(image),
-                "test image": scored(ours, lambda: ours.stem(image)),
-                "test image, --compile": scored(whole, lambda: whole.stem(image)),
-                "test image, --precision int8": scored(small, lambda: small.stem(image)),
+                "test image": scored(ours, lambda: ours.prefix(image)),
+                "test image, --compile": scored(whole, lambda: whole.prefix(image)),
+                "test image, --precision int8": scored(small, lambda: small.prefix(image)),
                 "test image seen before": scored(ours, lambda: files(path)[None]),
             }
         )
@@ -153,7 +153,7 @@ def rows_step(folder: Path, weights: Path) -> dict[str, float]:
     """A training step, and one adapter's forward, in T."""
     ours = system(folder, weights)
     trainer, text = Trainer(ours, 1e-3), torch.nn.functional.normalize(torch.randn(768, 2), dim=0)
-    stem, labels, masks = ours.stem(torch.rand(1, 3, SIZE, SIZE)), torch.ones(1), torch.zeros(1, 1, SIZE, SIZE)
+    prefix, labels, masks = ours.prefix(torch.rand(1, 3, SIZE, SIZE)), torch.ones(1), torch.zeros(1, 1, SIZE, SIZE)
     masks[..., 60:120, 60:120] = 1
     bare = trunk()
 
@@ -163,12 +163,12 @@ def rows_step(folder: Path, weights: Path) -> dict[str, float]:
 
     @torch.inference_mode()
     def adapter() -> None:
-        ours.decoder.seg_adapters[0](stem)
+        ours.decoder.seg_adapters[0](prefix)
 
     def step() -> None:
-        trainer.step(stem, labels, masks, text)
+        trainer.step(prefix, labels, masks, text)
 
-    return in_units(in_turns({"T": forward, "training step, its stem known": step, "one adapter": adapter}))
+    return in_units(in_turns({"T": forward, "training step, its prefix known": step, "one adapter": adapter}))
 
 
 def rows_text(folder: Path, weights: Path) -> dict[str, float]:
@@ -283,9 +283,9 @@ def write(found: dict[str, dict]) -> None:
                 most = "" if limit is None else f"{limit:g} {unit}"
                 took = f"{part['T']:.2f} s" if unit == "T" else ""
                 lines.append(f"| {name} | {part['rows'][name]:.3g} {unit} | {most} | {took} | {part['commit']} |")
-    with writing(OUT) as draft:
+    with atomic_write(OUT) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with writing(OUT.with_suffix(".json")) as draft:
+    with atomic_write(OUT.with_suffix(".json")) as draft:
         draft.write_text(json.dumps({"environment": place, "parts": found}, indent=1), encoding="utf-8")
 
 

@@ -31,7 +31,7 @@ from engine.checkpoint import read
 from report import tables
 from runtime.environment import environment
 from runtime.errors import exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 
 SEEDS = (111, 222, 333, 444, 555)
 HERE = Path(__file__).parent
@@ -126,7 +126,7 @@ def _int8(argv: Sequence[str], path: Path, obj: str) -> dict[str, float]:
     return _main(test_few.test_object(args, obj, path, content))
 
 
-def _main(outcomes: Sequence[tables.Outcome]) -> dict[str, float]:
+def _main(outcomes: Sequence[tables.Result]) -> dict[str, float]:
     """Figures of the fusion, or of the one branch there is, at the last epoch."""
     return list(outcomes[0].branches.values())[-1]
 
@@ -194,10 +194,10 @@ def write(table: Table, runs: dict[Job, dict]) -> None:
         if any(metric in found["figures"] for found in runs.values()):
             lines += ["", title, "", *rows_of(table, runs, metric)]
     lines += ["", int8_line(runs)]
-    with writing(HERE / f"{table.name}_table.md") as draft:
+    with atomic_write(HERE / f"{table.name}_table.md") as draft:
         draft.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     rows = [asdict(job) | found for job, found in runs.items()]
-    with writing(HERE / f"{table.name}_table.json") as draft:
+    with atomic_write(HERE / f"{table.name}_table.json") as draft:
         draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

@@ -21,7 +21,7 @@ from dataset import demo, load_image
 from engine import checkpoint, options, zero_shot
 from runtime.environment import environment
 from runtime.errors import exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 from scoring import metrics
 from scoring.maps import map_scale
 from scoring.predictions import full_maps
@@ -42,7 +42,7 @@ def regions(seed: int, adapter: str, data_path: Path) -> dict[str, float]:
         train_object(args, OBJECT)
         run = zero_shot.open_run(args, OBJECT, seen=[])
         run.put(checkpoint.read(Path(scratch, "ckpt", f"{OBJECT}.pth")).last)
-        seen = run.see_test()
+        seen = run.score_test()
     size = run.system.size
     maps = full_maps(seen.maps, map_scale(seen.maps, size), size, "zero")
     lesion = run.truth[1][:]
@@ -79,7 +79,7 @@ def main() -> None:
         values = [[run[name] for run in found[kind]] for kind in ADAPTERS]
         cells = [f"{statistics.mean(column):.3f} ± {statistics.stdev(column):.3f}" for column in values]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    with writing(OUT) as draft:
+    with atomic_write(OUT) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"))
 

@@ -46,8 +46,12 @@ def load_image(path: str | Path, size: int) -> torch.Tensor:
 
 def open_picture(path: str | Path) -> Image.Image:
     """An image file at its own size, of mode RGB or, if deeper than 8 bits, F (grey in [0, 1]); see `load_image`."""
-    image = _decoded(Path(path))
-    return Image.fromarray(_unit_range(image, Path(path))) if image.mode in DEEP_MODES else _rgb(image)
+    return as_picture(_decoded(Path(path)), path)
+
+
+def as_picture(image: Image.Image, name: object) -> Image.Image:
+    """Any Pillow image as `open_picture` gives it; a fault is said of `name`."""
+    return Image.fromarray(_unit_range(image, name)) if image.mode in DEEP_MODES else _rgb(image)
 
 
 def to_model(picture: Image.Image, size: int) -> torch.Tensor:

@@ -1,109 +1,158 @@
-"""Build the parts of a run from its options: CLIP, decoder, prompts, protocol."""
+"""The parts of a run from its spec: where the weights lie and what they want, the system, the sentences' encoder."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import PIL
 import torch
+from torch import Tensor
 
 import CLIP
+import dataset
 import prompt
 from CLIP import weights
-from dataset import ObjectInfo
+from dataset import ObjectInfo, demo
 from decoder import MDecoder, default_taps
+from engine.spec import DataSpec, ModelSpec, SystemSpec
 from engine.system import System
 from engine.text import Encoder
 from runtime import distributed, linear
 from runtime.cache import Cache, key_of
+from runtime.errors import InputError
 from utils import pick_device
 
 GB = 1 << 30
 
 
-def build(args: argparse.Namespace, adapter: str | None = None) -> System:
-    """The system that the options ask for, adapters at their random start. `adapter` overrides --adapter.
+@dataclass(frozen=True)
+class Trunk:
+    """What a model's spec comes to: the weights' file and its sha256, and how their images and activations are meant.
+
+    activation: None takes the one that the file speaks for. normalisation: mean and deviation of RGB, None for none.
+    """
+
+    file: Path
+    sha256: str
+    activation: str | None
+    normalisation: tuple[Sequence[float], Sequence[float]] | None
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """An object's sentences as tokens are compared with them: text directions (D, 2), and the sentences' sha256."""
+
+    text_directions: Tensor
+    sha256: str
+
+
+def resolve(spec: ModelSpec) -> Trunk:
+    """Find, or fetch, the weights that a spec names. InputError for weights that are missing or wrong."""
+    with distributed.main_first():
+        file = weights.find(spec.model_name, spec.pretrain, spec.clip_path, spec.offline)
+    normalisation = _normalisation(spec) if spec.protocol == "sound" else None
+    return Trunk(file, weights.weights_hash(file), _activation(spec), normalisation)
+
+
+def build_system(spec: SystemSpec, *, bare: bool = False) -> System:
+    """The system that a spec asks for, adapters at their random start; `bare`: without adapters.
 
     Raises InputError for weights that are missing or wrong, and for taps the trunk does not have.
     """
-    device = pick_device(args.device)
-    path = weights_file(args)
-    clip = load(args, path, "image", int8=args.precision == "int8")
-    taps = tuple(args.features_list or default_taps(clip.vision_config.layers))
-    args.features_list = list(taps)
-    torch.manual_seed(args.seed)
+    device, trunk = pick_device(spec.device), resolve(spec)
+    clip = _load(spec, trunk, "image", int8=spec.precision == "int8")
+    taps = spec.features_list or default_taps(clip.vision_config.layers)
+    torch.manual_seed(spec.seed)
     decoder = MDecoder(
         clip,
         taps,
-        adapter or args.adapter,
-        branches=args.madff,
-        axis=args.madff_axis,
-        precision=args.precision,
-        compiled=args.compile,
+        "none" if bare else spec.adapter,
+        branches=spec.madff,
+        axis=spec.madff_axis,
+        precision=spec.precision,
+        compiled=spec.compile,
     )
-    digest = weights.weights_hash(path)
-    normalised = normalisation(args) if args.protocol == "sound" else None
     versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads(), linear.WIDE)
-    known_by = (digest, clip.activation, clip.vision_config, args.img_size, normalised, taps[0], args.precision)
+    known_by = (trunk.sha256, clip.activation, clip.vision_config, spec.img_size, trunk.normalisation, taps[0])
     return System(
         decoder=decoder.to(device),
         device=device,
-        size=args.img_size,
-        normalisation=normalised,
-        weights_sha256=digest,
-        cache=Cache(args.cache_path, args.cache_gb * GB),
-        key=key_of("stem", *known_by, args.compile, *versions),
+        size=spec.img_size,
+        normalisation=trunk.normalisation,
+        weights_sha256=trunk.sha256,
+        cache=Cache(spec.cache_path, spec.cache_gb * GB),
+        key=key_of("prefix", *known_by, spec.precision, spec.compile, *versions),
     )
 
 
-def encoder(args: argparse.Namespace) -> Encoder:
-    """What makes directions of sentences; the text tower is only loaded when the cache lacks a sentence."""
-    path = weights_file(args)
-    device = pick_device(args.device)
-    known_by = (weights.weights_hash(path), activation(args), str(args.model_name))
+def open_encoder(spec: SystemSpec) -> Encoder:
+    """What makes features of sentences; the text tower is only loaded when the cache lacks a sentence."""
+    device, trunk = pick_device(spec.device), resolve(spec)
+    known_by = (trunk.sha256, trunk.activation, spec.model_name)
     key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), linear.WIDE)
-    cache = Cache(args.cache_path, args.cache_gb * GB)
-    return Encoder(lambda: load(args, path, "text").to(device), cache, key)
+    cache = Cache(spec.cache_path, spec.cache_gb * GB)
+    return Encoder(lambda: _load(spec, trunk, "text").to(device), cache, key)
 
 
-def weights_file(args: argparse.Namespace) -> Path:
-    """The file of CLIP's weights."""
+def encode_prompts(spec: SystemSpec, objects: Sequence[ObjectInfo]) -> list[EncodedPrompts]:
+    """The prompts of every object under --prompts, encoded; the text tower is gone before the image tower comes."""
+    encoded, device = [], pick_device(spec.device)
+    with open_encoder(spec) as encoder:
+        for info in objects:
+            words = sentences(spec, info)
+            encoded.append(EncodedPrompts(encoder.directions(*words).to(device), prompt.digest(*words)))
+    return encoded
+
+
+def sentences(spec: ModelSpec, info: ObjectInfo) -> tuple[list[str], list[str]]:
+    """An object's (normal, abnormal) sentences under --prompts, with its own words in them."""
+    return prompt.sentences(info.name, spec.prompts, classname=info.classname)
+
+
+def objects_of(spec: DataSpec, *, all_medical: bool = False) -> list[str]:
+    """The objects that --obj names, all the classes of "mvtec" and the like; --demo makes their images first.
+
+    all_medical: the demo's other medical objects are wanted too (zero-shot training).
+    Raises InputError for an object that the demo does not have.
+    """
+    names = dataset.expand(spec.obj)
+    if not spec.demo:
+        return names
+    made = [name for name in names if name in demo.OBJECTS]
+    if not made:
+        raise InputError(f"--obj {spec.obj} is not in the demo, which has: {', '.join(demo.OBJECTS)}")
+    others = [name for name, made_of in demo.OBJECTS.items() if made_of.layout == "medical"] if all_medical else []
     with distributed.main_first():
-        return weights.find(args.model_name, args.pretrain, args.clip_path, args.offline)
+        demo.ensure(spec.data_path, names=dict.fromkeys([*made, *others]))
+    return made
 
 
-def load(args: argparse.Namespace, path: Path, tower: str, int8: bool = False) -> CLIP.CLIP:
-    """One tower of the CLIP that the options ask for."""
-    return CLIP.load_clip(
-        args.model_name, path, args.img_size, activation(args), trust=args.trust_weights, towers=(tower,), int8=int8
-    )
+def _load(spec: ModelSpec, trunk: Trunk, tower: str, int8: bool = False) -> CLIP.CLIP:
+    """One tower of the CLIP."""
+    chosen = {"trust": spec.trust_weights, "towers": (tower,), "int8": int8}
+    return CLIP.load_clip(spec.model_name, trunk.file, spec.img_size, trunk.activation, **chosen)
 
 
-def activation(args: argparse.Namespace) -> str | None:
+def _activation(spec: ModelSpec) -> str | None:
     """The trunk's activation; None takes the one that the weights' file speaks for.
 
     The published code ("paper") runs OpenAI's weights with GELU unless the image size is the model's own. A bare
     state dict by --clip_path says nothing of itself: --pretrain, given beside it, says whose it is.
     """
-    if args.protocol == "paper" and args.img_size != CLIP.config(args.model_name)[1].image_size:
+    if spec.protocol == "paper" and spec.img_size != CLIP.config(spec.model_name)[1].image_size:
         return "gelu"
-    if args.pretrain is None:
+    if spec.pretrain is None:
         return None
-    return "quickgelu" if published(args).quick_gelu else None
+    return "quickgelu" if _published(spec).quick_gelu else None
 
 
-def normalisation(args: argparse.Namespace) -> tuple[Sequence[float], Sequence[float]]:
+def _normalisation(spec: ModelSpec) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation that the weights were trained with; CLIP's own for a file of unknown origin."""
-    if args.pretrain is None:
+    if spec.pretrain is None:
         return CLIP.MEAN, CLIP.STD
-    return published(args).mean, published(args).std
+    return _published(spec).mean, _published(spec).std
 
 
-def published(args: argparse.Namespace) -> weights.Source:
+def _published(spec: ModelSpec) -> weights.Source:
     """Which published weights --pretrain names; beside --clip_path it only says whose the file is."""
-    return weights.source(args.model_name, args.pretrain) if args.clip_path is None else weights.kind(args.pretrain)
-
-
-def sentences(args: argparse.Namespace, info: ObjectInfo) -> tuple[list[str], list[str]]:
-    """The object's prompts under --prompts and --classname."""
-    return prompt.sentences(info.name, args.prompts, classname=info.classname)
+    return weights.source(spec.model_name, spec.pretrain) if spec.clip_path is None else weights.kind(spec.pretrain)

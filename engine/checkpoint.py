@@ -1,12 +1,12 @@
 """Trained adapters with the record of how they came about: written whole, read without unpickling anything but data."""
 
-import argparse
 import io
 import pickle
 import zipfile
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -15,14 +15,14 @@ from torch import Tensor
 from CLIP.weights import DAMAGE
 from decoder import HEADS
 from runtime.errors import InputError
-from runtime.files import writing
-from scoring.calibration import Calibration
+from runtime.files import atomic_write
+from scoring.maps import Calibration
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Stage:
+class Snapshot:
     """Adapters after one epoch: {"seg_adapters": {...}, "det_adapters": {...}}, and the support's calibration."""
 
     epoch: float | None  # epochs trained, a fraction inside one; None: published by others, who do not say
@@ -35,8 +35,8 @@ class Checkpoint:
     """`last` is the last epoch; `best` the one selected on the test set, if there is one; a file published by
     others has adapters only: no record, no calibration."""
 
-    last: Stage
-    best: Stage | None
+    last: Snapshot
+    best: Snapshot | None
     record: dict | None
 
 
@@ -57,7 +57,7 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
         content["best"] = {**best.adapters, "epoch": best.epoch, "calibration": _plain(best.calibration)}
     buffer = io.BytesIO()  # a full disk then shows as the system's error, not as one of the archive writer's
     torch.save(content, buffer)
-    with writing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_bytes(buffer.getbuffer())
 
 
@@ -98,12 +98,12 @@ def read(path: str | Path) -> Checkpoint:
         raise InputError(f"{path} is not laid out as this version writes checkpoints: {fault!r}") from fault
 
 
-def _stage(content: dict) -> Stage:
+def _stage(content: dict) -> Snapshot:
     calibration = content.get("calibration")
     for name in HEADS:
         if not all(isinstance(key, str) and isinstance(weight, Tensor) for key, weight in content[name].items()):
             raise TypeError(f"{name} holds more than named tensors")
-    return Stage(
+    return Snapshot(
         epoch=_epoch(content.get("epoch")),
         adapters={name: content[name] for name in HEADS},
         calibration=None if calibration is None else Calibration.from_plain(calibration),
@@ -128,18 +128,10 @@ def _nested(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 MARKS = {"channel_attention": "sca", "spatial_attention": "llspm", "frequency_attention": "fab"}
 
 
-def recognise(adapters: dict[str, dict[str, Tensor]]) -> tuple[str, list[str]]:
-    """The adapter kind that weights are of, by their names, and the attention branches of MADFF."""
+def recognise(adapters: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
+    """The settings that weights are of, by their names: the adapters' kind, and the attention branches of MADFF."""
     names = {part for head in adapters.values() for name in head for part in name.split(".")}
     branches = [branch for mark, branch in MARKS.items() if mark in names]
     if "norm" in names:
-        return "projector", branches
-    return ("madff" if branches else "mvfa"), branches
-
-
-def fit_options(args: argparse.Namespace, checkpoint: Checkpoint) -> argparse.Namespace:
-    """Options for a file without a record: its adapter kind, unless --adapter was given."""
-    if checkpoint.record is not None or "adapter" in args.given:
-        return args
-    kind, branches = recognise(checkpoint.last.adapters)
-    return argparse.Namespace(**vars(args) | {"adapter": kind, "madff": branches or args.madff})
+        return {"adapter": "projector"}
+    return {"adapter": "madff", "madff": branches} if branches else {"adapter": "mvfa"}

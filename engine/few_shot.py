@@ -1,9 +1,9 @@
-"""A few-shot run, the part that train_few.py and test_few.py share: support, memory bank, calibration."""
+"""Few-shot runs: support, memory bank, calibration on the support; and their training."""
 
-import argparse
+import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,19 +12,24 @@ import torch
 from torch import Tensor
 
 import dataset
-import prompt
 from dataset import FewShotSet
-from engine.build import build, encoder, sentences
-from engine.run import Run, same_weights
-from engine.score_images import survey
+from engine.build import build_system, encode_prompts, objects_of
+from engine.run import Run, same_weights, write_means
+from engine.score_images import score_images
+from engine.spec import FewShotSpec, SupportSpec
 from engine.support import Support, load_support
+from engine.training import Evaluations, Trainer, TrainingHistory, check_outputs, finish, shuffled, train
+from report.tables import Result
 from runtime.cache import key_of
 from runtime.errors import InputError
-from scoring.calibration import Calibration, calibrate
-from scoring.memory_bank import Cap, MemoryBank
-from scoring.patch_scores import Readings
-from scoring.predictions import Views, heads, views
+from scoring.calibration import calibrate
+from scoring.maps import Calibration
+from scoring.memory_bank import BankLimit, MemoryBank
+from scoring.patch_scores import PatchScores
+from scoring.predictions import Predictions, ScoreRule, score_rule
+from utils import seed_everything
 
+SCRIPT = "train_few"
 CALIBRATED_ON = 64  # normal support images that scales and thresholds are taken from
 
 
@@ -32,18 +37,24 @@ CALIBRATED_ON = 64  # normal support images that scales and thresholds are taken
 class FewShotRun(Run):
     """A run with support images, whose normal variants make the memory bank."""
 
+    spec: FewShotSpec
     data: FewShotSet
     support: Support
+    kept_prefixes: Tensor | None = None
 
     @property
     def name(self) -> str:
         """Brain_4-shot, mvtec_bottle_4-shot."""
-        return run_name(self.info.name, self.args.shot)
+        return run_name(self.info.name, self.spec.shot)
 
     @property
     def title(self) -> str:
         """Brain, 4-shot."""
-        return f"{self.info.name}, {self.args.shot}-shot"
+        return f"{self.info.name}, {self.spec.shot}-shot"
+
+    @property
+    def rule(self) -> ScoreRule:
+        return score_rule(self.masks)
 
     @property
     def calibration_note(self) -> str:
@@ -61,40 +72,40 @@ class FewShotRun(Run):
         """Whether there are adapters: without abnormal support there are none."""
         return self.system.decoder.kind != "none"
 
-    @cached_property
-    def stems(self) -> Tensor:
-        """The stems (V, L, C) of the support's variants: what training sees of them in every epoch."""
-        return torch.cat(list(self._stems(torch.arange(len(self.support.images)))))
+    def keep_prefixes(self) -> Tensor:
+        """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
+        if self.kept_prefixes is None:
+            self.kept_prefixes = torch.cat(list(self._prefixes(torch.arange(len(self.support.images)))))
+        return self.kept_prefixes
 
-    def _stems(self, rows: Tensor) -> Iterator[Tensor]:
-        """Stems (1, L, C) of support rows, those at hand if they were computed."""
-        at_hand = self.__dict__.get("stems")
+    def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
+        """Prefix tokens (1, L, C) of support rows, those that are kept or computed one after the other."""
         for row in rows.tolist():
-            if at_hand is None:
-                yield self.system.stem(self.support.images[row : row + 1])
+            if self.kept_prefixes is None:
+                yield self.system.prefix(self.support.images[row : row + 1])
             else:
-                yield at_hand[row : row + 1]
+                yield self.kept_prefixes[row : row + 1]
 
     def banks(self, keep: bool) -> dict[str, MemoryBank]:
         """The memory bank of each head that is scored, none with --branches zero; `keep`: in the cache too."""
-        if self.args.branches == "zero":
+        if self.spec.branches == "zero":
             return {}
-        return {head: self._bank(head, keep) for head in heads(self.masks)}
+        return {head: self._bank(head, keep) for head in self.rule.heads}
 
     def _bank(self, head: str, keep: bool) -> MemoryBank:
-        support, cap = self.support, Cap.parse(self.args.bank_cap)
+        support, limit = self.support, BankLimit.parse(self.spec.bank_cap)
         owners = self._left_out_together()[support.normal].tolist()
         key, kept = "", None
         if keep := keep and self.system.cache.limit > 0:  # else hashing adapters and files would be for nothing
-            known_by = (self.system.adapters_digest(), head, self.args.bank_cap, self.args.seed, owners)
+            known_by = (self.system.adapters_digest(), head, self.spec.bank_cap, self.spec.seed, owners)
             key = key_of("bank", self.system.key, *known_by, *self.bank_files())
             kept = self.system.cache.get(key)
         if kept is not None:
-            return MemoryBank.of(kept, self.system.device)
-        parts = (self.system.levels([stem], head) for stem in self._stems(support.normal))
-        bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), cap, self.args.seed)
+            return MemoryBank.from_tensors(kept, self.system.device)
+        parts = (self.system.levels([prefix], head) for prefix in self._prefixes(support.normal))
+        bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), limit, self.spec.seed)
         if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
-            raise InputError(f"--bank_cap {self.args.bank_cap} leaves tokens of one support image alone; take more")
+            raise InputError(f"--bank_cap {self.spec.bank_cap} leaves tokens of one support image alone; take more")
         if keep:
             self.system.cache.put(key, bank.tensors())
         return bank
@@ -109,48 +120,46 @@ class FewShotRun(Run):
         return support.variant if len(self.data.support_normal) == 1 else support.source
 
     def scored_text(self) -> Tensor | None:
-        """The text directions, if the zero branch is on."""
-        return None if self.args.branches == "few" else self.text
+        """The text directions (D, 2), if the zero branch is on."""
+        return None if self.spec.branches == "few" or self.prompts is None else self.prompts.text_directions
 
-    def see_test(self, again: bool = False) -> Views:
-        """Views of the test images under the adapters as they are now; `again`: they will be seen again."""
-        readings = survey(
+    def score_test(self, again: bool = False) -> Predictions:
+        found = score_images(
             self.system,
             self.test,
-            heads(self.masks),
+            self.rule.heads,
             self.scored_text(),
             self.banks(keep=not again),
-            batch_size=self.args.batch_size,
-            workers=self.args.num_workers,
+            batch_size=self.spec.batch_size,
+            workers=self.spec.num_workers,
             keep=again,
         )
-        return views(readings, self.masks)
+        return self.rule.predictions(found)
 
-    def see_support(self) -> Views:
-        """Views of the rows of `calibrated_on`, each normal one against a bank without any variant of its own image
-        (with one shot: without that very variant)."""
-        head = heads(self.masks)[0]
+    def score_support(self) -> Predictions:
+        """Predictions of the rows of `calibrated_on`, each normal one against a bank without any variant of its own
+        image (with one shot: without that very variant)."""
+        head = self.rule.maps
         bank, text = self.banks(keep=True).get(head), self.scored_text()
-        parts = [self.system.reading(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
-        return views({head: Readings.join(parts)}, self.masks)
+        parts = [self.system.patch_scores(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
+        return self.rule.predictions({head: PatchScores.join(parts)})
 
     def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
         """Of each row of `calibrated_on` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
-        rows, together = self.calibrated_on(), self._left_out_together()
-        for row, stem in zip(rows.tolist(), self._stems(rows), strict=True):
-            (decoded,) = self.system.tokens(stem, (head,))
-            yield decoded.tokens(head), None if self.support.labels[row] else int(together[row])
+        rows, owners = self.calibrated_on(), self._left_out_together()
+        for row, prefix in zip(rows.tolist(), self._prefixes(rows), strict=True):
+            (decoded,) = self.system.tokens(prefix, (head,))
+            yield decoded.tokens(head), None if self.support.labels[row] else int(owners[row])
 
     def calibrated_on(self) -> Tensor:
         """Rows of the support: all variants of all abnormal images and of at most `CALIBRATED_ON` normal ones."""
         support, first = self.support, len(self.data.support_abnormal)
-        drawn = np.random.default_rng(self.args.seed).permutation(len(self.data.support_normal))[:CALIBRATED_ON]
+        drawn = np.random.default_rng(self.spec.seed).permutation(len(self.data.support_normal))[:CALIBRATED_ON]
         seen = (support.labels == 1) | torch.isin(support.source, torch.from_numpy(drawn + first))
         return seen.nonzero()[:, 0]
 
     def calibrate(self) -> Calibration:
-        """The scales and thresholds of the adapters as they are now, from the support alone."""
-        return calibrate(self.see_support(), *self.support_truth(), self.system.size)
+        return calibrate(self.score_support(), *self.support_truth(), self.system.size)
 
     def support_truth(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Labels (n,) and masks bool (n, S, S), or None, of the rows of `calibrated_on`."""
@@ -165,10 +174,7 @@ class FewShotRun(Run):
         return {"counts": self.data.counts, "support": names}
 
     def calibration_holds(self, record: dict | None, source: Path) -> bool:
-        """Whether a checkpoint's calibration holds for this run: the same support, prompts and branches.
-
-        Raises InputError when the checkpoint is of other weights or other support images.
-        """
+        """Whether it holds: the same support, prompts and branches. InputError for other weights or support images."""
         if record is None:
             return False
         same_weights(self, record, source)
@@ -177,19 +183,19 @@ class FewShotRun(Run):
             return False
         if record["masks"] != self.masks:
             there, here = ("with", "without") if record["masks"] else ("without", "with")
-            raise InputError(f"{source} was trained {there} masks, and {self.args.data_path} is {here}; train again")
+            raise InputError(f"{source} was trained {there} masks, and {self.spec.data_path} is {here}; train again")
         now = self.origin()["support"]
         if record["support"] != now:
             names = set(map(str, now["normal"] + now["abnormal"]))
             gone = [name for part in record["support"].values() for name in part if name not in names]
             raise InputError(
-                f"{source} has other support images than {self.args.data_path} gives "
+                f"{source} has other support images than {self.spec.data_path} gives "
                 f"({gone[0] if gone else 'their order'} is the first to differ); restore the folder it was trained on"
             )
         differing = {
             "prompts": record["prompts_sha256"] != self.prompts_sha256,
-            "branches": record["options"]["branches"] not in ("both", self.args.branches),
-            "bank's limits": record["options"].get("bank_cap") != self.args.bank_cap,
+            "branches": record["options"]["branches"] not in ("both", self.spec.branches),
+            "bank's limits": record["options"].get("bank_cap") != self.spec.bank_cap,
         }
         if not any(differing.values()):
             return True
@@ -209,43 +215,70 @@ def run_name(obj: str, shot: int) -> str:
     return f"{obj.replace('/', '_')}_{shot}-shot"
 
 
-def protocol(args: argparse.Namespace) -> int | Literal["normal"]:
+def protocol(spec: SupportSpec) -> int | Literal["normal"]:
     """Which published numbers stand beside a run's: those of k-shot, or of a memory bank of normal images alone."""
-    return args.shot if args.abnormal_shot else "normal"
+    return spec.shot if spec.abnormal_shot else "normal"
 
 
-def open_run(args: argparse.Namespace, obj: str) -> FewShotRun:
-    """Check and read the data, build the model, encode the prompts; says what it found.
+def open_run(spec: FewShotSpec, obj: str) -> FewShotRun:
+    """Check and read the data, encode the prompts, build the model; says what it found.
 
     With --abnormal_shot 0 nothing can be trained: the memory bank then runs on the bare trunk's tokens.
     """
-    if args.abnormal_shot == 0 and args.branches == "zero":
+    if spec.abnormal_shot == 0 and spec.branches == "zero":
         raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
-    data, support = open_support(args, obj)
-    bare, text, digest = not data.support_abnormal, None, ""
+    data, support = open_support(spec, obj)
+    bare, prompts = not data.support_abnormal, None
     if bare:
         print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
-        args = argparse.Namespace(**vars(args) | {"branches": "few"})
+        spec = replace(spec, branches="few")
     else:
-        words = sentences(args, data.info)
-        with encoder(args) as encode:  # before the image tower is in memory
-            text, digest = encode.directions(*words), prompt.digest(*words)
-    system = build(args, adapter="none" if bare else None)
-    text = None if text is None else text.to(system.device)
-    return FewShotRun(args, data.info, data.test, system, text, digest, data, support)
+        (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory
+    return FewShotRun(spec, data.info, data.test, build_system(spec, bare=bare), prompts, data, support)
 
 
-def open_support(args: argparse.Namespace, obj: str) -> tuple[FewShotSet, Support]:
+def open_support(spec: FewShotSpec, obj: str) -> tuple[FewShotSet, Support]:
     """Check the data, read the support in all its variants; says what it found."""
     data = dataset.open_few(
         obj,
-        args.data_path,
-        args.shot,
-        args.abnormal_shot,
-        args.iterate,
-        args.seed,
-        classname=args.classname,
-        use_seed_files=not args.demo,
+        spec.data_path,
+        spec.shot,
+        spec.abnormal_shot,
+        spec.iterate,
+        spec.seed,
+        classname=spec.classname,
+        use_seed_files=not spec.demo,
     )
-    print(*dataset.passed_over(data.info, args.data_path), dataset.describe(data.counts), sep="\n")
-    return data, load_support(data, args.img_size)
+    print(*dataset.passed_over(data.info, spec.data_path), dataset.describe(data.counts), sep="\n")
+    return data, load_support(data, spec.img_size)
+
+
+def train_few_shot(spec: FewShotSpec) -> list[Result]:
+    """Train adapters for every object that --obj names, evaluate and save them (the paper's "Few-shot training").
+
+    Gives for each object the result of the last epoch and, unless --eval_every is 0, of the best one on the test set.
+    Writes the checkpoint, results.json and results.csv. Raises InputError for whatever is missing or does not fit.
+    """
+    results = [result for obj in objects_of(spec) for result in _train_object(spec, obj)]
+    write_means(spec, SCRIPT, run_name(spec.obj, spec.shot), results)
+    return results
+
+
+def _train_object(spec: FewShotSpec, obj: str) -> list[Result]:
+    started = time.time()
+    seed_everything(spec.seed)
+    run = open_run(spec, obj)
+    check_outputs(spec)
+    if not run.trainable:
+        return finish(run, SCRIPT, TrainingHistory.untrained(run), started)
+    support, order = run.support, torch.Generator().manual_seed(spec.seed)
+    masks, text = support.masks if run.masks else None, run.prompts.text_directions
+    trainer, prefixes = Trainer(run.system, spec.learning_rate), run.keep_prefixes()
+
+    def epoch_losses() -> Iterator[float]:
+        for rows in shuffled(len(support.labels), spec.batch_size, order):
+            part = None if masks is None else masks[rows]
+            yield trainer.step(prefixes[rows], support.labels[rows], part, text)
+
+    steps = math.ceil(len(support.labels) / spec.batch_size)
+    return finish(run, SCRIPT, train(run, "few-shot", steps, epoch_losses, Evaluations(spec.eval_every)), started)

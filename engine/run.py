@@ -1,30 +1,29 @@
-"""One run on one object, the part that every script shares: what is seen of the test images, figures, the record."""
+"""One run on one object, what few-shot and zero-shot runs share: scoring the test set, figures, record, pages."""
 
-import argparse
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from dataset import ObjectInfo, Sample
-from engine import checkpoint, options
-from engine.checkpoint import Checkpoint, Stage
-from engine.objects import objects
-from engine.score_images import truth
+from engine.build import EncodedPrompts
+from engine.checkpoint import Snapshot
+from engine.score_images import ground_truth
+from engine.spec import SystemSpec
 from engine.system import System
 from report import html_report, tables
 from report.gallery import Shown, page_rows, save_maps
+from report.tables import Result
 from runtime.distributed import main_process
 from runtime.environment import environment
 from runtime.errors import InputError, naming
-from scoring.calibration import Calibration
 from scoring.evaluation import evaluate, selection
-from scoring.predictions import Masks, Views
+from scoring.maps import Calibration
+from scoring.predictions import Masks, Predictions, ScoreRule
 
 UNCALIBRATED = (
     "Scores are scaled over these very images, and no threshold is stored: the adapters came without a support."
@@ -37,14 +36,16 @@ AS_PUBLISHED = (
 
 @dataclass
 class Run(ABC):
-    """An object, its test images and its words, and the model that sees them."""
+    """An object, its test images and its prompts, and the model that scores them.
 
-    args: argparse.Namespace
+    prompts None: nothing is trained, the memory bank alone scores.
+    """
+
+    spec: SystemSpec
     info: ObjectInfo
     test: tuple[Sample, ...]
     system: System
-    text: Tensor | None  # directions (D, 2); None: nothing is trained, the bank alone scores
-    prompts_sha256: str
+    prompts: EncodedPrompts | None
 
     @property
     @abstractmethod
@@ -58,16 +59,28 @@ class Run(ABC):
 
     @property
     @abstractmethod
+    def rule(self) -> ScoreRule:
+        """What makes maps and image scores."""
+
+    @property
+    @abstractmethod
     def calibration_note(self) -> str:
         """A sentence on what scales and thresholds are taken from."""
 
     @abstractmethod
-    def see_test(self, again: bool = False) -> Views:
-        """Views of the test images under the adapters as they are now; `again`: they will be seen again."""
+    def score_test(self, again: bool = False) -> Predictions:
+        """Predictions of the test images under the adapters as they are now; `again`: they will be scored again."""
 
     @abstractmethod
     def calibrate(self) -> Calibration | None:
         """Scales and thresholds of the adapters as they are now, never from the test images."""
+
+    @abstractmethod
+    def calibration_holds(self, record: dict | None, source: Path) -> bool:
+        """Whether the calibration of a checkpoint (the file `source`) holds for this run; says why if it does not.
+
+        Raises InputError when the checkpoint does not belong to this run at all.
+        """
 
     @abstractmethod
     def origin(self) -> dict:
@@ -78,36 +91,43 @@ class Run(ABC):
         """Whether the object has masks."""
         return bool(self.info.masks)
 
+    @property
+    def prompts_sha256(self) -> str:
+        """Of the sentences; empty where there are none."""
+        return self.prompts.sha256 if self.prompts else ""
+
     @cached_property
     def truth(self) -> tuple[np.ndarray, Masks | None]:
         """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
-        return truth(self.test, self.system.size, self.masks)
+        return ground_truth(self.test, self.system.size, self.masks)
 
-    def selection(self, seen: Views) -> dict[str, float]:
+    def selection(self, predictions: Predictions) -> dict[str, float]:
         """The figures that choose the best epoch, on the test set as published."""
-        return selection(seen, *self.truth, self.system.size)
+        return selection(predictions, *self.truth, self.system.size)
 
-    def put(self, stage: Stage, source: Path | None = None) -> Stage:
-        """Load a stage's adapters (of the file `source`), calibrate them unless they are, and give the stage."""
+    def load_snapshot(self, snapshot: Snapshot, source: Path | None = None) -> Snapshot:
+        """Load a snapshot's adapters (of the file `source`), calibrate them unless they are, and give the snapshot."""
         with naming(source or "the checkpoint"):
-            self.system.decoder.load_adapters(stage.adapters)
-        return stage if stage.calibration else replace(stage, calibration=self.calibrate())
+            self.system.decoder.load_adapters(snapshot.adapters)
+        return snapshot if snapshot.calibration else replace(snapshot, calibration=self.calibrate())
 
-    def outcome(self, stage: Stage, selected: str, seen: Views | None = None) -> tables.Outcome:
-        """The figures of the stage that was put in last, or that `seen` are the test views of; with its pictures."""
-        seen = self.see_test() if seen is None else seen
-        figures = evaluate(seen, *self.truth, self.system.size, stage.calibration)
-        if selected == "last" and self.args.save_images and main_process():
-            save_maps(self.args.save_images / self.name, self.test, seen, stage.calibration, self.system.size)
-        return tables.Outcome(self.info.name, stage.epoch, selected, figures)
+    def result(self, snapshot: Snapshot, selected: str, predictions: Predictions | None = None) -> Result:
+        """The figures of the snapshot that was loaded last, or that `predictions` are of; with its pictures."""
+        predictions = self.score_test() if predictions is None else predictions
+        figures = evaluate(predictions, *self.truth, self.system.size, snapshot.calibration)
+        if selected == "last" and self.spec.save_images and main_process():
+            folder = self.spec.save_images / self.name
+            save_maps(folder, self.test, predictions, snapshot.calibration, self.system.size)
+        return Result(self.info.name, snapshot.epoch, selected, figures)
 
     def record(self, script: str, started: float) -> dict:
         """How the figures of a script that began at `started` (seconds) came about, as plain data."""
+        taps = list(self.system.decoder.taps)
         return {
             "script": f"{script}.py",
             "obj": self.info.name,
             "masks": self.masks,
-            "options": options.plain(self.args),
+            "options": self.spec.plain() | {"features_list": taps},
             **self.origin(),
             "prompts_sha256": self.prompts_sha256,
             "weights_sha256": self.system.weights_sha256,
@@ -117,23 +137,25 @@ class Run(ABC):
             "environment": environment(self.system.device),
         }
 
-    def write_page(self, record: dict, outcome: tables.Outcome, seen: Views, calibration: Calibration | None) -> None:
-        """Write report.html, of the stage whose figures `outcome` holds and whose test views are `seen`."""
+    def write_page(
+        self, record: dict, result: Result, predictions: Predictions, calibration: Calibration | None
+    ) -> None:
+        """Write report.html, of the snapshot whose figures `result` holds and whose predictions these are."""
         if not main_process():
             return
         size = self.system.size
-        shown = Shown.of(seen, calibration, size)
+        shown = Shown.of(predictions, calibration, size)
         path = self.folder(record) / "report.html"
         html_report.write(
             path,
             html_report.Report(
                 title=self.title,
                 settings=record,
-                rows=page_rows(self.test, seen, shown, size),
+                rows=page_rows(self.test, predictions, shown, size),
                 scale=shown.colours,
-                figures=outcome.branches,
-                caption=tables.heading([outcome]),
-                notes=[tables.DEMO_NOTE] * bool(self.args.demo),
+                figures=result.branches,
+                caption=tables.heading([result]),
+                notes=[tables.DEMO_NOTE] * bool(self.spec.demo),
                 origin=f"{UNCALIBRATED if calibration is None else self.calibration_note} {AS_PUBLISHED}",
             ),
         )
@@ -141,21 +163,15 @@ class Run(ABC):
 
     def folder(self, record: dict) -> Path:
         """Where the results of a script's record go."""
-        return self.args.results_path / record["script"].removesuffix(".py") / self.name
+        return self.spec.results_path / record["script"].removesuffix(".py") / self.name
 
-    def write(self, record: dict, outcomes: Sequence[tables.Outcome]) -> None:
+    def write(self, record: dict, results: Sequence[Result]) -> None:
         """Write results.json and results.csv."""
         if not main_process():
             return
         folder = self.folder(record)
-        tables.write_results(folder, record | {"outcomes": outcomes})
+        tables.write_results(folder, record | {"results": results})
         print(f"results: {folder}")
-
-
-def same_object(record: dict | None, obj: str, source: Path) -> None:
-    """Raise InputError when a checkpoint's record says that it was trained for another object."""
-    if record is not None and record["obj"] != obj:
-        raise InputError(f"{source} was trained on {record['obj']}, not on {obj}")
 
 
 def same_weights(run: Run, record: dict, source: Path) -> None:
@@ -164,48 +180,10 @@ def same_weights(run: Run, record: dict, source: Path) -> None:
         raise InputError(f"{source} was trained on other CLIP weights; name those with --pretrain or --clip_path")
 
 
-def trained(
-    args: argparse.Namespace, run_name: Callable[[str], str]
-) -> Iterator[tuple[str, Path, Checkpoint, argparse.Namespace]]:
-    """For every object that --obj or --ckpt names: its name, its checkpoint's path and content, the options to test by.
-
-    `run_name` makes the file name of an object's checkpoint.
-    """
-    if args.ckpt is not None and "obj" not in args.given:
-        args.obj = (checkpoint.read(args.ckpt).record or {}).get("obj", args.obj)
-    for obj in objects(args):
-        path = args.ckpt or args.save_path / f"{run_name(obj)}.pth"
-        content = checkpoint.read(path)
-        recalled = options.recall(checkpoint.fit_options(args, content), content.record, path, obj)
-        objects(recalled)  # a checkpoint of the demo brings the demo's images with it
-        yield obj, path, content, recalled
-
-
-def test_stages(
-    run: Run, script: str, content: Checkpoint, path: Path, calibrated: bool, started: float
-) -> list[tables.Outcome]:
-    """Evaluate the stages of a checkpoint, write the results and the last epoch's report page.
-
-    not `calibrated`: its own thresholds do not hold.
-    """
-    outcomes, shown = [], None
-    for selected, stage in (("last", content.last), ("best", content.best)):
-        if stage is not None:
-            stage = run.put(stage if calibrated else replace(stage, calibration=None), path)
-            seen = run.see_test()
-            outcomes.append(run.outcome(stage, selected, seen))
-            shown = shown or (outcomes[0], seen, stage.calibration)
-    record = run.record(script, started) | {"checkpoint": str(path)}
-    run.write(record, outcomes)
-    run.write_page(record, *shown)
-    return outcomes
-
-
-def sum_up(args: argparse.Namespace, script: str, name: str, outcomes: Sequence[tables.Outcome], shot: object) -> None:
-    """Print the table; of several objects write their means too, in a folder called `name`."""
-    if len({outcome.obj for outcome in outcomes}) > 1 and main_process():
-        folder = args.results_path / script / name
-        record = {"script": f"{script}.py", "options": options.plain(args), "outcomes": outcomes}
+def write_means(spec: SystemSpec, script: str, name: str, results: Sequence[Result]) -> None:
+    """Of several objects write their means too, in a folder called `name`."""
+    if len({result.obj for result in results}) > 1 and main_process():
+        folder = spec.results_path / script / name
+        record = {"script": f"{script}.py", "options": spec.plain(), "results": results}
         tables.write_results(folder, record | {"environment": environment(), "each": "in the folders beside"})
         print(f"results: {folder}")
-    print(tables.table(outcomes, shot, demo=args.demo))

@@ -11,14 +11,14 @@ from dataset import Batches, ImageSet, Sample, load_mask
 from engine.system import System
 from runtime import distributed
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import Readings
+from scoring.patch_scores import PatchScores
 from scoring.predictions import Masks
 
 MASKS_IN_MEMORY = 1 << 29  # pixels, a byte each
 BAR_FROM = 200  # images; scoring fewer is over before a progress bar helps
 
 
-def survey(
+def score_images(
     system: System,
     samples: Sequence[Sample],
     heads: Sequence[str],
@@ -28,29 +28,31 @@ def survey(
     batch_size: int = 16,
     workers: int = 0,
     keep: bool = False,
-) -> dict[str, Readings]:
-    """Grid values of all samples by head, in their order; images are decoded ahead by `workers` processes.
+) -> dict[str, PatchScores]:
+    """Patch scores of all samples by head, in their order; images are decoded ahead by `workers` processes.
 
-    Stems that the cache has come from there; keep: the others go there, since these images will be seen again.
+    Prefixes that the cache has come from there; keep: the others go there, since these images will be seen again.
     """
-    mine = distributed.share(samples) if len(samples) >= distributed.world() else samples
-    images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, system.known_stems)
+    mine = distributed.shard(samples) if len(samples) >= distributed.world_size() else samples
+    images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, system.known_prefixes)
     hidden = len(samples) < BAR_FROM or not distributed.main_process()
     batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
     found, done = {}, 0
     for items in bar:
-        part = system.read(system.stems(items, keep), heads, text, banks)
-        found = found or {head: part[head].room(len(mine)) for head in heads}  # no tensor a batch: see `scoring.chunks`
+        part = system.score(system.prefixes(items, keep), heads, text, banks)
+        found = found or {
+            head: part[head].room(len(mine)) for head in heads
+        }  # no tensor a batch: see `scoring.maps.chunks`
         for head in heads:
             found[head].put(done, part[head])
         done += len(items)
     if len(mine) == len(samples):
         return found
-    return {head: readings.together(len(samples)) for head, readings in found.items()}
+    return {head: scores.gather(len(samples)) for head, scores in found.items()}
 
 
-def truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray, Masks | None]:
+def ground_truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray, Masks | None]:
     """Labels (N,) in {0, 1}, and with masks what is abnormal, bool (N, S, S): read now, or when asked for if many."""
     labels = np.array([sample.label for sample in samples])
     if not masks:

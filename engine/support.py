@@ -1,6 +1,7 @@
 """The support images in all their variants."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -9,11 +10,19 @@ from dataset import FewShotSet, Sample, load_image, load_mask
 from utils import VARIANTS, augment
 
 
+class ImageRows(Protocol):
+    """Images (V, 3, S, S) in [0, 1]: a tensor, or something that reads the rows that are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Support:
     """Every variant of every support image: the abnormal ones first, all images of one variant together."""
 
-    images: Tensor  # (V, 3, S, S) in [0, 1]
+    images: ImageRows
     masks: Tensor  # (V, 1, S, S) in {0, 1}
     labels: Tensor  # (V,) in {0, 1}
     source: Tensor  # (V,) which image a variant is of

@@ -1,4 +1,4 @@
-"""Build the parts of a run from its options, and take images through them: CLIP, decoder, prompts, protocol."""
+"""The model at work on images: prefix tokens, tokens of every tap, patch scores."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from dataset import Item
 from decoder import HEADS, Decoded, MDecoder
 from runtime.cache import Cache, key_of
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import Readings, read
+from scoring.patch_scores import PatchScores, patch_scores
 
 
 @dataclass
 class System:
-    """The model at work on images: trunk stems, then tokens, then readings."""
+    """Decoder and protocol on a device. Prefix tokens are what the first blocks give, before any adapter."""
 
     decoder: MDecoder
     device: torch.device
@@ -24,17 +24,17 @@ class System:
     normalisation: tuple[Sequence[float], Sequence[float]] | None = None  # mean and deviation of RGB, or none
     weights_sha256: str = ""
     cache: Cache = field(default_factory=lambda: Cache("", 0))
-    key: str = ""  # names all that a stem depends on beside its image
+    key: str = ""  # names all that a prefix depends on beside its image
 
     @torch.no_grad()
-    def stem(self, images: Tensor) -> Tensor:
+    def prefix(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1], on any device -> the first tap's tokens (B, L, C), which know no adapter.
 
         The protocol's normalisation is in here. On a CPU images go one by one: batching gains nothing there, and so a
         score never depends on the company an image is in. Elsewhere the whole batch goes at once.
         """
         images = self.normalise(images.to(self.device, non_blocking=True))
-        return torch.cat([self.decoder.stem(part) for part in self._apart(images)])
+        return torch.cat([self.decoder.prefix(part) for part in self._apart(images)])
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1] as the trunk wants them; the same shape."""
@@ -43,17 +43,17 @@ class System:
         mean, std = (torch.tensor(part, device=images.device).view(3, 1, 1) for part in self.normalisation)
         return (images - mean) / std
 
-    def stems(self, items: Sequence[Item], keep: bool) -> Tensor:
-        """Stems (B, L, C) of items; those not known are computed, and with `keep` go to the cache."""
+    def prefixes(self, items: Sequence[Item], keep: bool) -> Tensor:
+        """Prefix tokens (B, L, C) of items; those not known are computed, and with `keep` go to the cache."""
         new = [item for item in items if item.known is None]
-        computed = iter(self.stem(torch.stack([item.image for item in new]))) if new else iter(())
-        stems = []
+        computed = iter(self.prefix(torch.stack([item.image for item in new]))) if new else iter(())
+        prefixes = []
         for item in items:
-            stem = next(computed) if item.known is None else item.known.to(self.device, non_blocking=True)
+            prefix = next(computed) if item.known is None else item.known.to(self.device, non_blocking=True)
             if item.known is None and keep:
-                self.known_stems.keep(item.path, stem)
-            stems.append(stem)
-        return torch.stack(stems) if stems else torch.empty(0)
+                self.known_prefixes.keep(item.path, prefix)
+            prefixes.append(prefix)
+        return torch.stack(prefixes) if prefixes else torch.empty(0)
 
     def adapters_digest(self) -> str:
         """A hash of the adapters as they are now."""
@@ -63,60 +63,60 @@ class System:
         return key_of(decoder.kind, decoder.taps, decoder.wiring, *weights)
 
     @property
-    def known_stems(self) -> "StemFiles":
-        """The stems that earlier epochs and runs kept."""
-        return StemFiles(self.cache, self.key)
+    def known_prefixes(self) -> "PrefixFiles":
+        """The prefix tokens that earlier epochs and runs kept."""
+        return PrefixFiles(self.cache, self.key)
 
     @torch.inference_mode()
-    def tokens(self, stems: Tensor, heads: Sequence[str]) -> Iterator[Decoded]:
+    def tokens(self, prefixes: Tensor, heads: Sequence[str]) -> Iterator[Decoded]:
         """Tokens for scoring, of `heads` alone; on a CPU image by image."""
-        for part in self._apart(stems):
+        for part in self._apart(prefixes):
             yield self.decoder.decode(part, heads, pooled=False)
 
-    def levels(self, stems: Iterable[Tensor], head: str) -> list[Tensor]:
-        """All tokens of stems (1, L, C) of the "seg" or the "det" head, (V, L, h) a tap."""
-        parts = [decoded.tokens(head) for part in stems for decoded in self.tokens(part, (head,))]
+    def levels(self, prefixes: Iterable[Tensor], head: str) -> list[Tensor]:
+        """All tokens of the prefix tokens (1, L, C) given, of the "seg" or the "det" head, (V, L, h) a tap."""
+        parts = [decoded.tokens(head) for part in prefixes for decoded in self.tokens(part, (head,))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
-    def read(
-        self, stems: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
-    ) -> dict[str, Readings]:
-        """Grid values of stems (B, L, C) by head; no text, or no bank of a head, switches that branch off."""
+    def score(
+        self, prefixes: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
+    ) -> dict[str, PatchScores]:
+        """Patch scores of prefix tokens (B, L, C) by head; no text, or no bank of a head, switches that branch off."""
         parts = [
-            {head: self.reading(decoded.tokens(head), text, banks.get(head)) for head in heads}
-            for decoded in self.tokens(stems, heads)
+            {head: self.patch_scores(decoded.tokens(head), text, banks.get(head)) for head in heads}
+            for decoded in self.tokens(prefixes, heads)
         ]
-        return {head: Readings.join([part[head] for part in parts]) for head in heads}
+        return {head: PatchScores.join([part[head] for part in parts]) for head in heads}
 
     @torch.inference_mode()
-    def reading(
+    def patch_scores(
         self, tokens: list[Tensor], text: Tensor | None, bank: MemoryBank | None, without: int | None = None
-    ) -> Readings:
-        """Grid values of one head's tokens; arguments as in `scoring.read`."""
-        return read(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))
+    ) -> PatchScores:
+        """Patch scores of one head's tokens; arguments as in `scoring.patch_scores`."""
+        return patch_scores(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))
 
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.split(1 if self.device.type == "cpu" else max(1, len(batch)))
 
 
 @dataclass(frozen=True)
-class StemFiles:
-    """The stems that the cache has of image files, found by the files' bytes."""
+class PrefixFiles:
+    """The prefix tokens that the cache has of image files, found by the files' bytes."""
 
     cache: Cache
     key: str
 
     def __call__(self, path: Path) -> Tensor | None:
-        """The stem (L, C) of an image file, None if it is not known."""
+        """The prefix tokens (L, C) of an image file, None if it is not known."""
         if not self.cache.limit:
             return None  # without reading the file for nothing
         try:
             found = self.cache.get(key_of(self.key, path.read_bytes()))
         except OSError:
             return None  # whoever decodes the file will say what is wrong with it
-        return None if found is None else found["stem"]
+        return None if found is None else found["prefix"]
 
-    def keep(self, path: Path, stem: Tensor) -> None:
-        """Note a stem that was computed."""
+    def keep(self, path: Path, prefix: Tensor) -> None:
+        """Note what was computed."""
         if self.cache.limit:
-            self.cache.put(key_of(self.key, path.read_bytes()), {"stem": stem})
+            self.cache.put(key_of(self.key, path.read_bytes()), {"prefix": prefix})

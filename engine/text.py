@@ -9,7 +9,7 @@ from torch import Tensor
 
 from CLIP import CLIP, tokenize
 from runtime.cache import Cache
-from runtime.memory import give_back
+from runtime.memory import trim_memory
 
 BATCH = {"cpu": 1}  # sentences of one length a pass, by device; on a CPU more gain little
 BATCH_ELSE = 64
@@ -70,7 +70,7 @@ class Encoder:
 
     def __exit__(self, *fault: object) -> None:
         self.clip = None
-        give_back()
+        trim_memory()
 
     def ready(self) -> None:
         """Load the model now, so that the next new sentence need not wait for it."""

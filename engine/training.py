@@ -1,6 +1,5 @@
-"""The optimisation that few-shot and zero-shot training share, and the support images in all their variants."""
+"""What few-shot and zero-shot training share: steps, epochs, which snapshots are kept, and the end of a run."""
 
-import argparse
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,15 +10,16 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from engine.checkpoint import Checkpoint, Stage, write
+from engine.checkpoint import Checkpoint, Snapshot, write
 from engine.run import Run
+from engine.spec import TrainSpec
 from engine.system import System
 from loss import adapter_loss
-from report import tables
+from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
 from runtime.files import check_writable
-from scoring.predictions import Views
+from scoring.predictions import Predictions
 
 BETAS = (0.5, 0.999)  # of Adam
 ROUNDING = 1e-9  # of fractions of an epoch
@@ -41,8 +41,8 @@ class Trainer:
             for head, adapters in self.adapters.items()
         }
 
-    def step(self, stems: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float = 1.0) -> float:
-        """One step on stems (B, L, C), labels (B,), masks (B, 1, S, S); gives the loss before it.
+    def step(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float = 1.0) -> float:
+        """One step on prefixes (B, L, C), labels (B,), masks (B, 1, S, S); gives the loss before it.
 
         masks None: of an object without masks. share: of the batch, that these images are; other processes have the
         rest (and may have all of it). Raises InputError when the loss is no longer a number.
@@ -51,27 +51,27 @@ class Trainer:
         for head, adapters in self.adapters.items():
             adapters.requires_grad_(head in heads)
             self.optimizers[head].zero_grad(set_to_none=True)
-        value = self._backward(stems, labels, masks, text, share) if len(stems) else 0.0
-        value = distributed.add_up([one for head in heads for one in self.adapters[head].parameters()], value)
+        value = self._backward(prefixes, labels, masks, text, share) if len(prefixes) else 0.0
+        value = distributed.all_reduce([one for head in heads for one in self.adapters[head].parameters()], value)
         if not math.isfinite(value):
             raise InputError(f"the loss became {value}; train with a lower --learning_rate (nothing was saved)")
         for head in heads:
             self.optimizers[head].step()
         return value
 
-    def _backward(self, stems: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> float:
+    def _backward(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> float:
         """The loss, after its gradients were taken."""
         device = self.system.device
         heads = ("det",) if masks is None else ("seg", "det")
-        decoded = self.system.decoder.decode(stems.to(device), heads, pooled=False)
+        decoded = self.system.decoder.decode(prefixes.to(device), heads, pooled=False)
         loss = share * adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
         loss.backward()
         return loss.item()
 
 
-def check_outputs(args: argparse.Namespace) -> None:
+def check_outputs(spec: TrainSpec) -> None:
     """Write to every folder that results will go to, so that the system refuses before the training, not after it."""
-    for folder in (args.results_path, args.log_dir, args.save_path if args.save_model else None, args.save_images):
+    for folder in (spec.results_path, spec.log_dir, spec.save_path if spec.save_model else None, spec.save_images):
         if folder is not None:
             check_writable(folder)
 
@@ -107,24 +107,24 @@ class Evaluations:
 
 
 @dataclass
-class Course:
-    """What training has come to: the last epoch's stage, and the best one by the test set."""
+class TrainingHistory:
+    """What training has come to: the last epoch's snapshot, and the best one by the test set."""
 
-    last: Stage
-    last_seen: Views | None = None  # None: the last epoch was not evaluated
-    best: Stage | None = None
-    best_seen: Views | None = None
+    last: Snapshot
+    last_predictions: Predictions | None = None  # None: the last epoch was not evaluated
+    best: Snapshot | None = None
+    best_predictions: Predictions | None = None
     best_value: float = -math.inf
 
     @staticmethod
-    def untrained(run: Run) -> "Course":
+    def untrained(run: Run) -> "TrainingHistory":
         """Where training begins, and ends if there is nothing to train."""
-        return Course(Stage(0, run.system.decoder.adapter_state(), None))
+        return TrainingHistory(Snapshot(0, run.system.decoder.adapter_state(), None))
 
-    def offer(self, stage: Stage, seen: Views, value: float, later: bool = False) -> None:
-        """Keep the stage if it scores higher on the test set than all before it; `later`: also if as high."""
+    def offer(self, snapshot: Snapshot, predictions: Predictions, value: float, later: bool = False) -> None:
+        """Keep the snapshot if it scores higher on the test set than all before it; `later`: also if as high."""
         if value > self.best_value or (later and value == self.best_value):
-            self.best, self.best_seen, self.best_value = stage, seen, value
+            self.best, self.best_predictions, self.best_value = snapshot, predictions, value
 
 
 class Log:
@@ -146,26 +146,26 @@ class Log:
 
 def train(
     run: Run, folder: str, steps: int, epoch_losses: Callable[[], Iterator[float]], evaluations: Evaluations
-) -> Course:
-    """All epochs; the best stage is chosen among the `evaluations`. Scalars go to `folder` under --log_dir.
+) -> TrainingHistory:
+    """All epochs; the best snapshot is chosen among the `evaluations`. Scalars go to `folder` under --log_dir.
 
     epoch_losses takes the `steps` steps of one epoch, a step whenever it is asked for the next loss.
     """
-    args, decoder = run.args, run.system.decoder
-    course, log = Course.untrained(run), Log(args.log_dir / folder / run.name)
-    due, done = evaluations.plan(args.epoch, steps), 0
+    spec, decoder = run.spec, run.system.decoder
+    history, log = TrainingHistory.untrained(run), Log(spec.log_dir / folder / run.name)
+    due, done = evaluations.plan(spec.epoch, steps), 0
 
     def evaluate(time: float) -> None:
-        stage, seen = Stage(_whole(time), decoder.adapter_state(), None), run.see_test(again=True)
-        figures = run.selection(seen)
+        snapshot, predictions = Snapshot(_whole(time), decoder.adapter_state(), None), run.score_test(again=True)
+        figures = run.selection(predictions)
         log.add(done, **{f"test/{name}": value for name, value in figures.items()})
-        course.offer(stage, seen, sum(figures.values()), evaluations.later)
-        course.last, course.last_seen = stage, seen
+        history.offer(snapshot, predictions, sum(figures.values()), evaluations.later)
+        history.last, history.last_predictions = snapshot, predictions
 
     if 0 in due:
         evaluate(due[0])
-    hidden = not (args.epoch and distributed.main_process())
-    for _ in tqdm(range(args.epoch), desc="training", unit="epoch", disable=hidden):
+    hidden = not (spec.epoch and distributed.main_process())
+    for _ in tqdm(range(spec.epoch), desc="training", unit="epoch", disable=hidden):
         losses = []
         for loss in epoch_losses():
             losses.append(loss)
@@ -173,10 +173,10 @@ def train(
             if done in due:
                 evaluate(due[done])
         log.add(done, loss=sum(losses) / len(losses))
-    if args.epoch and course.last.epoch != args.epoch:
-        course.last, course.last_seen = Stage(args.epoch, decoder.adapter_state(), None), None
+    if spec.epoch and history.last.epoch != spec.epoch:
+        history.last, history.last_predictions = Snapshot(spec.epoch, decoder.adapter_state(), None), None
     log.close()
-    return course
+    return history
 
 
 def _whole(time: float) -> int | float:
@@ -184,20 +184,20 @@ def _whole(time: float) -> int | float:
     return int(time) if time == int(time) else time
 
 
-def finish(run: Run, script: str, course: Course, started: float) -> list[tables.Outcome]:
+def finish(run: Run, script: str, history: TrainingHistory, started: float) -> list[Result]:
     """Write the checkpoint, then evaluate the last and the best epoch and write the results."""
-    apart = course.best is not None and course.best is not course.last
-    best = run.put(course.best) if apart else None
-    last = run.put(course.last)
-    if course.best is course.last:
+    apart = history.best is not None and history.best is not history.last
+    best = run.load_snapshot(history.best) if apart else None
+    last = run.load_snapshot(history.last)
+    if history.best is history.last:
         best = last
     record = run.record(script, started)
-    if run.args.save_model and distributed.main_process():
-        path = run.args.save_path / f"{run.name}.pth"
+    if run.spec.save_model and distributed.main_process():
+        path = run.spec.save_path / f"{run.name}.pth"
         write(path, Checkpoint(last, best, record))
         print(f"checkpoint: {path}")
-    outcomes = [run.outcome(last, "last", course.last_seen)]
+    results = [run.result(last, "last", history.last_predictions)]
     if best is not None:
-        outcomes.append(run.outcome(best, "best", course.best_seen))
-    run.write(run.record(script, started), outcomes)
-    return outcomes
+        results.append(run.result(best, "best", history.best_predictions))
+    run.write(run.record(script, started), results)
+    return results

@@ -1,35 +1,44 @@
-"""A zero-shot transfer run, the part that train_zero.py and test_zero.py share: prompts, sources, calibration."""
+"""Zero-shot transfer runs: adapters from all other medical objects, the prompts alone score; and their training."""
 
-import argparse
-from dataclasses import dataclass, field, replace
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import ConcatDataset
+from tqdm import tqdm
 
 import dataset
-import prompt
-from dataset import ObjectInfo, Sample
-from engine.build import build, encoder, sentences
-from engine.run import Run, same_weights
-from engine.score_images import survey, truth
-from engine.text import Encoder
+from dataset import Batches, ImageSet, ObjectInfo, Sample
+from engine.build import EncodedPrompts, build_system, encode_prompts, objects_of
+from engine.run import Run, same_weights, write_means
+from engine.score_images import ground_truth, score_images
+from engine.spec import TransferSpec
+from engine.training import Evaluations, Trainer, check_outputs, finish, train
+from report.tables import Result
+from runtime import distributed
 from runtime.errors import InputError
-from scoring.calibration import Calibration, calibrate
-from scoring.patch_scores import Readings
-from scoring.predictions import Views, heads, views
+from scoring.calibration import calibrate
+from scoring.maps import Calibration
+from scoring.patch_scores import PatchScores
+from scoring.predictions import Predictions, ScoreRule, score_rule
+from utils import seed_everything
 
+SCRIPT = "train_zero"
 CALIBRATED_ON = 64  # training images of an object that scales and thresholds are taken from
 
 
 @dataclass(frozen=True)
-class Source:
-    """An object that is trained on: its test split, and its own text."""
+class TrainingObject:
+    """An object that is trained on: its test split, and its own prompts."""
 
     info: ObjectInfo
     samples: tuple[Sample, ...]
-    text: Tensor
+    prompts: EncodedPrompts
 
     def some(self, seed: int) -> tuple[Sample, ...]:
         """At most `CALIBRATED_ON` of its samples, drawn by the seed, in their order."""
@@ -41,8 +50,9 @@ class Source:
 class TransferRun(Run):
     """A run on a target object that was never trained on; the zero branch alone is scored."""
 
+    spec: TransferSpec
     trained_on: list[str] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)  # in training
+    sources: list[TrainingObject] = field(default_factory=list)  # in training
 
     @property
     def name(self) -> str:
@@ -55,6 +65,10 @@ class TransferRun(Run):
         return f"{self.info.name}, zero-shot transfer"
 
     @property
+    def rule(self) -> ScoreRule:
+        return score_rule(self.masks, transfer=True)
+
+    @property
     def calibration_note(self) -> str:
         """A sentence on the sources."""
         return (
@@ -62,40 +76,42 @@ class TransferRun(Run):
             "is the one with the largest F1 there. Nothing of the images below went into it."
         )
 
-    def see_test(self, again: bool = False) -> Views:
-        """Views of the target's test images under the adapters as they are now; `again`: they will be seen again."""
-        readings = self.read(self.test, heads(self.masks, transfer=True), self.text, again)
-        return views(readings, self.masks, transfer=True)
+    def scored_text(self) -> Tensor:
+        """The text directions (D, 2)."""
+        return self.prompts.text_directions
 
-    def read(
-        self, samples: tuple[Sample, ...], wanted: tuple[str, ...], text: Tensor, keep: bool
-    ) -> dict[str, Readings]:
-        """Zero-branch readings by head, of any object's samples under its own text; `keep` as in `survey`."""
-        size, workers = self.args.batch_size, self.args.num_workers
-        return survey(self.system, samples, wanted, text, {}, batch_size=size, workers=workers, keep=keep)
+    def score_test(self, again: bool = False) -> Predictions:
+        return self.rule.predictions(self._patch_scores(self.test, self.prompts, again))
+
+    def _patch_scores(self, samples: tuple[Sample, ...], prompts: EncodedPrompts, keep: bool) -> dict[str, PatchScores]:
+        """Patch scores by head, of any object's samples under its own prompts; `keep` as in `score_images`."""
+        size, workers, text = self.spec.batch_size, self.spec.num_workers, prompts.text_directions
+        return score_images(
+            self.system, samples, self.rule.heads, text, {}, batch_size=size, workers=workers, keep=keep
+        )
 
     def calibrate(self) -> Calibration | None:
         """Scales and thresholds from training images of the sources, never from the target; None without sources."""
         if not self.sources:
             return None
-        wanted, size = heads(self.masks, transfer=True), self.system.size
+        size = self.system.size
         masked = [source for source in self.sources if source.info.masks] or self.sources
-        some = {source.info.name: source.some(self.args.seed) for source in self.sources}
-        kept = {one.info.name: self.read(some[one.info.name], wanted, one.text, keep=True) for one in self.sources}
-        det = Readings.join([kept[source.info.name]["det"] for source in self.sources])
-        labels = np.concatenate([truth(samples, size, False)[0] for samples in some.values()])
+        some = {source.info.name: source.some(self.spec.seed) for source in self.sources}
+        found = {one.info.name: self._patch_scores(some[one.info.name], one.prompts, keep=True) for one in self.sources}
+        det = PatchScores.join([found[source.info.name]["det"] for source in self.sources])
+        labels = np.concatenate([ground_truth(samples, size, False)[0] for samples in some.values()])
         if not self.masks:
-            return calibrate(Views(det, det), labels, None, size)
-        seg = Readings.join([kept[source.info.name]["seg"] for source in masked])
-        masks = np.concatenate([truth(some[source.info.name], size, True)[1][:] for source in masked])
-        return calibrate(Views(seg, det), labels, masks, size)
+            return calibrate(Predictions(det, det), labels, None, size)
+        seg = PatchScores.join([found[source.info.name]["seg"] for source in masked])
+        masks = np.concatenate([ground_truth(some[source.info.name], size, True)[1][:] for source in masked])
+        return calibrate(Predictions(seg, det), labels, masks, size)
 
     def origin(self) -> dict:
         """Counts, and the objects trained on."""
         return {"counts": {"test": dataset.count(self.test, self.info.test)}, "trained_on": self.trained_on}
 
     def calibration_holds(self, record: dict | None, source: Path) -> bool:
-        """Whether a checkpoint's calibration holds for this run. Raises InputError when its weights are others."""
+        """Whether it holds: the same prompts, several objects trained on. InputError for other weights."""
         if record is None:
             return False
         same_weights(self, record, source)
@@ -126,22 +142,31 @@ def unseen(record: dict | None, obj: str, path: Path) -> list[str]:
     return seen
 
 
-def open_run(args: argparse.Namespace, obj: str, seen: list[str] | None = None) -> TransferRun:
-    """Check and read the target's test split, build the model, encode its prompts.
+def open_run(spec: TransferSpec, obj: str, seen: list[str] | None = None) -> TransferRun:
+    """Check and read the target's test split, encode the prompts, build the model.
 
     seen: the objects that its adapters were trained on; None opens these too, to train on them.
     """
-    info, test = dataset.open_test(obj, args.data_path, classname=args.classname)
-    line = f"{info.name}: zero-shot target, {found(test, None if args.demo else info.test)}"
-    print(*dataset.passed_over(info, args.data_path), line, sep="\n")
-    with encoder(args) as encode:  # before the image tower is in memory
-        words = sentences(args, info)
-        text = encode.directions(*words)
-        sources = open_sources(args, info, encode) if seen is None else []
-    trained_on = [source.info.name for source in sources] if seen is None else seen
-    system = build(args)
-    sources = [replace(source, text=source.text.to(system.device)) for source in sources]
-    return TransferRun(args, info, test, system, text.to(system.device), prompt.digest(*words), trained_on, sources)
+    info, test = dataset.open_test(obj, spec.data_path, classname=spec.classname)
+    line = f"{info.name}: zero-shot target, {found(test, None if spec.demo else info.test)}"
+    print(*dataset.passed_over(info, spec.data_path), line, sep="\n")
+    others = _open_others(spec, info) if seen is None else []
+    own, *theirs = encode_prompts(spec, [info, *(other for other, _ in others)])
+    sources = [TrainingObject(*other, prompts) for other, prompts in zip(others, theirs, strict=True)]
+    known = [source.info.name for source in sources] if seen is None else seen
+    return TransferRun(spec, info, test, build_system(spec), own, known, sources)
+
+
+def _open_others(spec: TransferSpec, target: ObjectInfo) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
+    """The other medical objects with their test splits; says what it found."""
+    others = dataset.open_transfer(target.name, spec.data_path, required=spec.epoch > 0)
+    for info, samples in others:
+        line = f"{info.name}: trained on, {found(samples, None if spec.demo else info.test)}"
+        print(*dataset.passed_over(info, spec.data_path), line, sep="\n")
+    missing = set(dataset.TRANSFER) - dataset.barred(target.name) - {info.name for info, _ in others}
+    if missing and not spec.demo:
+        print(f"not in {spec.data_path}, so not trained on: {', '.join(sorted(missing))}")
+    return others
 
 
 def found(samples: tuple[Sample, ...], published: int | None) -> str:
@@ -151,23 +176,54 @@ def found(samples: tuple[Sample, ...], published: int | None) -> str:
     return f"{counts['normal']} normal + {counts['abnormal']} abnormal{beside}"
 
 
-def open_sources(args: argparse.Namespace, target: ObjectInfo, encode: Encoder) -> list[Source]:
-    """The other medical objects, each with its own prompts."""
-    sources = []
-    for info, samples in dataset.open_transfer(target.name, args.data_path, required=args.epoch > 0):
-        line = f"{info.name}: trained on, {found(samples, None if args.demo else info.test)}"
-        print(*dataset.passed_over(info, args.data_path), line, sep="\n")
-        sources.append(Source(info, samples, encode.directions(*sentences(args, info))))
-    missing = set(dataset.TRANSFER) - dataset.barred(target.name) - {source.info.name for source in sources}
-    if missing and not args.demo:
-        print(f"not in {args.data_path}, so not trained on: {', '.join(sorted(missing))}")
-    return sources
-
-
-def batches(sources: list[Source], batch_size: int, generator: torch.Generator) -> list[tuple[int, Tensor]]:
+def batches(sources: list[TrainingObject], batch_size: int, generator: torch.Generator) -> list[tuple[int, Tensor]]:
     """(source, rows) of one epoch: every image once, one object a batch, in random order."""
     drawn = []
     for number, source in enumerate(sources):
         rows = torch.randperm(len(source.samples), generator=generator)
         drawn += [(number, part) for part in rows.split(batch_size)]
     return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
+
+
+def train_transfer(spec: TransferSpec) -> list[Result]:
+    """Train for every target that --obj names on the other medical objects, evaluate and save ("Zero-shot transfer").
+
+    Gives and writes what `train_few_shot` does. Raises InputError for whatever is missing or does not fit.
+    """
+    results = [result for obj in objects_of(spec, all_medical=True) for result in _train_target(spec, obj)]
+    write_means(spec, SCRIPT, run_name(spec.obj), results)
+    return results
+
+
+def _train_target(spec: TransferSpec, obj: str) -> list[Result]:
+    started = time.time()
+    seed_everything(spec.seed)
+    run = open_run(spec, obj)
+    check_outputs(spec)
+    if spec.batch_size > 1:
+        print(f"steps of {spec.batch_size} images of one object: ours; the published ones are of 1")
+    trainer, order = Trainer(run.system, spec.learning_rate), torch.Generator().manual_seed(spec.seed)
+
+    def epoch_losses() -> Iterator[float]:
+        return _epoch_losses(trainer, run, batches(run.sources, spec.batch_size, order))
+
+    steps = sum(math.ceil(len(source.samples) / spec.batch_size) for source in run.sources)
+    as_published = Evaluations(spec.eval_every, ahead=True, later=True)
+    return finish(run, SCRIPT, train(run, "zero-shot", steps, epoch_losses, as_published), started)
+
+
+def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tensor]]) -> Iterator[float]:
+    """One pass over the planned batches, each with its own object's text, masks only where it has them; the losses."""
+    known, size = run.system.known_prefixes, run.spec.img_size
+    images = ConcatDataset([ImageSet(source.samples, size, known) for source in run.sources])
+    first = [0, *images.cumulative_sizes]
+    rows = [distributed.shard((part + first[number]).tolist()) for number, part in plan]
+    loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=run.spec.num_workers))
+    bar = tqdm(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
+    for (number, whole), own in zip(bar, rows, strict=True):
+        source, items = run.sources[number], next(loader) if own else []
+        prefixes = run.system.prefixes(items, keep=True)
+        labels = torch.tensor([float(item.label) for item in items])
+        masks = torch.stack([item.mask for item in items]) if items else torch.empty(0)
+        part = masks if source.info.masks else None
+        yield trainer.step(prefixes, labels, part, source.prompts.text_directions, len(items) / len(whole))

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 
 from dataset.images import read_mask
-from report.panels import OUTLINE
 
+OUTLINE = (90, 255, 130)  # of predicted regions
 HEAT = 0.65  # opacity of the overlay where the map is at the top of the scale
 COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # RGB
 BAND = 256  # rows that are mixed at a time, so that a large picture takes no more memory than it must
@@ -30,7 +30,7 @@ class ColourScale:
 
 def heat(anomaly_map: np.ndarray, scale: ColourScale) -> np.ndarray:
     """(H, W) float32 -> (H, W, 3) uint8 RGB; what lies outside the scale takes the colour of its end."""
-    return COLOURS[np.round(255 * _share(anomaly_map, scale)).astype(np.uint8)]
+    return COLOURS[np.round(255 * share(anomaly_map, scale)).astype(np.uint8)]
 
 
 def truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) -> np.ndarray | None:
@@ -40,7 +40,7 @@ def truth(mask: str | Path | None, label: int | None, size: tuple[int, int]) -> 
     return np.zeros(size, bool) if label == 0 else None
 
 
-def _share(anomaly_map: np.ndarray, scale: ColourScale) -> np.ndarray:
+def share(anomaly_map: np.ndarray, scale: ColourScale) -> np.ndarray:
     """Where each value lies between the ends of the scale, in [0, 1]."""
     reach = max(scale.high - scale.low, np.finfo(np.float32).tiny)
     return np.clip((anomaly_map - scale.low) / reach, 0, 1)
@@ -54,7 +54,7 @@ def overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, sc
     mixed = np.empty_like(picture)
     for top in range(0, len(picture), BAND):
         rows = slice(top, top + BAND)
-        opacity = HEAT * _share(full[rows], scale)[..., None]
+        opacity = HEAT * share(full[rows], scale)[..., None]
         mixed[rows] = np.round(picture[rows] * (1 - opacity) + heat(full[rows], scale) * opacity).astype(np.uint8)
     if called is not None:
         lines, _ = cv2.findContours(called.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

@@ -14,7 +14,7 @@ from report.html_report import Row
 from report.panels import panel_names, save_panel
 from scoring.calibration import Calibration
 from scoring.maps import Scale, map_scale, scaled_maps
-from scoring.predictions import Views, main_branch
+from scoring.predictions import Predictions, main_branch
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Shown:
     colours: ColourScale
 
     @staticmethod
-    def of(seen: Views, calibration: Calibration | None, size: int) -> "Shown":
+    def of(seen: Predictions, calibration: Calibration | None, size: int) -> "Shown":
         """What is to be shown of `seen`."""
         branch = main_branch(seen.maps)
         scores = seen.image_scores(size, calibration)[branch].numpy()
@@ -40,13 +40,15 @@ class Shown:
         colours = ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
         return Shown(branch, scores, calibration.maps, colours)
 
-    def map_of(self, seen: Views, place: int, size: int) -> np.ndarray:
+    def map_of(self, seen: Predictions, place: int, size: int) -> np.ndarray:
         """One image's map (size, size) float32."""
         (part,) = scaled_maps(seen.maps[place : place + 1], self.limits, size, self.branch)
         return part[0].numpy()
 
 
-def save_maps(folder: Path, samples: Sequence[Sample], seen: Views, calibration: Calibration | None, size: int) -> None:
+def save_maps(
+    folder: Path, samples: Sequence[Sample], seen: Predictions, calibration: Calibration | None, size: int
+) -> None:
     """Write input | ground truth | anomaly map | overlay | predicted mask of every sample into `folder`."""
     shown = Shown.of(seen, calibration, size)
     names = panel_names([sample.image for sample in samples])
@@ -65,7 +67,7 @@ def save_maps(folder: Path, samples: Sequence[Sample], seen: Views, calibration:
     print(f"pictures: {folder}")
 
 
-def page_rows(samples: Sequence[Sample], seen: Views, shown: Shown, size: int) -> list[Row]:
+def page_rows(samples: Sequence[Sample], seen: Predictions, shown: Shown, size: int) -> list[Row]:
     """A row of the report page for every sample; maps are made when the page asks for them."""
     return [
         Row(

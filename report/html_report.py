@@ -21,7 +21,7 @@ from report import thumbnails
 from report.colours import COLOURS, HEAT, ColourScale
 from report.tables import COLUMNS
 from report.thumbnails import Pictures, Pixels
-from runtime.files import writing
+from runtime.files import atomic_write
 from scoring.patch_scores import BRANCHES
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -76,7 +76,7 @@ def write(path: str | Path, report: Report) -> None:
     made, edge = thumbnails.within(wanted, report.scale, LIMIT - frame - 1000)
     pictures = {order[place]: one for place, one in made.items() if one}
     html = _render(report, scores, _json(pictures), _shown(report, len(pictures), edge))
-    with writing(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

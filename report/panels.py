@@ -18,14 +18,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.images import read_rgb
-from report.colours import COLOURS, ColourScale, _share, heat, overlay, truth
-from runtime.files import suffix_of, writing
+from report.colours import COLOURS, ColourScale, heat, overlay, share, truth
+from runtime.files import atomic_write, suffix_of
 
 TITLES = ("input", "ground truth", "anomaly map", "overlay", "predicted mask")
 SMALLEST_TILE = 160  # narrower images are centred in tiles of this width, so that the words fit
 SMALLEST_TEXT = 14
 PAPER, EMPTY, INK, FAINT = (255, 255, 255), (228, 228, 228), (30, 30, 30), (120, 120, 120)
-RED, GREEN, OUTLINE = (190, 30, 30), (20, 110, 60), (90, 255, 130)
+RED, GREEN = (190, 30, 30), (20, 110, 60)
 NAME_BYTES = 200  # file systems allow 255
 
 
@@ -60,7 +60,7 @@ def save_panel(
     )
     canvas = _lay_out(tiles, (height, width))
     _caption(canvas, name or Path(image).name, scale, score, label, _text_size(width))
-    with writing(path) as draft:
+    with atomic_write(path) as draft:
         canvas.save(draft, format="PNG", compress_level=3)
 
 
@@ -77,7 +77,7 @@ def contact_sheet(panels: Sequence[str | Path], path: str | Path, width: int = 1
         for column, picture in enumerate(row):
             sheet.paste(picture, (column * cell, top))
         top += max(picture.height for picture in row)
-    with writing(path) as draft:
+    with atomic_write(path) as draft:
         sheet.save(draft, format="PNG", optimize=True)
 
 
@@ -168,7 +168,7 @@ def _colour_bar(canvas: Image.Image, scale: ColourScale, text: int) -> int:
     draw.text((left - gap, middle), low, INK, font, anchor="rm")
     draw.text((right + gap, middle), high, INK, font, anchor="lm")
     if scale.low <= scale.pixel_threshold <= scale.high:
-        mark = left + (wide - 1) * float(_share(np.float32(scale.pixel_threshold), scale))
+        mark = left + (wide - 1) * float(share(np.float32(scale.pixel_threshold), scale))
         draw.line((mark, top - 2, mark, top + text + 2), OUTLINE, width=max(2, text // 8))
         words = f"mask from {scale.pixel_threshold:.3g}"
         draw.text((left + wide / 2, top + 2 * text), words, FAINT, font, anchor="mm")

@@ -15,7 +15,7 @@ import numpy as np
 
 from dataset.registry import FAMILIES
 from report.published import PATCHCORE, published
-from runtime.files import writing
+from runtime.files import atomic_write
 from scoring.patch_scores import BRANCHES
 
 COLUMNS = {  # metric -> (group, heading)
@@ -38,7 +38,7 @@ INDUSTRIAL_THREE = ("mvtec", "mpdd", "btad")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What one object's test images gave at one epoch.
 
     selected: "last" (the end of training, whatever the test set says) or "best" (chosen on the test set).
@@ -59,7 +59,7 @@ def group_of(objects: Sequence[str]) -> str:
     return next((group for group, members in groups.items() if set(members) == set(objects)), "mean")
 
 
-def mean_of(outcomes: Sequence[Outcome]) -> Outcome:
+def mean_of(outcomes: Sequence[Result]) -> Result:
     """The mean over objects (all of one selection), each metric over the objects where it is defined."""
     epochs = {outcome.epoch for outcome in outcomes}
     branches: dict[str, dict[str, float]] = {}
@@ -68,17 +68,17 @@ def mean_of(outcomes: Sequence[Outcome]) -> Outcome:
         metrics = dict.fromkeys(name for row in rows for name in row)
         branches[branch] = {name: _mean([row.get(name, math.nan) for row in rows]) for name in metrics}
     epoch = epochs.pop() if len(epochs) == 1 else None
-    return Outcome(group_of([outcome.obj for outcome in outcomes]), epoch, outcomes[0].selected, branches)
+    return Result(group_of([outcome.obj for outcome in outcomes]), epoch, outcomes[0].selected, branches)
 
 
-def grep_lines(outcome: Outcome) -> list[str]:
+def grep_lines(outcome: Result) -> list[str]:
     """`Brain pAUC : 0.973` and `Brain AUC : 0.9244`, of the run's result; no line for what is not defined."""
     metrics = outcome.branches[_present([outcome])[-1]]
     values = (("pAUC", metrics.get("pixel_auroc")), ("AUC", metrics.get("image_auroc")))
     return [f"{outcome.obj} {name} : {round(float(value), 4)}" for name, value in values if _known(value)]
 
 
-def table(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | None = None, demo: bool = False) -> str:
+def table(outcomes: Sequence[Result], shot: int | Literal["zero", "normal"] | None = None, demo: bool = False) -> str:
     """The result table of a run: a block for the last epoch, then one for the best, for those that are there.
 
     Rows are branches, per object, with a mean if there are several. Published numbers stand below in the same
@@ -92,7 +92,7 @@ def table(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | N
     return "\n\n".join(blocks + [DEMO_NOTE] * demo)
 
 
-def _block(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | None, demo: bool) -> str:
+def _block(outcomes: Sequence[Result], shot: int | Literal["zero", "normal"] | None, demo: bool) -> str:
     several = len(outcomes) > 1
     shown = [*outcomes, mean_of(outcomes)] if several else list(outcomes)
     names = [outcome.obj for outcome in outcomes] + ["mean"] * several
@@ -112,7 +112,7 @@ def _block(outcomes: Sequence[Outcome], shot: int | Literal["zero", "normal"] | 
     return "\n".join(lines + [line for outcome in shown for line in grep_lines(outcome)])
 
 
-def heading(outcomes: Sequence[Outcome]) -> str:
+def heading(outcomes: Sequence[Result]) -> str:
     """Which object and epoch a block is of, and how the epoch was chosen."""
     epochs = {outcome.epoch for outcome in outcomes}
     epoch = str(epochs.pop()) if len(epochs) == 1 else "of each object"
@@ -147,7 +147,7 @@ def _aligned(rows: list[tuple[str, dict]], known: list[tuple[str, dict]]) -> lis
     return lines + [line(f"  {label}", {name: _cell(row.get(name), "") for name in COLUMNS}) for label, row in known]
 
 
-def _left_out(outcomes: Sequence[Outcome]) -> list[str]:
+def _left_out(outcomes: Sequence[Result]) -> list[str]:
     """A note where a mean is over fewer objects than there are."""
     last = _present(outcomes)[-1]
     notes = []
@@ -158,7 +158,7 @@ def _left_out(outcomes: Sequence[Outcome]) -> list[str]:
     return notes
 
 
-def _present(outcomes: Sequence[Outcome]) -> list[str]:
+def _present(outcomes: Sequence[Result]) -> list[str]:
     return [branch for branch in BRANCHES if any(branch in outcome.branches for outcome in outcomes)]
 
 
@@ -182,7 +182,7 @@ def _mean(values: Sequence[float]) -> float:
 def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
     """Write `results.json` (everything) and `results.csv` (a row per object, epoch and branch) into `folder`.
 
-    results: "outcomes", a sequence of Outcome, and whatever else makes the record (options, support, hashes,
+    results: "outcomes", a sequence of Result, and whatever else makes the record (options, support, hashes,
     environment, seed, seconds, ...) in dicts, lists, tuples, sets, paths, numbers, dataclasses. "means" over
     several objects are added, and rows for them.
     """
@@ -201,9 +201,9 @@ def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
     columns |= dict.fromkeys(name for row in rows for name in row)
     frame = pd.DataFrame(rows, columns=list(columns))
     record = json.dumps(_plain({**results, "outcomes": outcomes, "means": means}), indent=1, allow_nan=False)
-    with writing(Path(folder) / "results.csv") as draft:
+    with atomic_write(Path(folder) / "results.csv") as draft:
         frame.to_csv(draft, index=False)
-    with writing(Path(folder) / "results.json") as draft:
+    with atomic_write(Path(folder) / "results.json") as draft:
         draft.write_text(record + "\n", encoding="utf-8")
 
 

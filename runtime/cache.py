@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from runtime.files import writing
+from runtime.files import atomic_write
 
 HEADER, EACH = 256, 128  # bytes of an entry beside its tensors, at most: once, and for each tensor
 SUFFIX = ".safetensors"
@@ -76,7 +76,7 @@ class Cache:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         if not self._room(key, HEADER + sum(EACH + tensor.nbytes for tensor in tensors.values())):
             return
-        with contextlib.suppress(OSError, SafetensorError), writing(self._path(key)) as draft:
+        with contextlib.suppress(OSError, SafetensorError), atomic_write(self._path(key)) as draft:
             save_file(tensors, draft, {"sha256": _digest(tensors)})
 
     def _path(self, key: str) -> Path:

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
+from runtime.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -26,12 +28,18 @@ def join() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123  (open until the process ends)
 
 
+def refuse(script: str) -> None:
+    """Raise InputError if torchrun started us: every process would write the same files."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"{script} works as one process: start it with python, not with torchrun")
+
+
 def rank() -> int:
     """Which of the processes this is; 0 alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are; 1 alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -47,30 +55,30 @@ def main_first() -> Iterator[None]:
     if not main_process():
         dist.barrier()
     yield
-    if main_process() and world() > 1:
+    if main_process() and world_size() > 1:
         dist.barrier()
 
 
-def share(items: Sequence[T]) -> Sequence[T]:
-    """This process's items: every `world`-th."""
-    return items[rank() :: world()]
+def shard(items: Sequence[T]) -> Sequence[T]:
+    """This process's items: every `world_size`-th."""
+    return items[rank() :: world_size()]
 
 
-def together(rows: Tensor | None, count: int) -> Tensor | None:
-    """The `count` rows of all processes in their order, of which `share` gave this one its own."""
-    if world() == 1 or rows is None:
+def gather(rows: Tensor | None, count: int) -> Tensor | None:
+    """The `count` rows of all processes in their order, of which `shard` gave this one its own."""
+    if world_size() == 1 or rows is None:
         return rows
-    parts: list[Tensor | None] = [None] * world()
+    parts: list[Tensor | None] = [None] * world_size()
     dist.all_gather_object(parts, rows)
     whole = rows.new_empty(count, *rows.shape[1:])
     for number, part in enumerate(parts):
-        whole[number :: world()] = part
+        whole[number :: world_size()] = part
     return whole
 
 
-def add_up(parameters: Iterable[Parameter], loss: float) -> float:
+def all_reduce(parameters: Iterable[Parameter], loss: float) -> float:
     """Sum gradients in place, and the loss, over all processes. A parameter without gradient counts as zero."""
-    if world() == 1:
+    if world_size() == 1:
         return loss
     parameters = list(parameters)
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]

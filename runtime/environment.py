@@ -29,7 +29,7 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "products": f"{linear.library()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "commit": commit(Path(__file__).resolve().parent),
+        "commit": commit(Path(__file__).resolve().parents[1]),
     }
 
 

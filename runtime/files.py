@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; on success it takes `path`'s place, on failure it goes.
 
     The folder is made if it is missing. The temporary name keeps the suffix, since writers look at it.

@@ -5,7 +5,7 @@ import sys
 from contextlib import suppress
 
 
-def give_back() -> None:
+def trim_memory() -> None:
     """Return what the C library keeps of freed memory, as of a model that went (glibc; elsewhere nothing happens)."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library

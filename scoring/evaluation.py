@@ -1,21 +1,20 @@
-"""Readings of a test set to figures, and readings of the support to the thresholds that figures are given at."""
+"""Predictions of a test set to figures."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from scoring import metrics
-from scoring.calibration import Calibration
-from scoring.maps import Scale, map_scale, scaled_maps
-from scoring.patch_scores import Readings
-from scoring.predictions import Masks, Views, _finite, full_maps, main_branch
+from scoring.maps import Calibration, Scale, map_scale, scaled_maps
+from scoring.patch_scores import PatchScores
+from scoring.predictions import Masks, Predictions, finite, full_maps, main_branch
 
 IN_MEMORY = 1 << 26  # pixels whose maps are kept for exact figures; those of more are counted in one pass
 ABOVE_HALF = float(np.nextafter(np.float32(0.5), np.float32(1)))  # float32 scores from here on are above a half
 
 
 def evaluate(
-    seen: Views, labels: np.ndarray, masks: Masks | None, size: int, calibration: Calibration | None
+    seen: Predictions, labels: np.ndarray, masks: Masks | None, size: int, calibration: Calibration | None
 ) -> dict[str, dict[str, float]]:
     """Figures by branch over a test set: labels (N,) in {0, 1}, masks bool (N, S, S) or None.
 
@@ -26,13 +25,13 @@ def evaluate(
     figures = {}
     judged = {} if calibration is None else seen.image_scores(size, calibration)
     for branch, scores in seen.image_scores(size).items():
-        found = _finite(metrics.image_metrics, scores.numpy(), labels)
+        found = finite(metrics.image_metrics, scores.numpy(), labels)
         figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
-        halved = _finite(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
+        halved = finite(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
         figures[branch] |= {f"{name}_at_half": value for name, value in halved.items()}
         if branch in judged:
             threshold = calibration.image[branch]
-            figures[branch] |= _finite(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
+            figures[branch] |= finite(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
     if masks is not None:
         scale = map_scale(seen.maps, size)
         for branch in figures:  # one at a time: a branch's maps may fill much of the memory
@@ -41,10 +40,10 @@ def evaluate(
     return figures
 
 
-def pixel_figures(readings: Readings, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
+def pixel_figures(readings: PatchScores, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
     """`metrics.pixel_metrics` of a branch; of more pixels than IN_MEMORY in one pass, to about 1e-7."""
     if len(readings) * size**2 <= IN_MEMORY:
-        return _finite(metrics.pixel_metrics, full_maps(readings, scale, size, branch), masks[:])
+        return finite(metrics.pixel_metrics, full_maps(readings, scale, size, branch), masks[:])
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         first = 0
@@ -52,13 +51,13 @@ def pixel_figures(readings: Readings, scale: Scale, size: int, branch: str, mask
             yield part.numpy(), masks[first : first + len(part)]
             first += len(part)
 
-    return _finite(metrics.binned_pixel_metrics, pieces())
+    return finite(metrics.binned_pixel_metrics, pieces())
 
 
-def selection(seen: Views, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
+def selection(seen: Predictions, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
     """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
     branch = main_branch(seen.maps)
-    value = {"image_auroc": _finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)["auroc"]}
+    value = {"image_auroc": finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)["auroc"]}
     if masks is not None:
         value["pixel_auroc"] = pixel_figures(seen.maps, map_scale(seen.maps, size), size, branch, masks)["auroc"]
     return value

@@ -1,4 +1,4 @@
-"""From patch scores to maps and image scores: upsampling, min-max scales and the fusion of the branches (the paper's "Scoring")."""
+"""From patch scores to maps and image scores: upsampling, min-max scaling, the fusion of the branches ("Scoring")."""
 
 import math
 from collections.abc import Iterator
@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoder import upsample
-from scoring.patch_scores import Readings
+from scoring.patch_scores import PatchScores
 
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
 MAP_CHUNK = 64  # images whose maps are built at a time
 
 
-def branch_maps(readings: Readings, branch: str, size: int) -> Tensor:
+def branch_maps(readings: PatchScores, branch: str, size: int) -> Tensor:
     """Unscaled maps (N, size, size) of "zero" (sum of probabilities, 0 to T) or "few" (sum of distances)."""
     if branch == "zero":
         return upsample(readings.zero, size).sigmoid().sum(dim=1)
     return upsample(readings.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
 
 
-def branch_means(readings: Readings, branch: str, size: int) -> Tensor:
+def branch_means(readings: PatchScores, branch: str, size: int) -> Tensor:
     """Unscaled image scores (N,) of an object without masks: zero's sum over taps of mean p, few's map mean."""
     means, done = torch.empty(len(readings)), 0
     for part in chunks(readings):
@@ -31,14 +31,14 @@ def branch_means(readings: Readings, branch: str, size: int) -> Tensor:
     return means
 
 
-def means_at_once(readings: Readings, branch: str, size: int) -> Tensor:
+def means_at_once(readings: PatchScores, branch: str, size: int) -> Tensor:
     """`branch_means` of as few images as fit into memory together."""
     if branch == "zero":
         return readings.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)
     return branch_maps(readings, "few", size).mean(dim=(1, 2))
 
 
-def chunks(readings: Readings) -> Iterator[Readings]:
+def chunks(readings: PatchScores) -> Iterator[PatchScores]:
     """The readings in pieces whose full-size maps fit into memory.
 
     What is kept of a piece must lie in one tensor for all: small ones of their own, between the maps that come and go,
@@ -67,7 +67,7 @@ class Scale:
         return scaled
 
 
-def map_scale(readings: Readings, size: int) -> Scale:
+def map_scale(readings: PatchScores, size: int) -> Scale:
     """The range of each branch's full-size maps over all images."""
 
     def limits(branch: str) -> tuple[float, float] | None:
@@ -82,7 +82,7 @@ def map_scale(readings: Readings, size: int) -> Scale:
     return Scale(limits("zero"), limits("few"))
 
 
-def mean_scale(readings: Readings, size: int) -> Scale:
+def mean_scale(readings: PatchScores, size: int) -> Scale:
     """The range of each branch's image scores over all images of an object without masks."""
 
     def limits(branch: str) -> tuple[float, float] | None:
@@ -94,7 +94,7 @@ def mean_scale(readings: Readings, size: int) -> Scale:
     return Scale(limits("zero"), limits("few"))
 
 
-def means_within(readings: Readings, within: Tensor, size: int) -> dict[str, float]:
+def means_within(readings: PatchScores, within: Tensor, size: int) -> dict[str, float]:
     """Unscaled score by branch of ONE image without masks, from a region alone: `branch_means` weighted by how much of
     a patch (zero) or of a map's pixel (few) lies in it. within: (H, W) bool, with a pixel that is True.
     """
@@ -108,14 +108,14 @@ def means_within(readings: Readings, within: Tensor, size: int) -> dict[str, flo
     return means
 
 
-def scaled_maps(readings: Readings, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:
+def scaled_maps(readings: PatchScores, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:
     """By chunk, the scaled maps (n, size, size) of a branch that is on, "fused" included."""
     for part in chunks(readings):
         zero, few = (branch_maps(part, name, size) if branch in (name, "fused") else None for name in ("zero", "few"))
         yield scale.fuse(zero, few)[branch]
 
 
-def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
+def mean_scores(readings: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object without masks."""
     zero, few = (
         None if getattr(readings, branch) is None else branch_means(readings, branch, size)
@@ -124,7 +124,7 @@ def mean_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor
     return scale.fuse(zero, few)
 
 
-def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]:
+def max_scores(readings: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
     scores, done = {}, 0
     for part in chunks(readings):
@@ -135,3 +135,23 @@ def max_scores(readings: Readings, scale: Scale, size: int) -> dict[str, Tensor]
             scores[name][done : done + len(part)] = maps.amax(dim=(1, 2))
         done += len(part)
     return scores
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the support says of the scale of scores, so that an image can be judged alone.
+
+    maps, means: the branches' ranges over the support. image, pixel: by branch, the threshold at which a scaled
+    score counts as abnormal: largest F1 on the support, or without abnormal support above all normal scores.
+    """
+
+    maps: Scale
+    means: Scale
+    image: dict[str, float]
+    pixel: dict[str, float]
+
+    @staticmethod
+    def from_plain(content: dict) -> "Calibration":
+        """Back from `dataclasses.asdict`."""
+        maps, means = (Scale(**content[name]) for name in ("maps", "means"))
+        return Calibration(maps, means, dict(content["image"]), dict(content["pixel"]))

@@ -1,6 +1,6 @@
 """The memory bank: unit tokens of the normal support, in which an image's tokens look for their nearest ("Scoring")."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +17,21 @@ PROJECTED = 128  # dimensions in which it is chosen
 
 
 @dataclass(frozen=True)
-class Cap:
+class BankLimit:
     """How much of a large bank is kept: `tokens` a tap (None: all, or SHARE of them), evenly drawn or as a coreset."""
 
     tokens: int | None = None
     coreset: bool = False
 
     @staticmethod
-    def parse(text: str | None) -> "Cap":
+    def parse(text: str | None) -> "BankLimit":
         """None, "20000", "coreset" or "coreset:20000"; InputError for anything else."""
         if text is None:
-            return Cap()
+            return BankLimit()
         way, colon, number = text.partition(":") if text.startswith("coreset") else ("", "", text)
         if way not in ("", "coreset") or not ((number.isdecimal() and int(number)) or (way and not colon)):
             raise InputError(f"--bank_cap {text} is neither a number of tokens nor coreset nor coreset:NUMBER")
-        return Cap(int(number) if number else None, way == "coreset")
+        return BankLimit(int(number) if number else None, way == "coreset")
 
     def sizes(self, total: int) -> tuple[int, int]:
         """Of `total` tokens, how many are drawn, and how many of these are kept."""
@@ -45,31 +45,36 @@ class MemoryBank:
     owners: for each tap (N,), the image that a token is of; by it an image's tokens can be left out of the search.
     """
 
-    def __init__(self, levels: Iterable[Tensor], owners: Iterable[Tensor] | None = None) -> None:
-        self.levels = [F.normalize(tokens.flatten(0, -2), dim=-1) for tokens in levels]
-        self.owners = None if owners is None else list(owners)
+    def __init__(self, levels: Sequence[Tensor], owners: Sequence[Tensor] | None = None) -> None:
+        self.levels, self.owners = list(levels), None if owners is None else list(owners)
 
     @staticmethod
-    def build(images: Iterable[tuple[list[Tensor], int]], count: int, cap: Cap, seed: int) -> "MemoryBank":
+    def from_tokens(levels: Iterable[Tensor]) -> "MemoryBank":
+        """The bank of tokens (..., h) a tap, made unit; of no known owners."""
+        return MemoryBank([F.normalize(tokens.flatten(0, -2), dim=-1) for tokens in levels])
+
+    @staticmethod
+    def build(images: Iterable[tuple[list[Tensor], int]], count: int, limit: BankLimit, seed: int) -> "MemoryBank":
         """The bank of `count` images' tokens (1, L, h) a tap, each with its owner, taken in one image at a time."""
-        bank, generator, start = MemoryBank([]), torch.Generator().manual_seed(seed), 0
+        generator, start = torch.Generator().manual_seed(seed), 0
+        levels: list[Tensor] = []
         for tokens, owner in images:
             length = tokens[0].shape[1]
-            if not bank.levels:
-                drawn, kept = cap.sizes(count * length)
+            if not levels:
+                drawn, kept = limit.sizes(count * length)
                 rows = torch.randperm(count * length, generator=generator)[:drawn].sort().values
-                bank.levels = [level.new_empty(drawn, level.shape[2]) for level in tokens]
-                bank.owners = [torch.empty(drawn, dtype=torch.long) for _ in tokens]
+                levels = [level.new_empty(drawn, level.shape[2]) for level in tokens]
+                owners = [torch.empty(drawn, dtype=torch.long) for _ in tokens]
             first, last = torch.searchsorted(rows, torch.tensor([start, start + length])).tolist()
-            for level, owners, found in zip(bank.levels, bank.owners, tokens, strict=True):
+            for level, own, found in zip(levels, owners, tokens, strict=True):
                 level[first:last] = F.normalize(found[0, rows[first:last] - start], dim=-1)
-                owners[first:last] = owner
+                own[first:last] = owner
             start += length
         if kept < drawn:
-            for tap, level in enumerate(bank.levels):
-                chosen = k_centres(level, kept, generator)
-                bank.levels[tap], bank.owners[tap] = level[chosen], bank.owners[tap][chosen.cpu()]
-        return bank
+            for tap, level in enumerate(levels):
+                chosen = greedy_coreset(level, kept, generator)
+                levels[tap], owners[tap] = level[chosen], owners[tap][chosen.cpu()]
+        return MemoryBank(levels, owners)
 
     def distance(self, tap: int, tokens: Tensor, without: int | None = None) -> Tensor:
         """1 - the highest cosine to the bank of that tap, (B, L, h) -> (B, P), class token dropped.
@@ -88,21 +93,19 @@ class MemoryBank:
         return 1 - best
 
     def tensors(self) -> dict[str, Tensor]:
-        """What `of` makes the bank of again."""
+        """What `from_tensors` makes the bank of again."""
         return {f"level{tap}": level for tap, level in enumerate(self.levels)} | {
             f"owner{tap}": owner for tap, owner in enumerate(self.owners)
         }
 
     @staticmethod
-    def of(tensors: Mapping[str, Tensor], device: torch.device) -> "MemoryBank":
+    def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> "MemoryBank":
         """The bank that gave these `tensors`."""
-        bank, taps = MemoryBank([]), range(len(tensors) // 2)
-        bank.levels = [tensors[f"level{tap}"].to(device) for tap in taps]
-        bank.owners = [tensors[f"owner{tap}"] for tap in taps]
-        return bank
+        taps = range(len(tensors) // 2)
+        return MemoryBank([tensors[f"level{tap}"].to(device) for tap in taps], [tensors[f"owner{tap}"] for tap in taps])
 
 
-def k_centres(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def greedy_coreset(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Rows (count,) of points (N, h), each the farthest from all chosen before it: PatchCore's greedy coreset.
 
     Distances are taken after a random projection to PROJECTED dimensions, as there.

@@ -1,7 +1,7 @@
-"""From tokens to maps and scores: the zero branch (text), the few branch (memory bank), and their fusion.
+"""Patch scores: what the zero branch (text) and the few branch (memory bank) say of every patch ("Scoring").
 
-Of every image only grid values are kept (`Readings`); full-size maps are built from them in passes. Tokens are
-(B, L, h) with the class token first. The paper's "Scoring".
+Of every image only these are kept; full-size maps are built from them in passes (maps.py). Tokens are (B, L, h) with
+the class token first.
 """
 
 from collections.abc import Sequence
@@ -18,52 +18,52 @@ BRANCHES = ("zero", "few", "fused")
 
 
 @dataclass(frozen=True)
-class Readings:
-    """Grid values of N images on the CPU, float32; a branch that is off is None."""
+class PatchScores:
+    """Scores on the patch grid of N images on the CPU, float32; a branch that is off is None."""
 
     zero: Tensor | None  # (N, T, G, G), logits of `patch_logits`
     few: Tensor | None  # (N, T, G, G), distances in [0, 2]
 
     @staticmethod
-    def join(parts: list["Readings"]) -> "Readings":
-        """The readings of several batches as one."""
+    def join(parts: list["PatchScores"]) -> "PatchScores":
+        """The scores of several batches as one."""
         zero, few = ([getattr(part, name) for part in parts] for name in ("zero", "few"))
-        return Readings(*(None if values[0] is None else torch.cat(values) for values in (zero, few)))
+        return PatchScores(*(None if values[0] is None else torch.cat(values) for values in (zero, few)))
 
-    def room(self, count: int) -> "Readings":
-        """Readings of `count` images like these, to be filled by `put`."""
-        return Readings(
+    def room(self, count: int) -> "PatchScores":
+        """Room for the scores of `count` images like these, to be filled by `put`."""
+        return PatchScores(
             *(
                 None if values is None else values.new_empty(count, *values.shape[1:])
                 for values in (self.zero, self.few)
             )
         )
 
-    def put(self, first: int, part: "Readings") -> None:
+    def put(self, first: int, part: "PatchScores") -> None:
         """Fill in `part` from image `first` on."""
         for values, given in ((self.zero, part.zero), (self.few, part.few)):
             if values is not None:
                 values[first : first + len(part)] = given
 
-    def together(self, count: int) -> "Readings":
-        """All processes' readings of `count` images, of which this one has its share."""
-        return Readings(*(distributed.together(values, count) for values in (self.zero, self.few)))
+    def gather(self, count: int) -> "PatchScores":
+        """All processes' scores of `count` images, of which this one has its share."""
+        return PatchScores(*(distributed.gather(values, count) for values in (self.zero, self.few)))
 
     def __len__(self) -> int:
         return len(self.few if self.zero is None else self.zero)
 
-    def __getitem__(self, rows: slice | list[int]) -> "Readings":
-        return Readings(*(None if values is None else values[rows] for values in (self.zero, self.few)))
+    def __getitem__(self, rows: slice | list[int]) -> "PatchScores":
+        return PatchScores(*(None if values is None else values[rows] for values in (self.zero, self.few)))
 
 
-def read(
+def patch_scores(
     tokens: Sequence[Tensor],
     text: Tensor | None,
     bank: MemoryBank | None,
     without: int | None = None,
     joint: Sequence[Tensor] | None = None,
-) -> Readings:
-    """Both branches' grid values of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off.
+) -> PatchScores:
+    """Both branches' scores of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off.
 
     without: as in `MemoryBank.distance`. joint: the tokens (B, L, D) that text is compared with, if not the same.
     """
@@ -74,4 +74,4 @@ def read(
     if bank is not None:
         distances = [bank.distance(tap, level, without) for tap, level in enumerate(tokens)]
         few = to_grid(torch.stack(distances, dim=1)).float().cpu()
-    return Readings(zero, few)
+    return PatchScores(zero, few)

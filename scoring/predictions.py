@@ -1,4 +1,4 @@
-"""Which tokens say what of an object's images, and the scores that come of it."""
+"""The score rule: which tokens make an object's anomaly maps and image scores; and the predictions by it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from runtime.errors import InputError
-from scoring.calibration import Calibration
-from scoring.maps import Scale, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
-from scoring.patch_scores import Readings
+from scoring.maps import Calibration, Scale, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
+from scoring.patch_scores import PatchScores
 
 
 class Masks(Protocol):
@@ -20,15 +19,15 @@ class Masks(Protocol):
 
 
 @dataclass(frozen=True)
-class Views:
-    """Which tokens say what of an object's images.
+class Predictions:
+    """What is predicted of N images, before scaling.
 
-    maps: readings whose full-size maps are the anomaly maps (seg tokens; det tokens of an object without masks).
-    scores: readings whose mean is the image score; None where the map's maximum is it.
+    maps: patch scores whose full-size maps are the anomaly maps. scores: patch scores whose mean is the image score;
+    None where the map's maximum is it.
     """
 
-    maps: Readings
-    scores: Readings | None
+    maps: PatchScores
+    scores: PatchScores | None
 
     def image_scores(self, size: int, calibration: Calibration | None = None) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales."""
@@ -39,25 +38,39 @@ class Views:
         return mean_scores(self.scores, scale, size)
 
 
-def views(readings: dict[str, Readings], masks: bool, transfer: bool = False) -> Views:
-    """The views of few-shot scoring, or of zero-shot transfer, from readings by head ("seg", "det").
+@dataclass(frozen=True)
+class ScoreRule:
+    """Which head's tokens make an object's anomaly map, and what makes its image score ("Scoring").
 
-    With masks, few-shot scores are maxima of the seg maps; transfer scores are means of the det tokens. Without
-    masks everything comes from the det tokens (the paper's "Scoring" and "Zero-shot transfer").
+    mean: the head whose mean over patches is the score; None: the score is the map's maximum.
     """
+
+    maps: str
+    mean: str | None
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads whose patch scores are needed."""
+        return (self.maps,) if self.mean in (None, self.maps) else (self.maps, self.mean)
+
+    def predictions(self, found: dict[str, PatchScores]) -> Predictions:
+        """What is predicted, from patch scores by head."""
+        return Predictions(found[self.maps], None if self.mean is None else found[self.mean])
+
+
+MAP_MAXIMUM = ScoreRule("seg", None)  # few-shot scoring of an object with masks
+DET_MEAN = ScoreRule("det", "det")  # of one without masks, and transfer to it
+TRANSFER_TO_MASKS = ScoreRule("seg", "det")  # zero-shot transfer to an object with masks
+
+
+def score_rule(masks: bool, transfer: bool = False) -> ScoreRule:
+    """The rule for an object that has masks or has none, in few-shot scoring or in zero-shot transfer."""
     if not masks:
-        return Views(readings["det"], readings["det"])
-    return Views(readings["seg"], readings["det"] if transfer else None)
+        return DET_MEAN
+    return TRANSFER_TO_MASKS if transfer else MAP_MAXIMUM
 
 
-def heads(masks: bool, transfer: bool = False) -> tuple[str, ...]:
-    """The heads whose readings `views` needs."""
-    if not masks:
-        return ("det",)
-    return ("seg", "det") if transfer else ("seg",)
-
-
-def full_maps(readings: Readings, scale: Scale, size: int, branch: str) -> np.ndarray:
+def full_maps(readings: PatchScores, scale: Scale, size: int, branch: str) -> np.ndarray:
     """All maps (N, S, S) of a branch, float32, scaled by `scale`."""
     maps = np.empty((len(readings), size, size), np.float32)
     done = 0
@@ -67,14 +80,14 @@ def full_maps(readings: Readings, scale: Scale, size: int, branch: str) -> np.nd
     return maps
 
 
-def main_branch(readings: Readings) -> str:
+def main_branch(readings: PatchScores) -> str:
     """The branch that stands for the run: the fusion, or the only one that is on."""
     if readings.zero is not None and readings.few is not None:
         return "fused"
     return "few" if readings.zero is None else "zero"
 
 
-def _finite(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
+def finite(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
     """A metric of arrays, or InputError when a score is not a number."""
     try:
         return metric(*arrays)

@@ -26,7 +26,7 @@ def executable(playwright: Any) -> str | None:
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A running Chromium: the system's, else Playwright's own; the tests are skipped where there is neither."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements-dev.txt")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install -r requirements/dev.txt")
     with api.sync_playwright() as playwright:
         found = executable(playwright)
         if found is None:

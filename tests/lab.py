@@ -23,7 +23,7 @@ from torch import Tensor
 import CLIP
 from engine import checkpoint
 from scoring import evaluation
-from scoring.predictions import Views
+from scoring.predictions import Predictions
 
 ROOT = Path(__file__).parents[1]
 SIZE = 64
@@ -79,7 +79,7 @@ class Run:
     code: int
     out: str
     err: str
-    seen: list[Views]
+    seen: list[Predictions]
 
     @property
     def complaints(self) -> list[str]:
@@ -168,10 +168,10 @@ def run(script: str, *flags: object) -> Run:
 
 
 @contextmanager
-def watched(seen: list[Views]) -> Iterator[None]:
+def watched(seen: list[Predictions]) -> Iterator[None]:
     """Note what is evaluated."""
 
-    def evaluate(views: Views, *rest: object) -> dict:
+    def evaluate(views: Predictions, *rest: object) -> dict:
         seen.append(views)
         return evaluation.evaluate(views, *rest)
 
@@ -184,10 +184,10 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def same(one: list[Views], other: list[Views]) -> bool:
+def same(one: list[Predictions], other: list[Predictions]) -> bool:
     """Whether readings are equal to the last bit."""
 
-    def tensors(seen: list[Views]) -> list[Tensor | None]:
+    def tensors(seen: list[Predictions]) -> list[Tensor | None]:
         return [
             getattr(part, branch)
             for views in seen

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import app
 import pytest
 from test_promptlab import arguments
 
-from apps.promptlab.session import Desk
+import app
+from apps.promptlab.session import LabSession
 from benchmarks.lab_picture import browser_page, chromium
 from runtime.errors import InputError
 
@@ -26,7 +26,7 @@ def missing() -> str:
         try:
             __import__(package)
         except ImportError:
-            return f"no {package}: pip install -r requirements-dev.txt"
+            return f"no {package}: pip install -r requirements/dev.txt"
     try:
         chromium()
     except InputError as fault:
@@ -45,7 +45,7 @@ def served(lab, tmp_path, monkeypatch):
     folder = tmp_path / "page"
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    page = app.serve(Desk(arguments(lab), folder), "127.0.0.1", 0, wait=False)
+    page = app.serve(LabSession(arguments(lab), folder), "127.0.0.1", 0, wait=False)
     yield page.blocks.local_url, folder
     page.blocks.close()
 
@@ -59,7 +59,7 @@ def test_without_gradio_one_line_says_how_to_install_it(tmp_path):
     (tmp_path / "gradio.py").write_text("raise ImportError('no', name='gradio')")
     done = run("--demo", PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr == "error: the page needs gradio: pip install -r requirements-app.txt\n"
+    assert done.stderr == "error: the page needs gradio: pip install -r requirements/app.txt\n"
 
 
 @needs_browser

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runtime.errors import InputError
-from scoring.memory_bank import PROJECTED, Cap, MemoryBank, k_centres
+from scoring.memory_bank import PROJECTED, BankLimit, MemoryBank, greedy_coreset
 
 IMAGES, LENGTH, TAPS, WIDTH = 6, 5, 2, 8
 
@@ -17,10 +17,10 @@ def tokens() -> list[Tensor]:
     return [torch.randn(IMAGES, LENGTH, WIDTH, generator=generator) for _ in range(TAPS)]
 
 
-WHOLE = Cap()
+WHOLE = BankLimit()
 
 
-def built(cap: Cap = WHOLE, seed: int = 0) -> MemoryBank:
+def built(cap: BankLimit = WHOLE, seed: int = 0) -> MemoryBank:
     """Image 0 and 1 are of owner 0, 2 and 3 of owner 1, ..."""
     images = (([level[[number]] for level in tokens()], number // 2) for number in range(IMAGES))
     return MemoryBank.build(images, IMAGES, cap, seed)
@@ -39,7 +39,9 @@ def test_an_owner_left_out_is_not_found():
     assert torch.allclose(bank.distance(0, queries, without=1), others.distance(0, queries), atol=1e-6)
 
 
-@pytest.mark.parametrize("cap", [Cap(7), Cap(7, coreset=True), Cap(None, coreset=True), Cap(1000)])
+@pytest.mark.parametrize(
+    "cap", [BankLimit(7), BankLimit(7, coreset=True), BankLimit(None, coreset=True), BankLimit(1000)]
+)
 def test_a_cap_keeps_some_of_the_tokens_by_the_seed(cap):
     total = IMAGES * LENGTH
     expected = min(total, cap.tokens or total // 10)
@@ -56,7 +58,7 @@ def test_a_cap_keeps_some_of_the_tokens_by_the_seed(cap):
 
 def test_centres_are_the_farthest_from_those_before():
     points = torch.tensor([[0.0], [0.1], [10.0], [10.1], [5.0], [5.1]])
-    chosen = points[k_centres(points, 3, torch.Generator().manual_seed(0))][:, 0]
+    chosen = points[greedy_coreset(points, 3, torch.Generator().manual_seed(0))][:, 0]
     assert sorted(chosen.round().tolist()) == [0.0, 5.0, 10.0]
 
 
@@ -65,19 +67,21 @@ def test_a_coreset_covers_better_than_chance():
     dense, rare = torch.randn(1, 200) + 0.01 * torch.randn(500, 200, generator=generator), torch.randn(20, 200)
     points = F.normalize(torch.cat([dense, rare]), dim=1)
     assert points.shape[1] > PROJECTED
-    chosen = k_centres(points, 25, generator)
+    chosen = greedy_coreset(points, 25, generator)
     assert set(range(500, 520)) <= set(chosen.tolist())
 
 
 def test_there_and_back_through_tensors():
-    bank = built(Cap(9))
+    bank = built(BankLimit(9))
     other = MemoryBank.of(bank.tensors(), torch.device("cpu"))
     assert all(one.equal(two) for one, two in zip(bank.levels + bank.owners, other.levels + other.owners, strict=True))
 
 
 def test_caps_in_words():
-    assert Cap.parse(None) == Cap() and Cap.parse("20000") == Cap(20000)
-    assert Cap.parse("coreset") == Cap(None, True) and Cap.parse("coreset:500") == Cap(500, True)
+    assert BankLimit.parse(None) == BankLimit() and BankLimit.parse("20000") == BankLimit(20000)
+    assert BankLimit.parse("coreset") == BankLimit(None, True) and BankLimit.parse("coreset:500") == BankLimit(
+        500, True
+    )
     for text in ("x", "coreset:", "0", "-3", "random:5", "1.5", "coreset:x", ""):
         with pytest.raises(InputError, match="--bank_cap"):
-            Cap.parse(text)
+            BankLimit.parse(text)

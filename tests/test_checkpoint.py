@@ -18,7 +18,7 @@ from torch import Tensor
 
 from decoder import HEADS
 from engine import checkpoint
-from engine.checkpoint import Checkpoint, Stage, fit_options, recognise
+from engine.checkpoint import Checkpoint, Snapshot, fit_options, recognise
 from madff import ADAPTERS, BRANCHES, build_adapter
 from runtime.errors import InputError
 from scoring.calibration import Calibration
@@ -54,8 +54,8 @@ def equal(one: dict[str, dict[str, Tensor]], other: dict[str, dict[str, Tensor]]
 
 @pytest.fixture
 def trained() -> Checkpoint:
-    best = Stage(7, adapters(1), Calibration(CALIBRATION.maps, CALIBRATION.means, {"few": 0.25}, {}))
-    return Checkpoint(Stage(50, adapters(0), CALIBRATION), best, RECORD)
+    best = Snapshot(7, adapters(1), Calibration(CALIBRATION.maps, CALIBRATION.means, {"few": 0.25}, {}))
+    return Checkpoint(Snapshot(50, adapters(0), CALIBRATION), best, RECORD)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_there_and_back_exactly(path, trained):
 
 
 def test_without_best_and_calibration(tmp_path):
-    checkpoint.write(tmp_path / "a.pth", Checkpoint(Stage(0, adapters(), None), None, RECORD))
+    checkpoint.write(tmp_path / "a.pth", Checkpoint(Snapshot(0, adapters(), None), None, RECORD))
     found = checkpoint.read(tmp_path / "a.pth")
     assert found.best is None and found.last.calibration is None and found.last.epoch == 0
 
@@ -93,7 +93,7 @@ def test_nothing_is_left_beside_the_file(path):
 
 
 def test_writing_again_replaces(path):
-    checkpoint.write(path, Checkpoint(Stage(1, adapters(2), None), None, None))
+    checkpoint.write(path, Checkpoint(Snapshot(1, adapters(2), None), None, None))
     assert checkpoint.read(path).last.epoch == 1
     assert equal(checkpoint.read(path).last.adapters, adapters(2))
 
@@ -118,14 +118,14 @@ def test_a_write_that_fails_leaves_the_old_file_or_none(tmp_path, trained, monke
     before = path.read_bytes() if exists else None
     monkeypatch.setattr(owner, name, fails)
     with pytest.raises(OSError, match=r"No space|Permission"):
-        checkpoint.write(path, Checkpoint(Stage(1, adapters(2), None), None, None))
+        checkpoint.write(path, Checkpoint(Snapshot(1, adapters(2), None), None, None))
     assert [file.name for file in tmp_path.iterdir()] == (["a.pth"] if exists else [])
     assert not exists or path.read_bytes() == before
 
 
 def test_a_record_that_can_not_be_written_leaves_no_file(tmp_path):
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        checkpoint.write(tmp_path / "a.pth", Checkpoint(Stage(1, adapters(), None), None, {"x": lambda: 1}))
+        checkpoint.write(tmp_path / "a.pth", Checkpoint(Snapshot(1, adapters(), None), None, {"x": lambda: 1}))
     assert not list(tmp_path.iterdir())
 
 
@@ -302,14 +302,14 @@ def test_the_branches_are_recognised():
 )
 def test_options_for_a_file_without_a_record(record, given, adapter, madff):
     args = argparse.Namespace(adapter="projector", madff=["sca"], given=given, shot=4)
-    found = fit_options(args, Checkpoint(Stage(0, state_of("madff", ("fab",)), None), None, record))
+    found = fit_options(args, Checkpoint(Snapshot(0, state_of("madff", ("fab",)), None), None, record))
     assert (found.adapter, found.madff, found.shot) == (adapter, madff, 4)
     assert args.adapter == "projector"
 
 
 def test_a_baseline_file_leaves_the_branches_as_asked():
     args = argparse.Namespace(adapter="madff", madff=["sca"], given=set())
-    found = fit_options(args, Checkpoint(Stage(0, state_of("mvfa"), None), None, None))
+    found = fit_options(args, Checkpoint(Snapshot(0, state_of("mvfa"), None), None, None))
     assert (found.adapter, found.madff) == ("mvfa", ["sca"])
 
 

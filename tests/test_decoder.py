@@ -178,7 +178,7 @@ def test_a_step_changes_the_adapters_and_no_bit_of_the_trunk(clip, images, text,
     system = System(MDecoder(clip, adapter=kind), torch.device("cpu"), 240)
     before = {name: tensor.clone() for name, tensor in system.decoder.state_dict().items()}
     whole = {name: tensor.clone() for name, tensor in clip.state_dict().items()}
-    Trainer(system, 1e-3).step(system.stem(images[:1]), torch.ones(1), torch.ones(1, 1, 240, 240), text)
+    Trainer(system, 1e-3).step(system.prefix(images[:1]), torch.ones(1), torch.ones(1, 1, 240, 240), text)
     after = system.decoder.state_dict()
     changed = {name for name in before if not after[name].equal(before[name])}
     adapters = {name for name in before if name.startswith(HEADS)}

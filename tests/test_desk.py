@@ -11,21 +11,21 @@ from test_promptlab import arguments
 
 import prompt
 from apps.promptlab import session as desk_module
-from apps.promptlab.session import NONE, Desk
+from apps.promptlab.session import NONE, LabSession
 from runtime.errors import InputError
 
 FILE = "Brain_1-shot.pth"
 
 
 @pytest.fixture
-def desk(lab, tmp_path) -> Desk:
+def desk(lab, tmp_path) -> LabSession:
     """A desk over one object and its checkpoint."""
     lab.medical()
     lab.done("train_few")
-    return Desk(arguments(lab), tmp_path / "page")
+    return LabSession(arguments(lab), tmp_path / "page")
 
 
-def start(desk: Desk) -> tuple[str, ...]:
+def start(desk: LabSession) -> tuple[str, ...]:
     return desk.start(desk.lab("Brain", FILE))
 
 
@@ -33,7 +33,7 @@ def scores(html: str, name: str) -> list[str]:
     return re.findall(rf'data-set="{name}">.*?class="score">([^<]+)<', html, flags=re.DOTALL)
 
 
-def upload(desk: Desk, content: bytes, name: str = "picture.png") -> str:
+def upload(desk: LabSession, content: bytes, name: str = "picture.png") -> str:
     path = desk.folder / "gradio" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

@@ -124,7 +124,7 @@ def test_a_file_put_there_by_hand_is_taken_and_stays(tmp_path, data, monkeypatch
 def test_gdown_missing(data, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gdown", None)
     assert said("Brain", "--data_path", data) == 2
-    assert "pip install -r requirements-download.txt" in capsys.readouterr().err
+    assert "pip install -r requirements/download.txt" in capsys.readouterr().err
 
 
 def test_a_set_with_a_fault_is_named(tmp_path, data, capsys):

@@ -20,7 +20,7 @@ from decoder import MDecoder
 from engine.system import System
 from scoring.calibration import Calibration
 from scoring.maps import scaled_maps
-from scoring.predictions import Views, main_branch
+from scoring.predictions import Predictions, main_branch
 
 NEAR = {"rtol": 0, "atol": 1e-3}
 
@@ -57,7 +57,7 @@ def session(file: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def judged(seen: Views, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+def judged(seen: Predictions, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Maps and scores as the test scripts and their thresholds see them."""
     branch = main_branch(seen.maps)
     maps = torch.cat(list(scaled_maps(seen.maps, calibration.maps, SIZE, branch)))
@@ -155,9 +155,9 @@ def test_settled_positions_change_nothing(clip, images):
     grid, positions = clip.visual.grid, clip.visual.positional_embedding
     small = torch.nn.functional.interpolate(images, (112, 112))
     try:
-        before = decoder.stem(small)
+        before = decoder.prefix(small)
         assert settle(System(decoder, torch.device("cpu"), 112)) == before.shape[1]
-        assert clip.visual.grid != grid and decoder.stem(small).equal(before)
+        assert clip.visual.grid != grid and decoder.prefix(small).equal(before)
     finally:
         clip.visual.grid, clip.visual.positional_embedding = grid, positions
 
@@ -203,7 +203,7 @@ def test_faults(brain, tmp_path, monkeypatch):
 def test_a_missing_package_is_one_line(monkeypatch):
     monkeypatch.setattr(__main__, "NEEDED", ("onnx", "no_such_package"))
     monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "a.pth", "--onnx", "a.onnx"])
-    with pytest.raises(__main__.InputError, match=r"no_such_package is missing: pip install -r requirements-onnx\.txt"):
+    with pytest.raises(__main__.InputError, match=r"no_such_package is missing: pip install -r requirements/onnx\.txt"):
         __main__.main()
 
 

@@ -35,8 +35,8 @@ def trained(run: few_shot.FewShotRun) -> tuple[list[float], list[dict[str, float
     """The losses of our steps in the published order, and image AUROC by branch after each epoch."""
     trainer, losses, figures = Trainer(run.system, 1e-3), [], []
     for rows in PUBLISHED["order"]:
-        losses += [trainer.step(run.stems[[row]], run.support.labels[[row]], None, run.text) for row in rows]
-        found = evaluate(run.see_test(), *run.truth, run.system.size, None)
+        losses += [trainer.step(run.prefixes[[row]], run.support.labels[[row]], None, run.text) for row in rows]
+        found = evaluate(run.score_test(), *run.truth, run.system.size, None)
         figures.append({branch: metrics["image_auroc"] for branch, metrics in found.items()})
     return losses, figures
 

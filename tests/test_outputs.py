@@ -8,6 +8,7 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
+from apps.predict.predictor import Predictor, by_prompts, shrunk
 from lab import Lab, files
 from PIL import Image
 from predicting import ckpt, noise, predict
@@ -15,7 +16,6 @@ from test_dicom import write as dicom_file
 
 from apps.predict import predictor as judge
 from apps.predict.outputs import MAP_TOP, UNREADABLE, Outputs, Prediction
-from apps.predict.predictor import Judge, by_prompts, shrunk
 from apps.predict.roi import Masks
 from runtime.errors import InputError
 
@@ -104,7 +104,7 @@ def test_dicom_files(folders):
 def test_names_that_are_no_utf8(tmp_path):
     """As file systems may hold them, of Latin-1 for one."""
     name = os.fsdecode(b"caf\xe9.png")
-    outputs = Outputs(tmp_path, Judge(None, None, {}, True, False, by_prompts(4), False))
+    outputs = Outputs(tmp_path, Predictor(None, None, {}, True, False, by_prompts(4), False))
     bad = Prediction(name, None, None, None, UNREADABLE, None, f"{name} can't be read")
     assert "caf\\udce9.png" in outputs.table([bad]).read_text(encoding="utf-8")
     assert "caf" in outputs.write_page([bad], {"script": "predict.py"}, name).read_text(encoding="utf-8")
@@ -275,7 +275,7 @@ def test_memory_is_bounded_by_the_tile(folders, score):
     """Beside its own map, an image of four times the pixels takes hardly more."""
     import tracemalloc
 
-    peaks, look = [], Judge.look
+    peaks, look = [], Predictor.look
 
     def watched(*args: object) -> tuple[np.ndarray, float]:
         tracemalloc.start()
@@ -286,7 +286,7 @@ def test_memory_is_bounded_by_the_tile(folders, score):
 
     for number, side in enumerate((400, 800)):
         Image.new("L", (side, side), 90).save(folders.root / f"{number}.png")
-    with patch.object(Judge, "look", watched):
+    with patch.object(Predictor, "look", watched):
         inputs = [folders.root / "0.png", folders.root / "1.png"]
         assert predict(folders, "--input", *inputs, "--tile", 200, "--score", score).code == 0
     assert peaks[1] < peaks[0] + 200_000  # the map grew by 1.9 million bytes

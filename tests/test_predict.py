@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import trees
+from apps.predict.predictor import Predictor
 from lab import SIZE, files, run
 from predicting import KINDS, ckpt, noise, predict
 from safetensors.torch import save_file
@@ -15,7 +16,6 @@ from test_dicom import write as dicom_file
 
 import dataset
 from apps.predict import inputs
-from apps.predict.predictor import Judge
 from engine import checkpoint
 
 
@@ -200,7 +200,7 @@ def test_without_words_there_is_a_hint(folders):
 
 
 def test_stopping_leaves_whole_files_and_the_scores_so_far(folders):
-    look, calls = Judge.look, []
+    look, calls = Predictor.look, []
 
     def stopped(*args: object) -> tuple[np.ndarray, float]:
         calls.append(args)
@@ -208,7 +208,7 @@ def test_stopping_leaves_whole_files_and_the_scores_so_far(folders):
             raise KeyboardInterrupt
         return look(*args)
 
-    with patch.object(Judge, "look", stopped):
+    with patch.object(Predictor, "look", stopped):
         out = predict(folders, "--input", folders.root / "new")
     assert out.code == 2 and "stopped" in out.err and len(out.rows) == 2 and out.settings["stopped"]
     assert not [path for path in files(out.folder) if Path(path).name.startswith(".")]
@@ -247,7 +247,7 @@ def test_a_second_run_says_that_it_is_not_the_first(folders, monkeypatch):
 
 @pytest.mark.parametrize(("precision", "mend"), [("fp32", "leave it out"), ("bf16", "score it with --precision fp32")])
 def test_a_score_that_is_no_number_names_a_mend_that_helps(folders, precision, mend):
-    with patch.object(Judge, "look", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
+    with patch.object(Predictor, "look", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
         out = predict(folders, "--input", folders.root / "new" / "new0.png", "--precision", precision)
     assert out.code == 1 and out.rows[0]["note"].endswith(f"its score is not a number; {mend}")
 

@@ -389,7 +389,7 @@ def test_rank_knows_the_support_alone(lab):
 
 def test_rank_computes_sentences_and_tokens_once(lab, monkeypatch):
     lab.medical()
-    encode, stem, encoded, seen = text.encode, system.System.stem, [], []
+    encode, prefix, encoded, seen = text.encode, system.System.stem, [], []
 
     def noting_encode(clip: object, texts: list[str]) -> Tensor:
         encoded.extend(texts)
@@ -397,10 +397,10 @@ def test_rank_computes_sentences_and_tokens_once(lab, monkeypatch):
 
     def noting_stem(self: system.System, images: Tensor) -> Tensor:
         seen.append(len(images))
-        return stem(self, images)
+        return prefix(self, images)
 
     monkeypatch.setattr("text.encode", noting_encode)
-    monkeypatch.setattr(system.System, "stem", noting_stem)
+    monkeypatch.setattr(system.System, "prefix", noting_stem)
     ranked(lab, "--cache_gb", 0)
     assert len(encoded) == len(set(encoded)) == 4
     assert sum(seen) == 4 * VARIANTS

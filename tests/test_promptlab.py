@@ -91,7 +91,7 @@ def test_an_edit_encodes_one_sentence_and_no_image(request, monkeypatch, kind):
     opened, encoded, encode = request.getfixturevalue(kind), [], text.encode
     before = opened.look(opened.test, opened.start)
     monkeypatch.setattr(text, "encode", lambda clip, sentences: encoded.extend(sentences) or encode(clip, sentences))
-    monkeypatch.setattr(System, "stem", lambda *_: pytest.fail("an image went through the trunk"))
+    monkeypatch.setattr(System, "prefix", lambda *_: pytest.fail("an image went through the trunk"))
     monkeypatch.setattr(System, "tokens", lambda *_: pytest.fail("an image went through the adapters"))
     after = opened.look(opened.test, added(opened.start, "a quiet {classname}"))
     opened.pulls(after)

@@ -13,7 +13,7 @@ import pytest
 
 from dataset.registry import FAMILIES
 from report.published import CLIPMPCAD, MVFA_AD, PATCHCORE, published
-from report.tables import COLUMNS, DEMO_NOTE, Outcome, grep_lines, group_of, mean_of, table, write_results
+from report.tables import COLUMNS, DEMO_NOTE, Result, grep_lines, group_of, mean_of, table, write_results
 from runtime.environment import commit, environment
 
 
@@ -21,9 +21,9 @@ def metrics(value: float, masks: bool = True) -> dict[str, float]:
     return {name: value if masks or not name.startswith("pixel") else math.nan for name in COLUMNS}
 
 
-def outcome(obj: str = "Brain", value: float = 0.5, selected: str = "last", epoch: int = 50, **kind) -> Outcome:
+def outcome(obj: str = "Brain", value: float = 0.5, selected: str = "last", epoch: int = 50, **kind) -> Result:
     branches = {"zero": metrics(value - 0.1, **kind), "few": metrics(value - 0.2, **kind)}
-    return Outcome(obj, epoch, selected, branches | {"fused": metrics(value, **kind)})
+    return Result(obj, epoch, selected, branches | {"fused": metrics(value, **kind)})
 
 
 def rows_of(text: str, label: str) -> list[str]:
@@ -55,21 +55,19 @@ def test_published_by_object_and_shot():
 
 
 def test_grep_lines_are_rounded_as_python_prints():
-    found = Outcome("Brain", 50, "last", {"fused": metrics(0.0) | {"image_auroc": 0.92441, "pixel_auroc": 0.97299}})
+    found = Result("Brain", 50, "last", {"fused": metrics(0.0) | {"image_auroc": 0.92441, "pixel_auroc": 0.97299}})
     assert grep_lines(found) == ["Brain pAUC : 0.973", "Brain AUC : 0.9244"]
-    numpy = Outcome(
-        "Brain", 50, "last", {"fused": {"image_auroc": np.float64(0.92441), "pixel_auroc": np.float32(0.5)}}
-    )
+    numpy = Result("Brain", 50, "last", {"fused": {"image_auroc": np.float64(0.92441), "pixel_auroc": np.float32(0.5)}})
     assert grep_lines(numpy) == ["Brain pAUC : 0.5", "Brain AUC : 0.9244"]
 
 
 def test_grep_lines_take_the_fusion_or_what_there_is():
     both = outcome(value=0.9)
     assert grep_lines(both) == ["Brain pAUC : 0.9", "Brain AUC : 0.9"]
-    zero = Outcome("Brain", 50, "last", {"zero": metrics(0.7)})
+    zero = Result("Brain", 50, "last", {"zero": metrics(0.7)})
     assert grep_lines(zero) == ["Brain pAUC : 0.7", "Brain AUC : 0.7"]
     assert grep_lines(outcome("Chest", 0.9, masks=False)) == ["Chest AUC : 0.9"]
-    assert grep_lines(Outcome("Chest", 50, "last", {"few": {"image_auroc": math.nan}})) == []
+    assert grep_lines(Result("Chest", 50, "last", {"few": {"image_auroc": math.nan}})) == []
 
 
 def test_table_has_a_block_for_each_selection():
@@ -99,7 +97,7 @@ def test_missing_values_are_printed_as_such():
     assert rows_of(text, "fused")[0].split("|")[2].split() == ["n/a"] * 4
     assert "nan" not in text
     assert "published" not in text
-    assert "n/a" in table([Outcome("Brain", 50, "last", {"few": {"image_auroc": 0.9}})])
+    assert "n/a" in table([Result("Brain", 50, "last", {"few": {"image_auroc": 0.9}})])
 
 
 def test_demo_runs_say_so_and_show_nothing_published():

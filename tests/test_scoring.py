@@ -18,7 +18,7 @@ import prompt
 from dataset import FewShotSet, Sample
 from dataset.registry import find
 from decoder import patch_logits, to_grid, upsample
-from engine.score_images import survey, truth
+from engine.score_images import score_images, truth
 from engine.support import Support, load_support
 from engine.system import System
 from engine.text import text_features
@@ -37,7 +37,7 @@ from scoring.maps import (
     scaled_maps,
 )
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import Readings, read
+from scoring.patch_scores import PatchScores, read
 from scoring.predictions import full_maps, views
 
 KINDS = ("mvfa", "madff")
@@ -93,20 +93,20 @@ def png(path: Path, pixels: np.ndarray) -> Path:
 
 
 @dataclass
-class Outcome:
+class Result:
     """What one kind of adapter makes of the benchmark's test images."""
 
-    seg: Readings
-    det: Readings
+    seg: PatchScores
+    det: PatchScores
 
 
-def see(benchmark: Benchmark, system: System) -> Outcome:
+def see(benchmark: Benchmark, system: System) -> Result:
     """Both heads' readings of the test images, each against its own bank."""
     normal = benchmark.support.images[benchmark.support.normal]
     with torch.inference_mode():
         banks = {head: MemoryBank(system.levels(map(system.stem, normal.split(1)), head)) for head in ("seg", "det")}
-        seen = survey(system, benchmark.data.test, ("seg", "det"), benchmark.text, banks, batch_size=5)
-    return Outcome(seen["seg"], seen["det"])
+        seen = score_images(system, benchmark.data.test, ("seg", "det"), benchmark.text, banks, batch_size=5)
+    return Result(seen["seg"], seen["det"])
 
 
 def system_of(clip: CLIP.CLIP, decoder: object) -> System:
@@ -138,7 +138,7 @@ def test_mini_benchmark_after_44_steps(clip, golden_decoder, benchmark, kind):
     system = system_of(clip, golden_decoder(kind))
     trainer, support = Trainer(system, 1e-3), benchmark.support
     losses = [
-        trainer.step(system.stem(support.images[[row]]), support.labels[[row]], support.masks[[row]], benchmark.text)
+        trainer.step(system.prefix(support.images[[row]]), support.labels[[row]], support.masks[[row]], benchmark.text)
         for row in benchmark.expected["order"]
     ]
     expected, maps = benchmark.expected[f"{kind}.steps44"], benchmark.arrays
@@ -203,11 +203,11 @@ def test_the_bank_holds_class_tokens_of_every_image():
     assert torch.allclose(MemoryBank([tokens]).distance(0, queries), torch.zeros(1, 4))
 
 
-def readings(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> Readings:
+def readings(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> PatchScores:
     """Random grid values: logits of a few units, distances in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (images, taps, side, side)
-    return Readings(3 * torch.randn(shape, generator=generator), torch.rand(shape, generator=generator))
+    return PatchScores(3 * torch.randn(shape, generator=generator), torch.rand(shape, generator=generator))
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
@@ -242,7 +242,7 @@ def test_reading_does_not_depend_on_the_batch():
     bank = MemoryBank([torch.randn(3, 10, 6, generator=generator) for _ in range(2)])
     whole = read(tokens, text, memory_bank)
     assert whole.zero.shape == whole.few.shape == (7, 2, 3, 3) and len(whole) == 7
-    parts = Readings.join([read([level[[row]] for level in tokens], text, memory_bank) for row in range(7)])
+    parts = PatchScores.join([read([level[[row]] for level in tokens], text, memory_bank) for row in range(7)])
     assert relative(parts.zero, whole.zero) < 1e-5 and relative(parts.few, whole.few) < 1e-5
 
 
@@ -251,7 +251,7 @@ def test_a_branch_without_text_or_bank_is_off():
     text, bank = torch.eye(6)[:, :2], MemoryBank(tokens)
     assert read(tokens, None, memory_bank).zero is None and read(tokens, text, None).few is None
     for seen, branch in ((read(tokens, None, memory_bank), "few"), (read(tokens, text, None), "zero")):
-        assert len(seen) == 2 and len(Readings.join([seen, seen[:1]])) == 3
+        assert len(seen) == 2 and len(PatchScores.join([seen, seen[:1]])) == 3
         scale = map_scale(seen, 4)
         assert max_scores(seen, scale, 4).keys() == {branch} and full_maps(seen, scale, 4, branch).shape == (2, 4, 4)
         assert mean_scores(seen, mean_scale(seen, 4), 4).keys() == {branch}
@@ -259,7 +259,7 @@ def test_a_branch_without_text_or_bank_is_off():
 
 def test_rows_of_readings():
     seen = readings(4)
-    picked = Readings.join([seen[:1], seen[[3, 1]]])
+    picked = PatchScores.join([seen[:1], seen[[3, 1]]])
     assert picked.zero.equal(seen.zero[[0, 3, 1]]) and picked.few.equal(seen.few[[0, 3, 1]])
 
 
@@ -298,7 +298,7 @@ def test_constant_values_scale_to_nought():
 
 def test_scales_span_all_images():
     few = torch.tensor([[0.5, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4], [0.9, 0.6, 0.5, 0.4]]).view(3, 1, 2, 2)
-    seen = Readings(None, few)
+    seen = PatchScores(None, few)
     assert map_scale(seen, 2).few == pytest.approx((0.1, 0.9)) and map_scale(seen, 2).zero is None
     assert mean_scale(seen, 2).few == pytest.approx((0.25, 0.6))
     maps = full_maps(seen, map_scale(seen, 2), 2, "few")
@@ -310,7 +310,7 @@ def test_scales_span_all_images():
 def test_a_region_counts_by_its_share_of_patches():
     """By hand: two columns of patches, the region is the left half and an eighth of the whole on the right."""
     logits, few = torch.tensor([[0.0, 2.0], [0.0, 2.0]]), torch.tensor([[0.2, 0.6], [0.2, 0.6]])
-    seen = Readings(logits.view(1, 1, 2, 2).repeat(1, 3, 1, 1), few.view(1, 1, 2, 2))
+    seen = PatchScores(logits.view(1, 1, 2, 2).repeat(1, 3, 1, 1), few.view(1, 1, 2, 2))
     within = torch.zeros(8, 8, dtype=torch.bool)
     within[:, :4] = True
     within[4:, 4:6] = True
@@ -322,7 +322,7 @@ def test_a_region_counts_by_its_share_of_patches():
 
 def test_a_region_that_is_everything_changes_no_mean():
     generator = torch.Generator().manual_seed(0)
-    seen = Readings(*(torch.rand(1, 2, 3, 3, generator=generator) for _ in range(2)))
+    seen = PatchScores(*(torch.rand(1, 2, 3, 3, generator=generator) for _ in range(2)))
     found = means_within(seen, torch.ones(30, 20, dtype=torch.bool), 9)
     for branch in ("zero", "few"):
         assert found[branch] == pytest.approx(float(branch_means(seen, branch, 9)[0]), rel=1e-5)

@@ -93,7 +93,7 @@ def test_scores_do_not_depend_on_their_company_nor_on_who_reads(lab, kind, obj):
 
 @pytest.mark.parametrize("branches", ["few", "zero", "both"])
 def test_other_branches_than_in_training_may_be_tested(lab, branches):
-    """Readings of a branch never depend on the other; a threshold there is for each branch that is scored."""
+    """PatchScores of a branch never depend on the other; a threshold there is for each branch that is scored."""
     lab.medical()
     lab.done("train_few", "--branches", "both")
     whole = lab.results("train_few/Brain_1-shot")["outcomes"][0]["branches"]

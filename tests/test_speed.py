@@ -8,7 +8,7 @@ from lab import Lab
 import CLIP
 from dataset import images
 from decoder import MDecoder
-from engine.system import StemFiles, System
+from engine.system import PrefixFiles, System
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def test_a_changed_image_is_seen_anew(tmp_path):
     system.cache.folder, system.cache.limit = tmp_path / "cache", 1 << 20
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    files = StemFiles(system.cache, "key")
+    files = PrefixFiles(system.cache, "key")
     files.keep(path, torch.ones(3))
     assert files(path).equal(torch.ones(3))
-    assert StemFiles(system.cache, "another model")(path) is None
+    assert PrefixFiles(system.cache, "another model")(path) is None
     path.write_bytes(b"two")
     assert files(path) is None
 
@@ -102,7 +102,7 @@ def test_the_compiled_trunk_is_the_trunk():
     torch.manual_seed(0)
     compiled = MDecoder(clip, compiled=True)
     with torch.no_grad():
-        one, other = (decoder.decode(decoder.stem(images), pooled=False) for decoder in (plain, compiled))
+        one, other = (decoder.decode(decoder.prefix(images), pooled=False) for decoder in (plain, compiled))
     for level, expected in zip(other.seg_tokens + other.det_tokens, one.seg_tokens + one.det_tokens, strict=True):
         assert (level - expected).norm() < 1e-5 * expected.norm()
 
@@ -111,6 +111,6 @@ def test_the_decoder_runs_without_data_on_the_meta_device():
     """Shapes alone: nothing in the loop looks at values, which on a GPU would wait for them."""
     with torch.device("meta"):
         decoder = MDecoder(CLIP.build("ViT-L-14-336"))
-        decoded = decoder.decode(decoder.stem(torch.rand(2, 3, 336, 336)))  # the grid that the weights were made for
+        decoded = decoder.decode(decoder.prefix(torch.rand(2, 3, 336, 336)))  # the grid that the weights were made for
     assert [tuple(level.shape) for level in decoded.seg_tokens] == [(2, 577, 768)] * 4
     assert decoded.pooled.shape == (2, 768) and decoded.pooled.is_meta

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-
 from apps.predict.tiles import Blend, Tiling, spans, tiles, weights
 
 TILING = Tiling(side=64, overlap=16)

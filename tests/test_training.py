@@ -13,10 +13,10 @@ from torch import Tensor
 from dataset import FewShotSet, Sample, load_image, load_mask
 from dataset.registry import find
 from decoder import MDecoder
-from engine.checkpoint import Stage
+from engine.checkpoint import Snapshot
 from engine.support import load_support
 from engine.system import System
-from engine.training import BETAS, Course, Evaluations, Log, Trainer, shuffled
+from engine.training import BETAS, Evaluations, Log, Trainer, TrainingHistory, shuffled
 from loss import adapter_loss
 from runtime.errors import InputError
 from utils import VARIANTS, augment
@@ -52,11 +52,11 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
     optimizer, start = torch.optim.Adam(stepped, 1e-2, BETAS), twin.adapter_state()
     trainer = Trainer(system, 1e-2)
     for _ in range(3):
-        loss = adapter_loss(twin.decode(system.stem(images)), text, labels, mask)
+        loss = adapter_loss(twin.decode(system.prefix(images)), text, labels, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert trainer.step(system.stem(images), labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
+        assert trainer.step(system.prefix(images), labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
     for name, tensor in twin.state_dict().items():
         assert torch.allclose(system.decoder.state_dict()[name], tensor, atol=1e-5), name
     for head, moved in (("seg_adapters", masks), ("det_adapters", True)):
@@ -68,10 +68,10 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
 def test_objects_with_and_without_masks_in_turn_step_the_seg_adapters_only_with_masks(system, text):
     """As in zero-shot training: what a step without masks leaves behind does not reach the next one's."""
     images, labels, masks = batch()
-    trainer, stems, seen = Trainer(system, 1e-2), system.stem(images), []
+    trainer, prefixes, seen = Trainer(system, 1e-2), system.prefix(images), []
     for mask in (masks, None, None, masks):
         before = system.decoder.adapter_state()["seg_adapters"]
-        trainer.step(stems, labels, mask, text)
+        trainer.step(prefixes, labels, mask, text)
         after = system.decoder.adapter_state()["seg_adapters"]
         seen.append(all(tensor.equal(before[name]) for name, tensor in after.items()))
     assert seen == [False, True, True, False]
@@ -82,7 +82,7 @@ def test_objects_with_and_without_masks_in_turn_step_the_seg_adapters_only_with_
 def test_steps_lower_the_loss(system, text):
     images, labels, masks = batch()
     trainer = Trainer(system, 1e-3)
-    losses = [trainer.step(system.stem(images), labels, masks, text) for _ in range(30)]
+    losses = [trainer.step(system.prefix(images), labels, masks, text) for _ in range(30)]
     assert min(losses[-3:]) < 0.9 * losses[0]
 
 
@@ -90,7 +90,7 @@ def test_a_loss_that_is_no_number_stops_before_the_step(system, text):
     images, labels, masks = batch()
     before = system.decoder.adapter_state()
     with pytest.raises(InputError, match="the loss became nan; train with a lower --learning_rate"):
-        Trainer(system, 1e-3).step(system.stem(images) * math.nan, labels, masks, text)
+        Trainer(system, 1e-3).step(system.prefix(images) * math.nan, labels, masks, text)
     after = system.decoder.adapter_state()
     assert all(after[head][name].equal(tensor) for head, part in before.items() for name, tensor in part.items())
 
@@ -141,8 +141,8 @@ def test_support_without_abnormal_images(tmp_path):
 
 @pytest.mark.parametrize(("later", "best"), [(False, 2), (True, 3)])
 def test_the_best_stage_scores_highest_and_is_the_first_or_the_last_that_does(later, best):
-    stages = [Stage(epoch, {}, None) for epoch in range(5)]
-    course = Course(stages[0])
+    stages = [Snapshot(epoch, {}, None) for epoch in range(5)]
+    course = TrainingHistory(stages[0])
     assert course.best is None
     for stage, value in zip(stages, (math.nan, 0.5, 0.75, 0.75, 0.25), strict=True):
         course.offer(stage, f"views of {stage.epoch}", value, later)

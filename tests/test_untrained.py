@@ -7,13 +7,13 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from apps.predict.predictor import Known
 from lab import SIZE
 from PIL import Image
 from predicting import noise, predict
 from test_dicom import write as dicom_file
 
 from apps.predict import reference_folders as untrained
-from apps.predict.predictor import Known
 from dataset import FewShotSet, Sample
 
 

@@ -179,5 +179,5 @@ def test_what_is_no_volume_is_named_in_one_line(tmp_path):
 
 def test_a_missing_package_names_its_install_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nrrd", None)
-    with pytest.raises(InputError, match=r"pip install -r requirements-medical\.txt"):
+    with pytest.raises(InputError, match=r"pip install -r requirements/medical\.txt"):
         Reader().open(nifti(tmp_path / "a.nrrd.nii").rename(tmp_path / "a.nrrd"))

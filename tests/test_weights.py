@@ -39,7 +39,7 @@ EXTRAS = {"input_resolution": 64, "context_length": CONTEXT, "vocab_size": VOCAB
 def peer_module() -> ModuleType:
     """`clip/model.py` alone: the package itself imports pkg_resources, which setuptools has dropped."""
     package = importlib.util.find_spec("clip")
-    assert package is not None, "pip install -r requirements-dev.txt"
+    assert package is not None, "pip install -r requirements/dev.txt"
     path = Path(package.origin).with_name("model.py")
     spec = importlib.util.spec_from_file_location("peer_clip_model", path)
     module = importlib.util.module_from_spec(spec)

@@ -29,11 +29,11 @@ import CLIP
 import prompt
 from apps.demo_clip.pairs import SIZE, UNSTATED, Batch, PairBatches, Phase, Pool, draw_pool
 from dataset.demo import OBJECTS
-from runtime.files import writing
+from runtime.files import atomic_write
 from scoring.metrics import image_metrics
 
 MODEL = "ViT-T-16-demo"
-OUT = Path(__file__).with_name("ckpt")
+OUT = Path(CLIP.__file__).with_name("ckpt")
 DRAW_SEED, CHECK_SEED = 20_001, 20_002  # the benchmark's own is 0; seeds enter through np.random.SeedSequence
 HELD_OUT = 48  # pictures of each object that are only checked on
 FLOOR = 0.03  # of the first component's deviation, below which whitening does not amplify
@@ -159,7 +159,7 @@ def save(model: CLIP.CLIP, folder: Path) -> None:
     """Fold the scale into a copy and write its weights in half precision, whole or not at all."""
     model = copy.deepcopy(model)
     fold_scale(model)
-    with writing(folder / f"{MODEL}.safetensors") as draft:
+    with atomic_write(folder / f"{MODEL}.safetensors") as draft:
         save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, draft)
 
 
@@ -200,7 +200,7 @@ def train(args: argparse.Namespace) -> None:
             print(json.dumps(log[-1]), flush=True)
             save(model, args.out)
             chosen = {name: str(value) for name, value in vars(args).items()} | {"phases": list(map(asdict, PHASES))}
-            with writing(args.out / f"{MODEL}.log.json") as draft:
+            with atomic_write(args.out / f"{MODEL}.log.json") as draft:
                 draft.write_text(json.dumps({"options": chosen, "log": log}, indent=1))
 
 

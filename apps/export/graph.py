@@ -16,8 +16,8 @@ from madff import FAB
 from scoring.calibration import Calibration
 from scoring.maps import Scale, branch_maps, means_at_once, scaled_maps
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import Readings, read
-from scoring.predictions import heads, main_branch, views
+from scoring.patch_scores import PatchScores, patch_scores
+from scoring.predictions import ScoreRule, main_branch
 
 
 class MatrixFAB(nn.Module):
@@ -73,13 +73,12 @@ class Scorer(nn.Module):
         text: Tensor | None,
         banks: dict[str, MemoryBank],
         *,
-        masks: bool,
-        transfer: bool,
+        rule: ScoreRule,
         calibration: Calibration | None,
     ) -> None:
         super().__init__()
         self.system, self.decoder, self.size = system, system.decoder, system.size
-        self.masks, self.transfer, self.heads = masks, transfer, heads(masks, transfer)
+        self.rule = rule
         self.register_buffer("text", None if text is None else text.clone())
         self.taps = {head: len(bank.levels) for head, bank in banks.items()}
         for head, bank in banks.items():
@@ -90,25 +89,22 @@ class Scorer(nn.Module):
         self.branch = "fused" if text is not None and banks else "few" if banks else "zero"
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        decoded = self.decoder.decode(self.decoder.stem(self.system.normalise(images)), self.heads, pooled=False)
-        readings = {head: read(decoded.tokens(head), self.text, self._bank(head)) for head in self.heads}
-        seen = views(readings, self.masks, self.transfer)
-        maps = self._scaled(self.calibration.maps, seen.maps, branch_maps)  # (B, S, S)
-        if seen.scores is None:
+        decoded = self.decoder.decode(self.decoder.prefix(self.system.normalise(images)), self.rule.heads, pooled=False)
+        scores = {head: patch_scores(decoded.tokens(head), self.text, self._bank(head)) for head in self.rule.heads}
+        predictions = self.rule.predictions(scores)
+        maps = self._scaled(self.calibration.maps, predictions.maps, branch_maps)  # (B, S, S)
+        if predictions.scores is None:
             return maps, maps.amax(dim=(1, 2))
-        return maps, self._scaled(self.calibration.means, seen.scores, means_at_once)
+        return maps, self._scaled(self.calibration.means, predictions.scores, means_at_once)
 
     def _bank(self, head: str) -> MemoryBank | None:
         if head not in self.taps:
             return None
-        bank = MemoryBank([])
-        bank.levels = [getattr(self, f"{head}_bank{tap}") for tap in range(self.taps[head])]
-        return bank
+        return MemoryBank([getattr(self, f"{head}_bank{tap}") for tap in range(self.taps[head])])
 
-    def _scaled(self, scale: Scale, readings: Readings, what: Callable[..., Tensor]) -> Tensor:
+    def _scaled(self, scale: Scale, scores: PatchScores, what: Callable[..., Tensor]) -> Tensor:
         zero, few = (
-            None if getattr(readings, branch) is None else what(readings, branch, self.size)
-            for branch in ("zero", "few")
+            None if getattr(scores, branch) is None else what(scores, branch, self.size) for branch in ("zero", "few")
         )
         return scale.fuse(zero, few)[self.branch]
 
@@ -116,11 +112,11 @@ class Scorer(nn.Module):
     def reference(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What `forward` must give, by the path that the test scripts take; on the CPU."""
         banks = {head: self._bank(head) for head in self.taps}
-        readings = self.system.read(self.system.stem(images), self.heads, self.text, banks)
-        seen = views(readings, self.masks, self.transfer)
-        assert self.branch == main_branch(seen.maps)
-        scores = seen.image_scores(self.size, self.calibration)[self.branch]
-        parts = scaled_maps(seen.maps, self.calibration.maps, self.size, self.branch)
+        found = self.system.score(self.system.prefix(images), self.rule.heads, self.text, banks)
+        predictions = self.rule.predictions(found)
+        assert self.branch == main_branch(predictions.maps)
+        scores = predictions.image_scores(self.size, self.calibration)[self.branch]
+        parts = scaled_maps(predictions.maps, self.calibration.maps, self.size, self.branch)
         return torch.cat(list(parts)), scores
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from report.panels import FAINT, GREEN, INK, PAPER, RED
-from runtime.files import writing
+from runtime.files import atomic_write
 
 WIDTH, HEIGHT = 960, 320
 LEFT, TOP, RIGHT, BOTTOM = 70, 40, 20, 50  # margins
@@ -41,7 +41,7 @@ def save_chart(path: Path, scores: Sequence[float], threshold: float, name: str)
     draw.line([(x(number), y(score)) for number, score in enumerate(scores)], FAINT, width=2)
     for number, score in enumerate(scores):
         draw.circle((x(number), y(score)), DOT, RED if score >= threshold else GREEN)
-    with writing(path) as draft:
+    with atomic_write(path) as draft:
         canvas.save(draft, format="PNG")
 
 

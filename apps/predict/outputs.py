@@ -13,11 +13,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from apps.predict.chart import save_chart
-from apps.predict.predictor import Judge
 from dataset import to_rgb
+from engine.predictor import Predictor
 from report import html_report
 from report.colours import ColourScale, overlay
-from runtime.files import writing
+from runtime.files import atomic_write
 
 COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
 UNREADABLE = "unreadable"
@@ -26,7 +26,7 @@ SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
-class Prediction:
+class ScoredPicture:
     """One image or slice. Of an unreadable file score, threshold and seconds are None, and `note` says what is wrong.
 
     image: a file that browsers show; map, overlay, mask: files in the output folder. All relative to that folder, or
@@ -49,13 +49,13 @@ class Prediction:
 class Outputs:
     """The output folder, and what all its pictures share."""
 
-    def __init__(self, folder: Path, judge: Judge, threshold_given: bool = False) -> None:
-        thresholds = judge.calibration
-        self.source, self.threshold_given = judge.source, threshold_given
-        self.folder, self.calibrated = folder, judge.calibrated
-        self.threshold, self.pixel_threshold = thresholds.image[judge.branch], thresholds.pixel[judge.branch]
-        self.scale = ColourScale(0.0, judge.top, self.pixel_threshold, self.threshold)
-        self.map_top = MAP_TOP if judge.calibrated else 1.0  # of probabilities
+    def __init__(self, folder: Path, predictor: Predictor, threshold_given: bool = False) -> None:
+        thresholds = predictor.calibration
+        self.source, self.threshold_given = predictor.source, threshold_given
+        self.folder, self.calibrated = folder, predictor.calibrated
+        self.threshold, self.pixel_threshold = thresholds.image[predictor.branch], thresholds.pixel[predictor.branch]
+        self.scale = ColourScale(0.0, predictor.top, self.pixel_threshold, self.threshold)
+        self.map_top = MAP_TOP if predictor.calibrated else 1.0  # of probabilities
         self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
 
     def settings(self) -> dict:
@@ -89,7 +89,7 @@ class Outputs:
         paths = {"image": file.resolve()}
         for kind, (pixels, text) in made.items():
             paths[kind] = Path(f"{kind}s", f"{own}.png")
-            with writing(self.folder / paths[kind]) as draft:
+            with atomic_write(self.folder / paths[kind]) as draft:
                 Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
         return paths
 
@@ -101,21 +101,21 @@ class Outputs:
 
     def judged(
         self, file: Path, number: int | None, score: float, seconds: float, paths: dict[str, Path]
-    ) -> Prediction:
+    ) -> ScoredPicture:
         """The row of a picture that was scored."""
         verdict = "abnormal" if score >= self.threshold else "normal"
         note = "" if self.calibrated else "uncalibrated"
-        return Prediction(str(file), number, score, self.threshold, verdict, seconds, note, **paths)
+        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, note, **paths)
 
     def chart(self, name: str, scores: Sequence[float], file: Path) -> None:
         """Write the chart of a file's slices."""
         save_chart(self.folder / "charts" / f"{name}.png", scores, self.threshold, file.name)
 
-    def table(self, rows: Sequence[Prediction]) -> Path:
+    def table(self, rows: Sequence[ScoredPicture]) -> Path:
         """Write scores.csv; what a file's name has that is no UTF-8 is written as its code."""
         path = self.folder / "scores.csv"
         with (
-            writing(path) as draft,
+            atomic_write(path) as draft,
             draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             table = csv.writer(file)
@@ -125,7 +125,7 @@ class Outputs:
                 table.writerow(["" if value is None else value for value in values])
         return path
 
-    def write_page(self, rows: Sequence[Prediction], settings: dict, title: str) -> Path:
+    def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str) -> Path:
         """Write report.html."""
         path = self.folder / "report.html"
         found = html_report.Report(
@@ -144,7 +144,7 @@ class Outputs:
             return f"The threshold is that of --threshold; scores come from {self.source}."
         return f"Scores and threshold come from {self.source}, never from the images scored here."
 
-    def _page_row(self, row: Prediction) -> html_report.Row:
+    def _page_row(self, row: ScoredPicture) -> html_report.Row:
         name = row.file if row.slice is None else f"{row.file}, slice {row.slice}"
         if row.map is None:
             return html_report.Row(name, row.score, reason=row.note)
@@ -159,5 +159,5 @@ class Outputs:
 
     def record(self, content: dict) -> None:
         """Write settings.json."""
-        with writing(self.folder / "settings.json") as draft:
+        with atomic_write(self.folder / "settings.json") as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

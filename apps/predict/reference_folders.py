@@ -1,10 +1,10 @@
 """Scoring without any training: folders of normal and abnormal images as the support of a run on the bare trunk."""
 
-import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +13,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from apps.predict.inputs import Reader, find, kind_of, same_files
-from apps.predict.predictor import Known, limit_bank
+from apps.predict.spec import PredictSpec
 from apps.predict.volumes import Stack
-from dataset import FewShotSet, ObjectInfo, Sample, to_model
+from dataset import FewShotSet, Sample, to_model
+from engine.build import EncodedPrompts
 from engine.few_shot import CALIBRATED_ON, FewShotRun
+from engine.open_checkpoint import named
 from engine.support import Support
 from engine.system import System
+from engine.tiled_calibration import KnownPicture, with_bank_limit
 from runtime.errors import InputError
 from runtime.files import sha256
 from scoring.memory_bank import MemoryBank
@@ -28,10 +31,10 @@ AUGMENTED = 16  # so many normal images or fewer get the variants of few-shot tr
 BAR_FROM = 50  # pictures; fewer are read before a progress bar helps
 
 
-class Pictures:
+class VariantRows:
     """The support's variants (V, 3, S, S), picture by picture, each read when a row of it is asked for."""
 
-    def __init__(self, support: Sequence[Known], size: int, variants: int) -> None:
+    def __init__(self, support: Sequence[KnownPicture], size: int, variants: int) -> None:
         self.support, self.size, self.variants = support, size, variants
         self.last: tuple[int, Tensor] = (-1, torch.empty(0))
 
@@ -54,7 +57,7 @@ class Pictures:
 class UntrainedRun(FewShotRun):
     """A run whose support is whole folders: read when needed, seen in part for calibration, its banks made once."""
 
-    pictures: Sequence[Known] = ()
+    pictures: Sequence[KnownPicture] = ()
     known_by: tuple = ()  # what beside the files decides the pictures
     made: dict[str, MemoryBank] = field(default_factory=dict)
 
@@ -66,37 +69,43 @@ class UntrainedRun(FewShotRun):
     def bank_files(self) -> Iterator[object]:
         return iter((*self.known_by, *(sha256(sample.image) for sample in self.data.support_normal)))
 
-    def _stems(self, rows: Tensor) -> Iterator[Tensor]:
-        stems = super()._stems(rows)
-        return iter(tqdm(stems, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
+    def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
+        prefixes = super()._prefixes(rows)
+        return iter(tqdm(prefixes, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
 
     def calibrated_on(self) -> Tensor:
         """Rows of all abnormal pictures, and of at most `CALIBRATED_ON` normal ones, slices counted singly."""
         labels = np.array([known.label for known in self.pictures])
         (normal,) = (labels == 0).nonzero()
-        drawn = np.random.default_rng(self.args.seed).permutation(normal)[:CALIBRATED_ON]
+        drawn = np.random.default_rng(self.spec.seed).permutation(normal)[:CALIBRATED_ON]
         chosen = np.sort(np.concatenate([(labels == 1).nonzero()[0], drawn]))
         variants = len(self.support.labels) // len(self.pictures)
         return torch.from_numpy((chosen[:, None] * variants + np.arange(variants)).ravel())
 
 
 def open_untrained(
-    args: argparse.Namespace, info: ObjectInfo, system: System, text: Tensor | None, digest: str, reader: Reader
+    spec: PredictSpec,
+    asked: Mapping[str, Any],
+    obj: str,
+    system: System,
+    prompts: EncodedPrompts | None,
+    reader: Reader,
 ) -> UntrainedRun:
     """The run whose support is what --normal and --abnormal hold. Raises InputError naming a file that is at fault."""
-    every = find([str(args.normal)], option="--normal")
-    normal = _drawn(every, args.shot if "shot" in args.given else None, args.seed)
+    every = find([str(spec.normal)], option="--normal")
+    normal = _drawn(every, spec.shot if "shot" in asked else None, spec.seed)
     augmented = len(normal) <= AUGMENTED and not any(kind_of(file) == "volume" for file in normal)
     abnormal = []
-    if args.abnormal:
-        found = find([str(args.abnormal)], option="--abnormal")
+    if spec.abnormal:
+        found = find([str(spec.abnormal)], option="--abnormal")
         if both := same_files(every, found):
             raise InputError(f"{both[0]} is in --normal and in --abnormal: leave it in one of the two")
-        abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATED_ON, args.seed)
+        abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATED_ON, spec.seed)
     pictures = [*_known(abnormal, 1, 0, reader), *_known(normal, 0, len(abnormal), reader)]
     variants = VARIANTS if augmented else 1
-    support = _support(pictures, args.img_size, variants)
-    limit_bank(args, system, len(support.normal))
+    support = _support(pictures, spec.img_size, variants)
+    spec = with_bank_limit(spec, system, len(support.normal))
+    info = named(obj, spec.classname, spec.score == "max")
     data = FewShotSet(
         info, tuple(Sample(file, 0) for file in normal), tuple(Sample(file, 1) for file in abnormal), (), {}
     )
@@ -104,7 +113,7 @@ def open_untrained(
     slices = "" if len(pictures) == len(normal) + len(abnormal) else f" with {len(pictures)} slices"
     print(f"support: {counts} files{slices}")
     known_by = (variants, reader.axis, reader.window)
-    return UntrainedRun(args, info, (), system, text, digest, data, support, pictures, known_by)
+    return UntrainedRun(spec, info, (), system, prompts, data, support, pictures=pictures, known_by=known_by)
 
 
 def _drawn(files: list[Path], count: int | None, seed: int) -> list[Path]:
@@ -114,7 +123,7 @@ def _drawn(files: list[Path], count: int | None, seed: int) -> list[Path]:
     return [files[row] for row in sorted(np.random.default_rng(seed).permutation(len(files))[:count])]
 
 
-def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> list[Known]:
+def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> list[KnownPicture]:
     """The pictures of files; sources are numbered from `first`. Raises InputError for an abnormal volume."""
     known = []
     for source, file in enumerate(
@@ -125,12 +134,12 @@ def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> lis
             raise InputError(
                 f"{file}: which of its {slices} slices are abnormal? Give --abnormal such slices as images"
             )
-        known += [Known(source, label, Slide(reader, file, number)) for number in range(slices)]
+        known += [KnownPicture(source, label, SlicePicture(reader, file, number)) for number in range(slices)]
     return known
 
 
 @dataclass(frozen=True)
-class Slide:
+class SlicePicture:
     """One picture of a file, read when it is called."""
 
     reader: Reader
@@ -147,11 +156,11 @@ def _opened(reader: Reader, file: Path) -> Stack:
     return reader.open(file)
 
 
-def _support(pictures: Sequence[Known], size: int, variants: int) -> Support:
+def _support(pictures: Sequence[KnownPicture], size: int, variants: int) -> Support:
     """The pictures as what a few-shot run trains on: nothing is marked in them, and nothing read yet."""
     rows = len(pictures) * variants
     return Support(
-        images=Pictures(pictures, size, variants),
+        images=VariantRows(pictures, size, variants),
         masks=torch.zeros(1, 1, 1, 1).expand(rows, 1, size, size),
         labels=torch.tensor([float(known.label) for known in pictures]).repeat_interleave(variants),
         source=torch.tensor([known.source for known in pictures]).repeat_interleave(variants),

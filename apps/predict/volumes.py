@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from runtime.errors import InputError
-from runtime.files import suffix_of, writing
+from runtime.files import atomic_write, suffix_of
 
 NIFTI, NRRD = (".nii", ".nii.gz"), (".nrrd",)
 PACKAGES = {"nibabel": "NIfTI", "nrrd": "NRRD", "pydicom": "DICOM"}
@@ -143,7 +143,7 @@ def package(name: str) -> ModuleType:
     except ImportError as fault:
         raise InputError(
             f"{PACKAGES[name]} files need the package {name}, which is not installed: "
-            "pip install -r requirements-medical.txt"
+            "pip install -r requirements/medical.txt"
         ) from fault
 
 
@@ -172,7 +172,7 @@ def _nifti(path: Path, axis: int) -> Volume:
         written.header["cal_min"] = written.header["cal_max"] = 0  # viewers then choose a window of their own
         content, suffix = written.to_bytes(), suffix_of(path).lower()
         to = to.with_name(to.name + suffix)
-        with writing(to) as draft:
+        with atomic_write(to) as draft:
             draft.write_bytes(gzip.compress(content, mtime=0) if suffix == ".nii.gz" else content)
         return to
 
@@ -189,7 +189,7 @@ def _nrrd(path: Path, axis: int) -> Volume:
 
     def write(to: Path, maps: np.ndarray) -> Path:
         to = to.with_name(f"{to.name}.nrrd")
-        with writing(to) as draft:
+        with atomic_write(to) as draft:
             nrrd.write(str(draft), maps.astype(np.float32).reshape(array.shape, order="F"), kept)
         return to
 

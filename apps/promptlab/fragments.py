@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from apps.promptlab.lab import Look, Pull
+from apps.promptlab.lab import PromptResult, Pull
 from dataset import Sample, read_rgb
 from report.colours import ColourScale, heat, overlay, truth
 from runtime.errors import InputError
@@ -37,43 +37,43 @@ class Side:
     """One set of prompts, what it makes of the images, and the sentences that pull each of them most."""
 
     name: str
-    look: Look
+    result: PromptResult
     pulls: list[tuple[Pull | None, Pull | None]]
 
 
 def figures_table(sides: Sequence[Side]) -> str:
     """Figures of every set by branch, of those that there are."""
-    found = {name for side in sides for row in side.look.figures.values() for name in row}
+    found = {name for side in sides for row in side.result.figures.values() for name in row}
     names = [pair for pair in NAMES if pair[0] in found]
     return _piece("figures", [_summary(side) for side in sides], names)
 
 
 def _summary(side: Side) -> dict:
-    look = side.look
-    order = sorted(look.figures, key=lambda branch: branch != look.branch)
-    counts = f"{len(look.words.normal)} + {len(look.words.abnormal)}"
-    figures = {branch: look.figures[branch] for branch in order}
-    return {"name": side.name, "branch": look.branch, "counts": counts, "figures": figures}
+    result = side.result
+    order = sorted(result.figures, key=lambda branch: branch != result.branch)
+    counts = f"{len(result.words.normal)} + {len(result.words.abnormal)}"
+    figures = {branch: result.figures[branch] for branch in order}
+    return {"name": side.name, "branch": result.branch, "counts": counts, "figures": figures}
 
 
 def images_table(sides: Sequence[Side], order: str) -> str:
     """A row an image: input with the truth's outline, each set's overlay and score, the sentences that pull most."""
-    samples = sides[0].look.samples
+    samples = sides[0].result.samples
     rows = _order(sides, order)[:ROWS]
-    maps = {side.name: dict(enumerate(side.look.maps())) for side in sides}
+    maps = {side.name: dict(enumerate(side.result.maps())) for side in sides}
     cells = [_row(samples[row], [(side, row, maps[side.name][row]) for side in sides]) for row in rows]
-    return _piece("images", cells, sides, _colour_bar(), _scale_words(sides[0].look), len(samples) - len(rows))
+    return _piece("images", cells, sides, _colour_bar(), _scale_words(sides[0].result), len(samples) - len(rows))
 
 
 def _order(sides: Sequence[Side], order: str) -> list[int]:
     """Rows of images, the highest first of what `order` names."""
-    scores = [side.look.scores[side.look.branch].numpy() for side in sides]
+    scores = [side.result.scores[side.result.branch].numpy() for side in sides]
     rows = range(len(scores[0]))
     if order == ORDERS[0]:
         return sorted(rows, key=lambda row: -scores[0][row])
     if order == ORDERS[1]:
         return sorted(rows, key=lambda row: -abs(scores[0][row] - scores[-1][row]))
-    return sorted(rows, key=lambda row: sides[0].look.samples[row].image)
+    return sorted(rows, key=lambda row: sides[0].result.samples[row].image)
 
 
 def _row(sample: Sample, parts: Sequence[tuple[Side, int, np.ndarray]]) -> dict:
@@ -84,32 +84,32 @@ def _row(sample: Sample, parts: Sequence[tuple[Side, int, np.ndarray]]) -> dict:
         "label": "abnormal" if sample.label else "normal",
         "input": _address(bare),
         "sides": [
-            _score(side.look, row)
+            _score(side.result, row)
             | {"name": side.name, "pulls": side.pulls[row], "overlay": _address(_over(picture, anomaly_map, None))}
             for side, row, anomaly_map in parts
         ],
     }
 
 
-def _score(look: Look, row: int) -> dict:
+def _score(result: PromptResult, row: int) -> dict:
     """The score that is shown of an image, and what is made of it."""
-    score = float(look.scores[look.branch][row])
-    called = ("abnormal" if score >= look.threshold else "normal") if isfinite(look.threshold) else ""
+    score = float(result.scores[result.branch][row])
+    called = ("abnormal" if score >= result.threshold else "normal") if isfinite(result.threshold) else ""
     return {"score": score, "verdict": called}
 
 
-def judged(look: Look, why: str) -> str:
+def judged(result: PromptResult, why: str) -> str:
     """The verdict on an image that was uploaded; `why` says it where there is no threshold."""
-    (anomaly_map,), path = tuple(look.maps()), look.samples[0].image
+    (anomaly_map,), path = tuple(result.maps()), result.samples[0].image
     picture = shrunk(read_rgb(path), LARGE)
     full = _fitted(anomaly_map, picture)
-    called = full >= look.pixel_threshold if isfinite(look.pixel_threshold) else None
-    one = _score(look, 0) | {
-        "branch": look.branch,
-        "threshold": look.threshold if isfinite(look.threshold) else None,
+    called = full >= result.pixel_threshold if isfinite(result.pixel_threshold) else None
+    one = _score(result, 0) | {
+        "branch": result.branch,
+        "threshold": result.threshold if isfinite(result.threshold) else None,
         "why": why,
-        "scores": {branch: float(scores[0]) for branch, scores in look.scores.items()},
-        "outlined": None if called is None else look.pixel_threshold,
+        "scores": {branch: float(scores[0]) for branch, scores in result.scores.items()},
+        "outlined": None if called is None else result.pixel_threshold,
         "input": _address(picture),
         "overlay": _address(_over(picture, anomaly_map, called)),
         "map": _address(heat(full, SCALE)),
@@ -158,8 +158,8 @@ def _colour_bar() -> str:
     return _address(heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (12, 1)), SCALE))
 
 
-def _scale_words(look: Look) -> str:
-    if look.calibration.image:
+def _scale_words(result: PromptResult) -> str:
+    if result.calibration.image:
         return "the range of maps over the support, under each set"
     return "the probability of “abnormal”, mean over taps, the same in every picture"
 

@@ -1,7 +1,7 @@
 """The prompt lab without its page: tokens of chosen images stay in memory, so an edited prompt costs its text alone.
 
-A `Lab` is one object with one checkpoint or none. `look` gives maps, scores and figures of chosen images under a set of
-prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. opening.py makes labs.
+A `Lab` is one object with one checkpoint or none. `predict` gives maps, scores and figures of chosen images under a set
+of prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. opening.py makes labs.
 """
 
 import threading
@@ -20,7 +20,7 @@ from tqdm import tqdm
 import prompt
 from apps.promptlab.prompt_set import PromptSet
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
-from engine.score_images import truth
+from engine.score_images import ground_truth
 from engine.system import System
 from engine.text import Encoder, directions, without_each
 from runtime.cache import Cache
@@ -29,10 +29,10 @@ from scoring.calibration import Calibration, calibrate
 from scoring.evaluation import evaluate
 from scoring.maps import Scale, scaled_maps
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import Readings, read
-from scoring.predictions import Views, heads, main_branch, views
+from scoring.patch_scores import PatchScores, patch_scores
+from scoring.predictions import Predictions, ScoreRule, main_branch
 
-REMEMBERED = 8  # looks that are kept, for the set that was not edited
+REMEMBERED = 8  # results that are kept, for the set that was not edited
 T = TypeVar("T")
 BAR_FROM = 50  # images
 
@@ -49,9 +49,9 @@ class Held:
         """Bytes, about."""
         return sum(level.nbytes for levels in self.tokens.values() for level in levels)
 
-    def read(self, head: str, text: Tensor) -> Readings:
-        """The image's grid values under text directions (D, 2)."""
-        return replace(read(self.tokens[head], text, None), few=self.few[head])
+    def scores(self, head: str, text: Tensor) -> PatchScores:
+        """The image's patch scores under text directions (D, 2)."""
+        return replace(patch_scores(self.tokens[head], text, None), few=self.few[head])
 
 
 class Store:
@@ -76,7 +76,7 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Support:
+class HeldSupport:
     """What calibrates: held support images that the bank knows without themselves, labels (V,), masks (V, S, S)."""
 
     held: list[Held]
@@ -101,7 +101,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Look:
+class PromptResult:
     """What a set of prompts makes of N images: scores (N,) by branch on the calibration's scale.
 
     figures: by branch, as test scripts give them, over these images alone; empty where the label is not known.
@@ -109,7 +109,7 @@ class Look:
 
     samples: tuple[Sample, ...]
     words: Words
-    seen: Views
+    seen: Predictions
     scores: dict[str, Tensor]
     figures: dict[str, dict[str, float]]
     calibration: Calibration
@@ -160,22 +160,21 @@ class Lab:
         info: ObjectInfo,
         test: Sequence[Sample],
         system: System,
+        rule: ScoreRule,
         encoder: Encoder,
         start: PromptSet,
         limit: float,
         *,
-        transfer: bool = False,
         banks: dict[str, MemoryBank] | None = None,
         own: tuple[str, Calibration] | None = None,
         notes: Sequence[str] = (),
     ) -> None:
         self.info, self.test, self.system, self.encoder = info, tuple(test), system, encoder
-        self.start, self.transfer, self.banks, self.own, self.notes = start, transfer, banks or {}, own, list(notes)
+        self.start, self.rule, self.banks, self.own, self.notes = start, rule, banks or {}, own, list(notes)
         self.masks = bool(info.masks)
-        self.heads = heads(self.masks, transfer)
         self.store, self.support = Store(limit), None
         self.lock = threading.RLock()  # events run side by side; the model and what is held are one
-        self.looks: OrderedDict[tuple, Look] = OrderedDict()
+        self.results: OrderedDict[tuple, PromptResult] = OrderedDict()
         self.found: OrderedDict[tuple, list] = OrderedDict()
         self.encode(start)
         self.encoder.cache = Cache("", 0)  # what is half typed need not be kept for ever
@@ -199,37 +198,37 @@ class Lab:
         notes = tuple(str(one.message) for one in said)
         return Words(normal, abnormal, features, directions(*features), notes)
 
-    def look(self, samples: Sequence[Sample], prompts: PromptSet) -> Look:
+    def predict(self, samples: Sequence[Sample], prompts: PromptSet) -> PromptResult:
         """What the set of prompts makes of test images. Raises InputError for a faulty set or unreadable images."""
         with self.lock:
             samples, words = tuple(samples), self.encode(prompts)
 
-            def made() -> Look:
-                return self._look(samples, self._hold(samples), words, self._calibration(words, False))
+            def made() -> PromptResult:
+                return self._predict(samples, self._hold(samples), words, self._calibration(words, False))
 
-            return replace(_remembered(self.looks, (samples, words.digest), made), words=words)
+            return replace(_remembered(self.results, (samples, words.digest), made), words=words)
 
-    def judge(self, path: Path, prompts: PromptSet) -> Look:
+    def judge(self, path: Path, prompts: PromptSet) -> PromptResult:
         """The same of any image file, with thresholds for pixels too, and nothing kept of it."""
         with self.lock:
             words, sample = self.encode(prompts), Sample(path, 0)
             (item,) = ImageSet([sample], self.system.size)
-            look = self._look((sample,), [self._held(item)], words, self._calibration(words, True))
-            return replace(look, figures={})
+            result = self._predict((sample,), [self._held(item)], words, self._calibration(words, True))
+            return replace(result, figures={})
 
-    def pulls(self, look: Look) -> list[tuple[Pull | None, Pull | None]]:
+    def pulls(self, result: PromptResult) -> list[tuple[Pull | None, Pull | None]]:
         """For each image the normal and the abnormal sentence that change its prompt score most when left out.
 
         None for a label that would be left without a sentence.
         """
         with self.lock:
-            return _remembered(self.found, (look.samples, look.words.digest), lambda: self._pulls(look))
+            return _remembered(self.found, (result.samples, result.words.digest), lambda: self._pulls(result))
 
-    def _pulls(self, look: Look) -> list[tuple[Pull | None, Pull | None]]:
-        left, count = without_each(*look.words.features), len(look.words.normal)
-        sentences, found = [*look.words.normal, *look.words.abnormal], []
-        for held in self._hold(look.samples):
-            effects = self._prompt_scores(held, look.words.text[None]) - self._prompt_scores(held, left)
+    def _pulls(self, result: PromptResult) -> list[tuple[Pull | None, Pull | None]]:
+        left, count = without_each(*result.words.features), len(result.words.normal)
+        sentences, found = [*result.words.normal, *result.words.abnormal], []
+        for held in self._hold(result.samples):
+            effects = self._prompt_scores(held, result.words.text[None]) - self._prompt_scores(held, left)
             sizes = effects.abs().nan_to_num(-1)
             rows = (int(sizes[:count].argmax()), count + int(sizes[count:].argmax()))
             pair = (Pull(sentences[row], float(effects[row])) if sizes[row] >= 0 else None for row in rows)
@@ -238,31 +237,33 @@ class Lab:
 
     def calibrate_on(self, support: Iterable[tuple[list[Tensor], int | None]], labels: np.ndarray, masks) -> None:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
-        (head,) = self.heads
+        head = self.rule.maps
         held = []
         for tokens, without in tqdm(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
             held.append(self._keep({head: tokens}, without))
             if held[0].size * len(labels) > self.store.limit:
                 self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
                 return
-        self.support = Support(held, labels, masks)
+        self.support = HeldSupport(held, labels, masks)
 
     def _prompt_scores(self, held: Held, texts: Tensor) -> Tensor:
         """An image's prompt scores (N,) under texts (N, D, 2), see `Pull`."""
-        readings = {head: read(held.tokens[head], texts, None) for head in self.heads}
-        grid = readings[self.heads[0]].zero.shape[-1]
-        return views(readings, self.masks, self.transfer).image_scores(grid, self._absolute())["zero"]
+        found = {head: patch_scores(held.tokens[head], texts, None) for head in self.rule.heads}
+        grid = found[self.rule.maps].zero.shape[-1]
+        return self.rule.predictions(found).image_scores(grid, self._absolute())["zero"]
 
-    def _look(self, samples: tuple[Sample, ...], held: Sequence[Held], words: Words, calibration: Calibration) -> Look:
+    def _predict(
+        self, samples: tuple[Sample, ...], held: Sequence[Held], words: Words, calibration: Calibration
+    ) -> PromptResult:
         seen, size = self._see(held, words.text), self.system.size
         scores = seen.image_scores(size, calibration)
-        labels, masks = truth(samples, size, self.masks)
+        labels, masks = ground_truth(samples, size, self.masks)
         figures = evaluate(seen, labels, masks, size, calibration if calibration.image else None)
-        return Look(samples, words, seen, scores, figures, calibration, size)
+        return PromptResult(samples, words, seen, scores, figures, calibration, size)
 
-    def _see(self, held: Sequence[Held], text: Tensor) -> Views:
-        readings = {head: Readings.join([one.read(head, text) for one in held]) for head in self.heads}
-        return views(readings, self.masks, self.transfer)
+    def _see(self, held: Sequence[Held], text: Tensor) -> Predictions:
+        found = {head: PatchScores.join([one.scores(head, text) for one in held]) for head in self.rule.heads}
+        return self.rule.predictions(found)
 
     def _calibration(self, words: Words, pixels: bool) -> Calibration:
         """Scales and thresholds under these words: the checkpoint's own, else from the support, else probability."""
@@ -284,7 +285,7 @@ class Lab:
         """What is held of the images, of new ones from now on. Raises InputError when they are too many to hold."""
         held = {sample.image: self.store.get(sample.image) for sample in samples}
         new = [replace(sample, mask=None) for sample in samples if held[sample.image] is None]
-        images = Batches(ImageSet(new, self.system.size, self.system.known_stems), 1) if new else ()
+        images = Batches(ImageSet(new, self.system.size, self.system.known_prefixes), 1) if new else ()
         for (item,) in tqdm(images, "images", leave=False, disable=len(new) < BAR_FROM):
             held[item.path] = self._held(item, keep=True)
             if held[item.path].size * len(samples) > self.store.limit:
@@ -294,12 +295,12 @@ class Lab:
         return [held[sample.image] for sample in samples]
 
     def _held(self, item: Item, keep: bool = False) -> Held:
-        """An image through the model; `keep`: its stem goes to the cache."""
-        (decoded,) = self.system.tokens(self.system.stems([item], keep), self.heads)
-        return self._keep({head: decoded.tokens(head) for head in self.heads})
+        """An image through the model; `keep`: its prefix goes to the cache."""
+        (decoded,) = self.system.tokens(self.system.prefixes([item], keep), self.rule.heads)
+        return self._keep({head: decoded.tokens(head) for head in self.rule.heads})
 
     def _keep(self, tokens: dict[str, list[Tensor]], without: int | None = None) -> Held:
-        few = {head: read(levels, None, self.banks.get(head), without).few for head, levels in tokens.items()}
+        few = {head: patch_scores(levels, None, self.banks.get(head), without).few for head, levels in tokens.items()}
         if self.system.decoder.kind == "none":
             tokens = {head: self.system.decoder.joint(levels) for head, levels in tokens.items()}
         return Held({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)

@@ -1,19 +1,17 @@
-"""A page on this machine: edit prompts and see what becomes of maps and scores; score an image of your own.
-
-python app.py --demo
-"""
+"""The page of app.py: both tabs, and their events bound to a session."""
 
 import os
 import signal
 import socket
-import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from apps.promptlab import fragments as views
-from apps.promptlab.session import EACH, MB, SETS, Desk
-from engine import options
-from runtime.errors import InputError, exit_code
+from apps.promptlab.open_lab import LabSpec
+from apps.promptlab.session import EACH, MB, SETS, LabSession
+from runtime.errors import InputError
 
 MOST_EACH = 100  # images of either label by the slider; more by name
 SENTENCES = (  # the boxes of a set, in the order of `PromptSet`
@@ -27,7 +25,7 @@ ENSEMBLE = (
 )
 LINES = 7
 STARTS = ("all", "llm", "base")  # of --prompts
-STYLE = Path(__file__).parent / "promptlab" / "templates" / "lab.css"
+STYLE = Path(__file__).parent / "templates" / "lab.css"
 FONT = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]  # nothing is fetched
 MONO = ["ui-monospace", "Consolas", "monospace"]
 # Whatever a user does to a box is an edit, when no other follows soon: Gradio's own `input` event knows neither pasting
@@ -43,12 +41,12 @@ document.addEventListener("input", (event) => {
 
 
 class Page:
-    """Both tabs, and their events bound to the desk; `blocks` is what Gradio serves."""
+    """Both tabs, and their events bound to the session; `blocks` is what Gradio serves."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, session: LabSession) -> None:
         import gradio as gr
 
-        self.gr, self.desk = gr, desk
+        self.gr, self.session = gr, session
         with gr.Blocks(title="Prompt lab", analytics_enabled=False, fill_width=True) as self.blocks:
             self._choice()
             with gr.Tab("Prompt lab"):
@@ -58,8 +56,8 @@ class Page:
             self._bind()
 
     def _choice(self) -> None:
-        gr, names = self.gr, self.desk.objects
-        checkpoints = self.desk.checkpoints(names[0])
+        gr, names = self.gr, self.session.objects
+        checkpoints = self.session.checkpoints(names[0])
         with gr.Row(elem_id="choice"):
             self.obj = gr.Dropdown(names, value=names[0], label="object", elem_id="object", scale=1)
             self.ckpt = gr.Dropdown(checkpoints, value=checkpoints[0], label="checkpoint", elem_id="ckpt", scale=2)
@@ -112,26 +110,26 @@ class Page:
         """Every event: what comes in, who answers, where it goes."""
         gr, boxes = self.gr, [box for part in self.sets for box in part]
         here, seen = [self.obj, self.ckpt], [self.said, self.figures, self.table]
-        look = {"fn": self.look, "inputs": [*here, self.chosen, self.order, *boxes], "outputs": seen}
+        predict = {"fn": self.predict, "inputs": [*here, self.chosen, self.order, *boxes], "outputs": seen}
         chosen = [self.said, self.images, self.chosen]
         quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
-        def then_look(event: object) -> None:
-            event.success(**look, show_progress="minimal")
+        def then_predict(event: object) -> None:
+            event.success(**predict, show_progress="minimal")
 
-        then_look(self.blocks.load(self.open, [*here, self.each], [*chosen, *boxes]))
+        then_predict(self.blocks.load(self.open, [*here, self.each], [*chosen, *boxes]))
         picked = self.obj.input(self.pick, self.obj, self.ckpt)
-        then_look(picked.then(self.open, [*here, self.each], [*chosen, *boxes]))
+        then_predict(picked.then(self.open, [*here, self.each], [*chosen, *boxes]))
         for event in (self.ckpt.input, self.each.release):
-            then_look(event(self.choose, [*here, self.each], chosen))
-        self.edited.click(**look, **quiet)
-        then_look(
+            then_predict(event(self.choose, [*here, self.each], chosen))
+        self.edited.click(**predict, **quiet)
+        then_predict(
             self.images.change(lambda images: images or [], self.images, self.chosen)
         )  # `input` knows no "remove all"
-        self.order.input(**look, **quiet)
-        then_look(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
+        self.order.input(**predict, **quiet)
+        then_predict(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
         for name, button in zip(STARTS, self.starts, strict=True):
-            then_look(button.click(self.fill, [*here, gr.State(name)], [self.said, *self.sets[1]]))
+            then_predict(button.click(self.fill, [*here, gr.State(name)], [self.said, *self.sets[1]]))
         for name, button, texts in zip(SETS, self.save, self.sets, strict=True):
             button.click(self.keep, [*here, gr.State(name), *texts], [self.said, self.saved])
         self.compare.click(self.differ, [*here, *self.sets[0]], [self.said, self.patch])
@@ -146,41 +144,41 @@ class Page:
 
     def pick(self, obj: str) -> object:
         """Another object: its checkpoints."""
-        names = self.desk.checkpoints(obj)
+        names = self.session.checkpoints(obj)
         return self.gr.Dropdown(names, value=names[0])
 
     def open(self, obj: str, ckpt: str, each: int) -> tuple:
         """A message, the test images shown and noted, and the sets to start from: what runs use, the base ensemble."""
         try:
-            lab = self.desk.lab(obj, ckpt)
+            lab = self.session.lab(obj, ckpt)
         except InputError as fault:
             return self._said(fault, 2 + 2 * len(self.sets[0]))
-        return (*self.choose(obj, ckpt, each), *self.desk.start(lab), *self.desk.start(lab, "base"))
+        return (*self.choose(obj, ckpt, each), *self.session.start(lab), *self.session.start(lab, "base"))
 
     def choose(self, obj: str, ckpt: str, each: int) -> tuple:
         """A message, and the test images with some of them chosen, shown and noted."""
         try:
-            lab = self.desk.lab(obj, ckpt)
+            lab = self.session.lab(obj, ckpt)
         except InputError as fault:
             return self._said(fault, 2)
-        names = self.desk.chosen(lab, each)
-        return "", self.gr.Dropdown(list(self.desk.names(lab)), value=names), names
+        names = self.session.chosen(lab, each)
+        return "", self.gr.Dropdown(list(self.session.names(lab)), value=names), names
 
     def fill(self, obj: str, ckpt: str, prompts: str) -> tuple:
         """A message, and the texts that --prompts would name."""
         try:
-            return "", *self.desk.start(self.desk.lab(obj, ckpt), prompts)
+            return "", *self.session.start(self.session.lab(obj, ckpt), prompts)
         except InputError as fault:
             return self._said(fault, len(self.sets[1]))
 
-    def look(self, obj: str, ckpt: str, images: list[str], order: str, *texts: str) -> tuple:
+    def predict(self, obj: str, ckpt: str, images: list[str], order: str, *texts: str) -> tuple:
         """A message, the figures and the table of images; a faulty set leaves those as they are."""
         try:
-            self.desk.lab(obj, ckpt)
+            self.session.lab(obj, ckpt)
         except InputError as fault:
             return views.message("fault", str(fault)), "", ""
         try:
-            answer = self.desk.answer(obj, ckpt, images, order, texts)
+            answer = self.session.answer(obj, ckpt, images, order, texts)
         except InputError as fault:
             return self._said(fault, 2)
         return answer.message, answer.figures, answer.images
@@ -188,7 +186,7 @@ class Page:
     def keep(self, obj: str, ckpt: str, name: str, *texts: str) -> tuple:
         """A message, and a set's file to download."""
         try:
-            path = self.desk.saved(obj, ckpt, texts, name)
+            path = self.session.saved(obj, ckpt, texts, name)
         except InputError as fault:
             return self._said(fault, 1)
         return "", self.gr.File(str(path), visible=True)
@@ -196,7 +194,7 @@ class Page:
     def differ(self, obj: str, ckpt: str, *texts: str) -> tuple:
         """A message, and set A's edits as a diff."""
         try:
-            return "", self.gr.Code(self.desk.diff(obj, ckpt, texts), visible=True)
+            return "", self.gr.Code(self.session.diff(obj, ckpt, texts), visible=True)
         except InputError as fault:
             return self._said(fault, 1)
 
@@ -204,14 +202,14 @@ class Page:
         """The verdict on what was uploaded."""
         half = len(texts) // 2
         try:
-            return self.desk.judged(obj, ckpt, upload, texts[:half] if words == SETS[0] else texts[half:])
+            return self.session.judged(obj, ckpt, upload, texts[:half] if words == SETS[0] else texts[half:])
         except InputError as fault:
             return views.message("fault", str(fault))
 
 
-def serve(desk: Desk, host: str, port: int, wait: bool = True) -> Page:
+def serve(session: LabSession, host: str, port: int, wait: bool = True) -> Page:
     """Serve the page at `host` and `port` (0: any); `wait` until the user stops it. InputError for a port in use."""
-    page = Page(desk)
+    page = Page(session)
     theme = page.gr.themes.Default(font=FONT, font_mono=MONO, primary_hue="slate", radius_size="sm", spacing_size="sm")
     page.blocks.launch(
         server_name=host,
@@ -223,7 +221,7 @@ def serve(desk: Desk, host: str, port: int, wait: bool = True) -> Page:
         mcp_server=False,
         enable_monitoring=False,
         footer_links=[],
-        max_file_size=int(desk.args.upload_mb * MB),
+        max_file_size=int(session.spec.upload_mb * MB),
         prevent_thread_lock=True,
         theme=theme,
         css_paths=[STYLE],
@@ -246,18 +244,17 @@ def _free(host: str, port: int) -> int:
         return trial.getsockname()[1]
 
 
-def main() -> None:
-    """Serve the page; what it receives and gives lies in a temporary folder that goes when it ends."""
-    args = options.app()
+def serve_until_stopped(asked: Mapping[str, Any]) -> None:
+    """Serve the page; what it receives and gives lies in a temporary folder that goes when it ends.
+
+    asked: settings of `LabSpec` by name. Raises InputError for what is missing, and for a port in use.
+    """
+    spec = LabSpec.of(asked)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # however it is stopped, the folder goes
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
         try:
             import gradio  # noqa: F401
         except ImportError as fault:
-            raise InputError(f"the page needs {fault.name}: pip install -r requirements-app.txt") from fault
-        serve(Desk(args, Path(folder)), args.host, args.port)
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code(main))
+            raise InputError(f"the page needs {fault.name}: pip install -r requirements/app.txt") from fault
+        serve(LabSession(asked, Path(folder)), spec.host, spec.port)

@@ -1,17 +1,18 @@
 """What the events of app.py's page do: inputs as the page has them, answers as pieces of HTML and lists of choices."""
 
-import argparse
 import os
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import prompt
 from apps.promptlab import fragments as views
 from apps.promptlab.lab import Lab
-from apps.promptlab.open_lab import found_checkpoints, found_objects, open_lab
+from apps.promptlab.open_lab import LabSpec, found_checkpoints, found_objects, open_lab
 from apps.promptlab.prompt_set import PromptSet, diff
 from dataset import Sample
 from dataset.images import image_size
@@ -26,7 +27,7 @@ MOST_PIXELS = 50_000_000  # of an upload
 
 
 @dataclass(frozen=True)
-class Answer:
+class LabAnswer:
     """What the page shows of two sets of prompts."""
 
     figures: str
@@ -34,18 +35,18 @@ class Answer:
     message: str
 
 
-class Desk:
+class LabSession:
     """The labs that are open, and a folder for what the page receives and gives."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
-        self.args, self.folder = args, folder
-        self.objects = found_objects(args)
+    def __init__(self, asked: Mapping[str, Any], folder: Path) -> None:
+        self.asked, self.spec, self.folder = asked, LabSpec.of(asked), folder
+        self.objects = found_objects(self.spec, asked)
         self.labs: OrderedDict[tuple[str, str], Lab] = OrderedDict()
         self.lock = threading.Lock()
 
     def checkpoints(self, obj: str) -> list[str]:
         """What can be chosen for an object: its checkpoints, then none."""
-        return [*found_checkpoints(self.args, obj), NONE]
+        return [*found_checkpoints(self.spec, obj), NONE]
 
     def lab(self, obj: str, name: str) -> Lab:
         """The lab of an object and one of its `checkpoints`. Raises InputError as `open_lab`."""
@@ -54,12 +55,12 @@ class Desk:
                 raise InputError(f"{obj} is not one of the objects to choose from")
             if name not in self.checkpoints(obj):
                 raise InputError(f"no checkpoint {name} for {obj}; choose another one")
-            path = found_checkpoints(self.args, obj).get(name)
+            path = found_checkpoints(self.spec, obj).get(name)
             key = (obj, name, path and path.stat().st_mtime_ns)
             if key not in self.labs:
                 while len(self.labs) >= OPEN:
                     self.labs.popitem(last=False)
-                self.labs[key] = open_lab(self.args, obj, path)
+                self.labs[key] = open_lab(self.asked, obj, path)
             self.labs.move_to_end(key)
             return self.labs[key]
 
@@ -78,7 +79,7 @@ class Desk:
         start = lab.start if prompts is None else PromptSet.of(lab.info.name, prompts, lab.info.classname)
         return start.texts()
 
-    def answer(self, obj: str, name: str, images: list[str], order: str, texts: tuple[str, ...]) -> Answer:
+    def answer(self, obj: str, name: str, images: list[str], order: str, texts: tuple[str, ...]) -> LabAnswer:
         """Both sets on the chosen images; `texts` are those of set A, then those of set B."""
         started = time.perf_counter()
         lab, half = self.lab(obj, name), len(texts) // 2
@@ -89,12 +90,12 @@ class Desk:
         sides = []
         for side, part in zip(SETS, (texts[:half], texts[half:]), strict=True):
             with naming(f"set {side}"):
-                look = lab.look(samples, PromptSet.typed(*part))
-            sides.append(views.Side(side, look, lab.pulls(look)))
+                result = lab.predict(samples, PromptSet.typed(*part))
+            sides.append(views.Side(side, result, lab.pulls(result)))
         figures, table = views.figures_table(sides), views.images_table(sides, order)
-        said = [note for side in sides for note in side.look.words.notes]
+        said = [note for side in sides for note in side.result.words.notes]
         seconds = f"{len(samples)} images, both sets: {time.perf_counter() - started:.2f} s"
-        return Answer(figures, table, views.message("note", *lab.notes, *dict.fromkeys(said), seconds))
+        return LabAnswer(figures, table, views.message("note", *lab.notes, *dict.fromkeys(said), seconds))
 
     def saved(self, obj: str, name: str, texts: tuple[str, ...], side: str) -> Path:
         """A JSON file of a set's sentences, for --prompts."""
@@ -127,8 +128,8 @@ class Desk:
 
     def _check(self, path: Path) -> None:
         size = path.stat().st_size
-        if size > self.args.upload_mb * MB:
-            raise InputError(f"{path.name} has {size / MB:.1f} MB; at most {self.args.upload_mb:g} MB are taken")
+        if size > self.spec.upload_mb * MB:
+            raise InputError(f"{path.name} has {size / MB:.1f} MB; at most {self.spec.upload_mb:g} MB are taken")
         width, height = image_size(path)
         if width * height > MOST_PIXELS:
             most = f"{MOST_PIXELS / 1e6:g} million"

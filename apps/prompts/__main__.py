@@ -125,10 +125,10 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def rank(argv: Sequence[str]) -> int:
     """Print, and with --csv write, the leave-one-out effect of every sentence on the support."""
-    from apps.prompts.rank import rank_objects
-    from engine import options
+    from apps.prompts.rank import RankSpec, rank_objects
+    from engine.options import parse
 
-    rank_objects(options.rank(argv))
+    rank_objects(parse(RankSpec, argv, prog="prompt.py rank"))
     return CLEAN
 
 

@@ -1,10 +1,10 @@
 """What each sentence does for the zero branch: how well it tells the support apart with the sentence and without it."""
 
 import csv
-from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,25 +12,38 @@ from torch import Tensor
 from tqdm import tqdm
 
 from apps.prompts.check import visible
+from dataset import ObjectInfo
 from engine import text
-from engine.build import build, encoder, sentences
-from engine.checkpoint import Checkpoint
+from engine.build import build_system, objects_of, open_encoder, sentences
 from engine.few_shot import open_support, run_name
-from engine.objects import objects
-from engine.run import same_object, trained
+from engine.open_checkpoint import opened_objects
+from engine.options import without_adapters
+from engine.spec import SupportSpec, SystemSpec, fixed, natural, setting
 from engine.support import Support
 from engine.system import System
-from runtime.errors import InputError, naming
-from runtime.files import writing
+from runtime.errors import InputError
+from runtime.files import atomic_write
 from scoring import metrics
-from scoring.calibration import Calibration
-from scoring.maps import Scale
-from scoring.patch_scores import read
-from scoring.predictions import heads, views
+from scoring.maps import Calibration, Scale
+from scoring.patch_scores import patch_scores
+from scoring.predictions import ScoreRule, score_rule
 
 BAR_AFTER = 2  # seconds
 BATCH = 16  # variants that go through the trunk at a time, where that gains anything
 COLUMNS = ("object", "list", "auroc_effect", "margin_effect", "auroc_without", "margin_without", "sentence")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSpec(SupportSpec, SystemSpec):
+    """What each sentence does for the zero branch on the support: leave-one-out."""
+
+    GROUP: ClassVar = "ranking"
+    ckpt: Path | None = setting(None, "adapter file; default: none, the trunk's own tokens", type=Path)
+    csv: Path | None = setting(None, "write every sentence with its effect", type=Path, metavar="FILE")
+    by: str = setting("margin", "what the table is sorted by", choices=("margin", "auroc"))
+    top: int = setting(10, "sentences shown from either end; 0: all of them", type=natural)
+    branches: str = fixed("zero")
+    bank_cap: str | None = fixed(None)
 
 
 @dataclass(frozen=True)
@@ -56,14 +69,18 @@ class Bench:
 
     tokens: list[Tensor]  # (V, L, D) a tap
     labels: np.ndarray  # (V,) in {0, 1}
-    masks: bool  # whether the score is the map's maximum, as in few-shot runs of an object with masks
+    rule: ScoreRule
     size: int
 
     def separation(self, directions: Tensor) -> Separation:
         """With directions (D, 2); InputError when scores are not finite."""
-        head, scale = heads(self.masks)[0], Scale((0.0, float(len(self.tokens))), None)
-        seen = views({head: read(self.tokens, directions.to(self.tokens[0].device), None)}, self.masks)
-        scores = seen.image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"].numpy()  # (V,)
+        scale = Scale((0.0, float(len(self.tokens))), None)
+        found = patch_scores(self.tokens, directions.to(self.tokens[0].device), None)
+        scores = (
+            self.rule.predictions({self.rule.maps: found})
+            .image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"]
+            .numpy()
+        )  # (V,)
         try:
             auroc = metrics.image_metrics(scores, self.labels)["auroc"]
         except ValueError as fault:
@@ -71,63 +88,71 @@ class Bench:
         return Separation(auroc, float(scores[self.labels == 1].mean() - scores[self.labels == 0].mean()))
 
 
-def rank_objects(args: Namespace) -> None:
-    """Rank the sentences of every object that --obj, or the checkpoint, names; print and write what comes out."""
-    if args.csv is not None and args.csv.is_dir():
-        raise InputError(f"--csv {args.csv} is a folder; name a file")
-    rows = []
-    for obj, path, content, recalled in _asked(args):
-        bench, words, features = open_bench(recalled, obj, path, content)
+def rank_objects(asked: Mapping[str, Any]) -> None:
+    """Rank the sentences of every object that --obj, or the checkpoint, names; print and write what comes out.
+
+    asked: settings of `RankSpec` by name. Raises InputError without abnormal support, and for a checkpoint that does
+    not fit.
+    """
+    spec, rows = RankSpec.of(asked), []
+    if spec.csv is not None and spec.csv.is_dir():
+        raise InputError(f"--csv {spec.csv} is a folder; name a file")
+    if spec.abnormal_shot == 0:
+        raise InputError("rank compares normal with abnormal support; leave --abnormal_shot 0 out")
+    for obj, bench, words, features in _benches(spec, asked):
         whole = bench.separation(text.directions(*features))
-        ranked = sorted(leave_one_out(bench, words, features), key=_order(args.by, whole), reverse=True)
+        ranked = sorted(leave_one_out(bench, words, features), key=_order(spec.by, whole), reverse=True)
         if not ranked:
             raise InputError(f"{obj}: one sentence a list, and none to leave out; give more with --prompts")
-        report(obj, bench, words, whole, ranked, args.top)
+        report(obj, bench, words, whole, ranked, spec.top)
         rows += [_row(obj, one, whole) for one in ranked]
-    if args.csv is not None:
-        with writing(args.csv) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    if spec.csv is not None:
+        with atomic_write(spec.csv) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-        print(f"all {len(rows)} sentences: {args.csv}")
+        print(f"all {len(rows)} sentences: {spec.csv}")
 
 
-def _asked(args: Namespace) -> Iterator[tuple[str, Path | None, Checkpoint | None, Namespace]]:
-    """Every object with its checkpoint, if one is given, and the options that hold for it."""
-    if args.ckpt is None:
-        return ((obj, None, None, args) for obj in objects(args))
-    return trained(args, lambda obj: run_name(obj, args.shot))
+Words = tuple[list[str], list[str]]  # normal and abnormal sentences
+Features = tuple[Tensor, Tensor]  # theirs, (N, D) and (M, D)
 
 
-def open_bench(
-    args: Namespace, obj: str, path: Path | None, content: Checkpoint | None
-) -> tuple[Bench, tuple[list[str], list[str]], tuple[Tensor, Tensor]]:
-    """The support's tokens, the (normal, abnormal) sentences, and their features (N, D) and (M, D).
+def _benches(spec: RankSpec, asked: Mapping[str, Any]) -> Iterator[tuple[str, Bench, Words, Features]]:
+    """Every object's bench, sentences and features, under its checkpoint if one is given."""
+    if spec.ckpt is None:
+        without_adapters(asked)
+        for obj in objects_of(spec):
+            data, support = open_support(spec, obj)
+            words, features = _encoded(spec, data.info)
+            yield (
+                obj,
+                bench_of(build_system(spec, bare=True), support, score_rule(bool(data.info.masks))),
+                words,
+                features,
+            )
+        return
+    for opened in opened_objects(RankSpec, asked, lambda obj: run_name(obj, spec.shot), "few-shot test"):
+        run = opened.run
+        opened.load_adapters()
+        words, features = _encoded(opened.spec, run.info)
+        yield run.info.name, bench_of(run.system, run.support, run.rule), words, features
 
-    content: a checkpoint, read from `path`; None takes the bare trunk. Raises InputError without abnormal support,
-    and for a checkpoint of another object or other weights.
-    """
-    if args.abnormal_shot == 0:
-        raise InputError("rank compares normal with abnormal support; leave --abnormal_shot 0 out")
-    record = content and content.record
-    same_object(record, obj, path)
-    data, support = open_support(args, obj)
-    words = sentences(args, data.info)
-    with encoder(args) as encode:  # before the image tower is in memory
-        features = encode.features([*words[0], *words[1]]).split([len(words[0]), len(words[1])])
-    system = build(args, adapter=None if content else "none")
-    if record and record["weights_sha256"] != system.weights_sha256:
-        raise InputError(f"{path} was trained on other CLIP weights; name those with --pretrain or --clip_path")
-    if content:
-        with naming(path):
-            system.decoder.load_adapters(content.last.adapters)
-    masks = bool(data.info.masks)
-    tokens = support_tokens(system, support, heads(masks)[0])
-    return Bench(tokens, support.labels.numpy().astype(int), masks, args.img_size), words, features
+
+def _encoded(spec: RankSpec, info: ObjectInfo) -> tuple[Words, Features]:
+    words = sentences(spec, info)
+    with open_encoder(spec) as encoder:
+        return words, encoder.features([*words[0], *words[1]]).split([len(words[0]), len(words[1])])
+
+
+def bench_of(system: System, support: Support, rule: ScoreRule) -> Bench:
+    """The support's tokens under the adapters as they are now, and how they are scored."""
+    tokens = support_tokens(system, support, rule.maps)
+    return Bench(tokens, support.labels.numpy().astype(int), rule, system.size)
 
 
 def support_tokens(system: System, support: Support, head: str) -> list[Tensor]:
     """Tokens (V, L, D) a tap of all variants; those of the bare trunk are projected to where text is."""
     parts = tqdm(support.images.split(BATCH), desc="support", unit="batch", leave=False, delay=BAR_AFTER)
-    levels = system.levels((stem for part in parts for stem in system.stem(part).split(BATCH)), head)
+    levels = system.levels((prefix for part in parts for prefix in system.prefix(part).split(BATCH)), head)
     if system.decoder.kind != "none":
         return levels
     with torch.inference_mode():

@@ -15,7 +15,7 @@ import dataset
 from dataset.check.findings import KINDS, Finding, Review, review
 from dataset.check.near_duplicates import ALIKE
 from runtime.errors import InputError, Parser, exit_code
-from runtime.files import writing
+from runtime.files import atomic_write
 
 EXIT = "exit code: 0 when a run can start, whatever was found; 2 when it can't, or would stop at a file; 1 is not used"
 SHOWN = 3  # files named of every finding, unless told
@@ -76,7 +76,7 @@ def _inside(path: Path, root: Path) -> str:
 
 def write_csv(path: Path, results: Iterable[Review]) -> None:
     """Every finding, a line each."""
-    with writing(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         rows = csv.writer(file)
         rows.writerow(("object", "kind", "finding", "file", "other", "detail"))
         for result in results:

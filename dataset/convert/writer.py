@@ -17,7 +17,7 @@ from tqdm import tqdm
 from dataset.folders import images_in, subfolder
 from dataset.images import image_size, open_picture, read_mask
 from runtime.errors import InputError
-from runtime.files import writing
+from runtime.files import atomic_write
 
 RECORD = "converted.json"
 SPLITS = ("train", "valid", "test")
@@ -47,7 +47,7 @@ def make(folder: Path, files: Sequence[File], check: Callable[[], None] = lambda
     for file in tqdm(files, f"writing {folder.name}", unit="file", leave=False):
         target = draft / file.name
         if not target.exists():
-            with writing(target) as path:
+            with atomic_write(target) as path:
                 file.write(path)
     for leftover in [path for path in draft.rglob(".*") if path.is_file()]:
         leftover.unlink()  # what a killed call was at
@@ -94,7 +94,7 @@ def fingerprint(files: Sequence[File]) -> str:
 
 def _record(folder: Path, files: Sequence[File], finished: bool) -> None:
     record = {"made of": fingerprint(files), "files": len(files), "finished": finished}
-    with writing(folder / RECORD) as path:
+    with atomic_write(folder / RECORD) as path:
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 

@@ -8,7 +8,6 @@ is the same everywhere, and no picture depends on which others were drawn.
 
 import csv
 import hashlib
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,9 +23,8 @@ from dataset.demo import histo as demo_histo
 from dataset.demo import industrial as demo_industrial
 from dataset.demo import liver as demo_liver
 from dataset.demo import oct as demo_oct
-from dataset.demo.__main__ import main
 from dataset.demo.draw import Drawing
-from runtime.errors import InputError, Parser, exit_code
+from runtime.errors import InputError
 
 VERSION = 1  # raise it when a generator draws otherwise than before
 STAMP = "VERSION"  # the file in an object's folder that says which generator and seed it is of
@@ -219,7 +217,3 @@ WRITERS: Mapping[str, Callable[[Path, str, Iterable[Picture]], None]] = {
     "mvtec": _write_mvtec,
     "visa": _write_visa,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code(main))

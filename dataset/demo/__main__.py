@@ -1,9 +1,13 @@
-"""Draw the demonstration benchmark."""
+"""Draw the demonstration benchmark.
 
+python -m dataset.demo --out data/demo [--seed 0]
+"""
+
+import sys
 from pathlib import Path
 
 from dataset.demo import OBJECTS, generate
-from runtime.errors import Parser
+from runtime.errors import Parser, exit_code
 
 
 def main() -> None:
@@ -14,3 +18,7 @@ def main() -> None:
     options = parser.parse_args()
     generate(options.out, options.seed)
     print(f"{len(OBJECTS)} objects in {options.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

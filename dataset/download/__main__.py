@@ -59,7 +59,7 @@ def fetch(shared: Shared, path: Path) -> None:
         import requests
     except ImportError as fault:
         raise InputError(
-            f"the package gdown is missing: pip install -r requirements-download.txt; or {by_hand}"
+            f"the package gdown is missing: pip install -r requirements/download.txt; or {by_hand}"
         ) from fault
     try:
         done = gdown.download(url=shared.url, output=str(path), resume=True, use_cookies=False)

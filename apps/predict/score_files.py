@@ -1,0 +1,154 @@
+"""Scores of files: one after the other, a row each, with all that is written of them."""
+
+import math
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from apps.predict import inputs
+from apps.predict.inputs import Reader, kind_of
+from apps.predict.open_predictor import open_predictor
+from apps.predict.outputs import UNREADABLE, Outputs, ScoredPicture
+from apps.predict.spec import PredictSpec
+from engine.predictor import Predictor
+from report.panels import panel_names
+from runtime.environment import environment
+from runtime.errors import InputError
+from runtime.files import check_writable
+
+
+def score_file(
+    predictor: Predictor, reader: Reader, outputs: Outputs, file: Path, name: str
+) -> Iterator[ScoredPicture]:
+    """Score one image or every slice of one file, and write what belongs to it as `name`.
+
+    Raises InputError if it can't be read.
+    """
+    stack = reader.open(file)
+    region = reader.region(file, stack)
+    count, maps, scores = len(stack.pictures), [], []
+    bar = tqdm(range(count), file.name, unit="slice", leave=False, disable=count == 1)
+    for number in bar:
+        started, picture = time.perf_counter(), stack.pictures[number]
+        inside = None if region is None else region[number]
+        if inside is None or inside.any():
+            full, score = predictor.map_and_score(picture, inside)
+        else:
+            full, score = np.zeros(picture.size[::-1], np.float32), 0.0  # nothing of this slice counts
+        if not math.isfinite(score):
+            mend = "leave it out" if predictor.system.decoder.precision == "fp32" else "score it with --precision fp32"
+            raise InputError(f"{file}: its score is not a number; {mend}")
+        seconds = round(time.perf_counter() - started, 3)
+        place = number if stack.several else None
+        own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
+        paths = outputs.write(own, file, place, picture, full, score)
+        scores.append(score)
+        if stack.save is not None:
+            maps.append(full)
+        yield outputs.judged(file, place, score, seconds, paths)
+    if stack.several:
+        outputs.chart(name, scores, file)
+    if stack.save is not None:
+        stack.save(outputs.folder / "volumes" / name, np.stack(maps))
+
+
+def score_files(
+    predictor: Predictor, reader: Reader, outputs: Outputs, files: Sequence[Path]
+) -> Iterator[ScoredPicture]:
+    """Score all files; one that can't be read becomes a row that says why."""
+    names = [name.removesuffix(".png") for name in panel_names(map(labelled, files), common_folder(files))]
+    for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
+        try:
+            yield from score_file(predictor, reader, outputs, file, name)
+        except InputError as fault:
+            yield ScoredPicture(str(file), None, None, None, UNREADABLE, None, str(fault))
+
+
+def labelled(file: Path) -> Path:
+    """The absolute path; a DICOM file gets its suffix, so that the end of a UID (1.2.840.10008) is not taken for it."""
+    path = file.absolute()
+    return path.with_name(f"{path.name}.dcm") if kind_of(file) == "dicom" and path.suffix.lower() != ".dcm" else path
+
+
+def common_folder(files: Sequence[Path]) -> str | None:
+    """The folder that all files are below; None if they lie on different drives."""
+    try:
+        return os.path.commonpath([file.absolute().parent for file in files])
+    except ValueError:
+        return None
+
+
+def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str) -> None:
+    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went."""
+    table = outputs.table(rows)
+    counts = Counter(row.verdict for row in rows)
+    outputs.record(record | outputs.settings() | {"counts": dict(counts)})
+    certain = ("" if outputs.calibrated else ", uncalibrated") + (", by --threshold" if outputs.threshold_given else "")
+    print(
+        f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
+        f"(abnormal from {outputs.threshold:.4g}{certain})"
+    )
+    print(f"maps: 0 to 65535 stand for 0 to {outputs.map_top:g}; colours go from 0 to {outputs.scale.high:g}")
+    print(f"results: {table}")
+    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
+    if failed := [row for row in rows if row.verdict == UNREADABLE]:
+        print(f"not scored: {len(failed)}", file=sys.stderr)
+        for row in failed:
+            print(f"  {row.note}", file=sys.stderr)
+
+
+@contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Make a folder; whatever ends the work early, what was made of it and is still empty goes again."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        check_writable(folder)
+        yield
+    except BaseException:
+        with suppress(OSError):  # it holds something
+            for one in missing:
+                one.rmdir()
+        raise
+
+
+def predict_files(asked: Mapping[str, Any]) -> bool:
+    """Score the files that --input names and write all that is told of them; whether all could be read.
+
+    asked: settings of `PredictSpec` by name. Raises InputError where nothing could start.
+    """
+    spec = PredictSpec.of(asked)
+    files = inputs.find(spec.input, spec.output)
+    reader = Reader.of(spec.axis, spec.window, spec.roi, files)
+    inputs.check_packages(files)
+    with made(spec.output):
+        return _score(spec, asked, reader, files)
+
+
+def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: Sequence[Path]) -> bool:
+    predictor, origin = open_predictor(spec, asked, reader, files)
+    given = spec.threshold is not None
+    if not predictor.calibrated:
+        threshold = "that of --threshold" if given else "a half of them"
+        print(f"uncalibrated: scores are probabilities by the prompts alone, and the threshold {threshold}")
+    if (spec.output / "scores.csv").exists():
+        print(f"{spec.output} holds the results of a run: those that are not written anew stay")
+    outputs, rows, started = Outputs(spec.output, predictor, given), [], time.time()
+    record = {"script": "predict.py", **origin, "branch": predictor.branch}
+    title = spec.output.resolve().name
+    try:
+        for row in score_files(predictor, reader, outputs, files):
+            rows.append(row)
+    except KeyboardInterrupt:
+        finish(outputs, rows, record | {"stopped": True}, title)
+        raise
+    record["seconds"] = round(time.time() - started, 1)
+    finish(outputs, rows, record | {"environment": environment(predictor.system.device)}, title)
+    return not any(row.verdict == UNREADABLE for row in rows)

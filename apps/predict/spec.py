@@ -1,0 +1,68 @@
+"""The settings of predict.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from engine.spec import PredictorSpec, Spec, finite, setting
+from runtime.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(Spec):
+    """What is scored, and where results go."""
+
+    GROUP: ClassVar = "what is scored"
+    input: tuple[str, ...] = setting(
+        (),
+        "png jpg bmp tif, DICOM, NIfTI (.nii, .nii.gz), NRRD; folders with all below them",
+        nargs="+",
+        required=True,
+        metavar="FILE|DIR|GLOB",
+    )
+    output: Path | None = setting(None, "folder for scores, maps and pictures", type=Path, required=True, metavar="DIR")
+    roi: Path | None = setting(
+        None, "masks of the inputs' own names: what is outside is ignored", type=Path, metavar="MASK_DIR"
+    )
+    axis: int = setting(2, "axis of a volume that slices are cut along", type=int, choices=(0, 1, 2))
+    window: tuple[float, ...] | None = setting(
+        None,
+        "intensities shown of DICOM and volumes; default: the DICOM header's, else their whole range",
+        type=finite,
+        nargs=2,
+        metavar=("CENTER", "WIDTH"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window is not None and (len(self.window) != 2 or self.window[1] <= 0):
+            raise InputError(f"--window needs a width above 0, not {self.window[-1]:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSpec(InputSpec, PredictorSpec):
+    """Score images and volumes: with trained adapters, or with no training at all."""
+
+    GROUP: ClassVar = "how it is judged"
+    ckpt: Path | None = setting(None, "adapter file; without it nothing trained is used", type=Path)
+    normal: Path | None = setting(None, "without --ckpt: normal images, for the memory bank", type=Path, metavar="DIR")
+    abnormal: Path | None = setting(None, "without --ckpt: abnormal images, for thresholds", type=Path, metavar="DIR")
+    score: str = setting(
+        "max",
+        "without --ckpt: an image's score is its map's highest value, or the mean over its patches",
+        choices=("max", "mean"),
+    )
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Self:
+        """As `Spec.of`; InputError for settings that contradict each other."""
+        with_checkpoint = asked.get("ckpt") is not None
+        adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
+        for name in ("normal", "abnormal", "score") if with_checkpoint else adapters:
+            if name in asked:
+                why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"
+                raise InputError(f"--{name} {why}; leave one out")
+        if asked.get("abnormal") and not asked.get("normal"):
+            raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")
+        return super().of(asked)

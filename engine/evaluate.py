@@ -1,0 +1,55 @@
+"""Checkpoints on the test split of their object: figures of each snapshot, results, the report page."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from engine import few_shot, zero_shot
+from engine.open_checkpoint import OpenedCheckpoint, opened_objects
+from engine.run import write_means
+from engine.spec import FewShotTestSpec, SystemSpec, TransferTestSpec
+from report.tables import Result
+
+
+def evaluate_few_shot(asked: Mapping[str, Any]) -> tuple[SystemSpec, list[Result]]:
+    """Evaluate each object's few-shot checkpoint on its test split, against a memory bank made anew of its support.
+
+    asked: settings of `FewShotTestSpec` by name; what they leave out is the checkpoint's. Gives the last object's spec
+    and the results, of the last epoch and of the best one if the checkpoint has it. Writes results.json, results.csv
+    and report.html. Raises InputError for whatever is missing or does not fit.
+    """
+    shot = FewShotTestSpec.of(asked).shot
+    opened = opened_objects(FewShotTestSpec, asked, lambda obj: few_shot.run_name(obj, shot), "few-shot test")
+    return _evaluate_all(opened, "test_few", lambda obj: few_shot.run_name(obj, shot), asked)
+
+
+def evaluate_transfer(asked: Mapping[str, Any]) -> tuple[SystemSpec, list[Result]]:
+    """Evaluate each target's checkpoint of transfer; as `evaluate_few_shot`, with settings of `TransferTestSpec`."""
+    opened = opened_objects(TransferTestSpec, asked, zero_shot.run_name, "transfer test")
+    return _evaluate_all(opened, "test_zero", zero_shot.run_name, asked)
+
+
+def _evaluate_all(
+    opened: Iterator[OpenedCheckpoint], script: str, run_name: Callable[[str], str], asked: Mapping[str, Any]
+) -> tuple[SystemSpec, list[Result]]:
+    results, started = [], time.time()
+    for one in opened:
+        results += _evaluate(one, script, started)
+        spec, started = one.spec, time.time()
+    write_means(spec, script, run_name(asked.get("obj", spec.obj)), results)
+    return spec, results
+
+
+def _evaluate(opened: OpenedCheckpoint, script: str, started: float) -> list[Result]:
+    """The figures of a checkpoint's snapshots, written; and the last epoch's report page."""
+    run, results, shown = opened.run, [], None
+    for selected in ("last", "best"):
+        snapshot = opened.load(selected)
+        if snapshot is not None:
+            predictions = run.score_test()
+            results.append(run.result(snapshot, selected, predictions))
+            shown = shown or (results[0], predictions, snapshot.calibration)
+    record = run.record(script, started) | {"checkpoint": str(opened.path)}
+    run.write(record, results)
+    run.write_page(record, *shown)
+    return results

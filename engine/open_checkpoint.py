@@ -1,0 +1,100 @@
+"""The one way in for checkpoints: read, recall their settings, open the run they belong to, check that they fit."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import prompt
+from dataset import ObjectInfo
+from engine import few_shot, zero_shot
+from engine.build import build_system, encode_prompts, objects_of
+from engine.checkpoint import Checkpoint, Snapshot, read
+from engine.options import recall
+from engine.run import Run
+from engine.spec import SystemSpec
+from runtime.errors import InputError, naming
+from utils import seed_everything
+
+Purpose = Literal["few-shot test", "transfer test", "lab", "prediction"]
+
+
+@dataclass(frozen=True)
+class OpenedCheckpoint:
+    """A checkpoint with the run it belongs to; `holds`: whether its own calibration holds for that run."""
+
+    path: Path
+    content: Checkpoint
+    spec: SystemSpec
+    run: Run
+    holds: bool
+
+    def load_adapters(self) -> None:
+        """Put the last epoch's adapters in place, uncalibrated."""
+        with naming(self.path):
+            self.run.system.decoder.load_adapters(self.content.last.adapters)
+
+    def load(self, which: Literal["last", "best"] = "last") -> Snapshot | None:
+        """Put a snapshot's adapters in place and give it, calibrated; None if the checkpoint lacks it."""
+        snapshot = getattr(self.content, which)
+        if snapshot is None:
+            return None
+        return self.run.load_snapshot(snapshot if self.holds else replace(snapshot, calibration=None), self.path)
+
+
+def open_checkpoint(
+    path: Path, kind: type[SystemSpec], asked: Mapping[str, Any], obj: str | None = None, *, purpose: Purpose
+) -> OpenedCheckpoint:
+    """Open a checkpoint of ours, or adapters published by others, for a purpose.
+
+    asked: what the user asked for; the rest is the checkpoint's. obj: the object it is used on; None takes what is
+    asked for, else its own. Tests and the lab open the object's test split; for a prediction by adapters of transfer no
+    image of the object is needed. Raises InputError for a file that can't be read or does not fit: another object,
+    other weights, other support images, settings that it was not trained with.
+    """
+    content = read(path)
+    record = content.record
+    obj = obj or asked.get("obj") or (record or {}).get("obj") or SystemSpec().obj
+    spec = recall(kind, asked, content, path, obj)
+    objects_of(spec)  # a checkpoint of the demo brings the demo's images with it
+    seed_everything(spec.seed)
+    transferred = record is not None and "trained_on" in record
+    if purpose == "few-shot test" or (purpose != "transfer test" and not transferred):
+        if record is not None and record["obj"] != obj:
+            raise InputError(f"{path} was trained on {record['obj']}, not on {obj}")
+        run = few_shot.open_run(spec, obj)
+    else:
+        seen = zero_shot.unseen(record, obj, path)
+        if transferred and asked.get("branches", "zero") != "zero":
+            raise InputError(f"{path} holds adapters of transfer, which have no memory bank: leave --branches out")
+        if purpose == "prediction":
+            run = _without_images(spec, obj, seen, content)
+        else:
+            run = zero_shot.open_run(spec, obj, seen)
+    return OpenedCheckpoint(path, content, spec, run, run.calibration_holds(record, path))
+
+
+def _without_images(spec: SystemSpec, obj: str, seen: list[str], content: Checkpoint) -> zero_shot.TransferRun:
+    """A transfer run for whatever image comes, by the score rule that the checkpoint was calibrated by."""
+    info = named(obj, spec.classname, content.record["masks"])
+    (prompts,) = encode_prompts(spec, [info])  # before the image tower is in memory
+    return zero_shot.TransferRun(spec, info, (), build_system(spec), prompts, seen)
+
+
+def named(obj: str, classname: str | None, masks: bool) -> ObjectInfo:
+    """An object as far as its words go: no folder of it is looked at. masks: whether a score is a map's maximum."""
+    return ObjectInfo(obj, classname or prompt.class_name(obj), "own images", masks, "own", None, None)
+
+
+def opened_objects(
+    kind: type[SystemSpec], asked: Mapping[str, Any], run_name: Callable[[str], str], purpose: Purpose
+) -> Iterator[OpenedCheckpoint]:
+    """The checkpoint of every object that --obj or --ckpt names, opened; `run_name` makes an object's file name."""
+    spec = kind.of(asked)
+    ckpt = spec.ckpt
+    if ckpt is not None and "obj" not in asked:
+        record = read(ckpt).record or {}
+        spec = replace(spec, obj=record.get("obj", spec.obj))
+    for obj in objects_of(spec):
+        path = ckpt or spec.save_path / f"{run_name(obj)}.pth"
+        yield open_checkpoint(path, kind, asked, obj, purpose=purpose)

@@ -1,0 +1,138 @@
+"""One picture's map and score, however the model was made: the same alone as among others, whole or in tiles."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from dataset import to_model
+from engine.system import System
+from engine.tiles import Blend, Tile, Tiling, tiles
+from scoring.maps import Calibration, Scale, mean_scores, means_within, scaled_maps
+from scoring.memory_bank import MemoryBank
+from scoring.patch_scores import PatchScores
+from scoring.predictions import Predictions, ScoreRule
+
+BAR_AFTER = 2.0  # seconds before a progress bar within another shows
+EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the threshold where nothing calibrates one
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tile of a picture, and what the model predicts of it."""
+
+    tile: Tile
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class PictureScorer:
+    """The model with what it compares images with, and the scale and thresholds of its scores.
+
+    text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
+    scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
+    came from, in words.
+    """
+
+    system: System
+    text_directions: Tensor | None
+    banks: dict[str, MemoryBank]
+    rule: ScoreRule
+    calibration: Calibration
+    calibrated: bool
+    top: float = 1.0
+    tiling: Tiling | None = None
+    source: str = "the prompts alone"
+
+    @property
+    def branch(self) -> str:
+        """The branch whose scores and maps are given."""
+        if not self.banks:
+            return "zero"
+        return "few" if self.text_directions is None else "fused"
+
+    def pieces(
+        self, picture: Image.Image, region: np.ndarray | None = None, without: Callable[[int], int] | None = None
+    ) -> list[Piece]:
+        """What the model predicts of a picture, tile by tile; tiles outside the region (H, W) are passed over.
+
+        without: of a tile's number, the owner whose tokens the bank leaves out.
+        """
+        shape, found = picture.size[::-1], []
+        bar = tqdm(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
+        for number, tile in enumerate(bar):
+            if region is None or region[tile.rows, tile.columns].any():
+                part = picture.crop(tile.box) if self.tiling else picture
+                found.append(Piece(tile, self.predictions(part, None if without is None else without(number))))
+        return found
+
+    def predictions(self, picture: Image.Image, without: int | None = None) -> Predictions:
+        """Those of a picture by itself, so that nothing depends on which others are scored."""
+        prefix = self.system.prefix(to_model(picture, self.system.size)[None])
+        (decoded,) = self.system.tokens(prefix, self.rule.heads)
+        return self.rule.predictions(
+            {
+                head: self.system.patch_scores(
+                    decoded.tokens(head), self.text_directions, self.banks.get(head), without
+                )
+                for head in self.rule.heads
+            }
+        )
+
+    def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+        """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.
+
+        region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score.
+        """
+        if region is not None:
+            region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
+        return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
+
+    def compose(
+        self, pieces: Sequence[Piece], shape: tuple[int, int], scale: Calibration, region: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Map and score as `map_and_score` gives them, from the pieces of a picture of `shape`."""
+        branch, size = self.branch, self.system.size
+        canvas, means = Blend(shape, self.tiling), []
+        for piece in pieces:
+            tile, seen = piece.tile, piece.predictions
+            small = next(scaled_maps(seen.maps, scale.maps, size, branch))[0].numpy()
+            height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
+            canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
+            if seen.scores is not None:
+                part = None if region is None else region[tile.rows, tile.columns]
+                means.append(self._mean(seen.scores, branch, scale.means, part))
+        full = canvas.values
+        if region is not None:
+            full[~region] = 0
+        if means:
+            return full, max(means)
+        if len(pieces) == 1 and tile.covers(shape):  # the map as the model makes it, before it is resized
+            return full, float(small.max() if region is None else small[shrunk(region, size)].max())
+        return full, float(full.max() if region is None else full[region].max())
+
+    def _mean(self, found: PatchScores, branch: str, scale: Scale, region: np.ndarray | None) -> float:
+        """A tile's score by the mean over its patches, or over those of the region."""
+        if region is None or region.all():
+            return float(mean_scores(found, scale, self.system.size)[branch][0])
+        within = means_within(found, torch.tensor(region), self.system.size)
+        zero, few = (None if name not in within else torch.tensor(within[name]) for name in ("zero", "few"))
+        return float(scale.fuse(zero, few)[branch])
+
+
+def shrunk(region: np.ndarray, size: int) -> np.ndarray:
+    """A region, bool (H, W), on the model's map: bool (size, size), True where any pixel of it lies in the cell."""
+    share = F.interpolate(torch.tensor(region)[None, None].float(), (size, size), mode="area")
+    return share[0, 0].numpy() > 0
+
+
+def by_prompts(taps: int) -> Calibration:
+    """The scale where no image calibrates one: the mean over taps of the probability of abnormal, 0 to 1."""
+    scale = Scale((0.0, float(taps)), None)
+    return Calibration(scale, scale, {"zero": EVEN}, {"zero": EVEN})

@@ -1,0 +1,179 @@
+"""The public way to score images of one's own: a checkpoint, and whatever picture comes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from dataset import Sample, as_picture, load_mask, open_picture
+from engine.few_shot import FewShotRun
+from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
+from engine.picture_scorer import BAR_AFTER, PictureScorer, by_prompts
+from engine.spec import PredictorSpec
+from engine.tiled_calibration import KnownPicture, in_tiles
+from engine.tiles import Tiling
+from runtime.errors import InputError
+
+NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
+Picture = str | Path | Image.Image | np.ndarray | Tensor
+P = TypeVar("P", bound="Predictor")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A region of a map at or above the pixel threshold: its box in pixels of the picture, its area, its highest value.
+
+    box: left, top, right, bottom; right and bottom are the first pixels outside.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of one picture. On the calibrated scale the support lies between 0 and 1.
+
+    score: of the image; abnormal: whether it reaches `threshold`. anomaly_map: (H, W) float32, at the picture's own
+    size. findings: regions of the map that reach the pixel threshold, the highest first.
+    """
+
+    score: float
+    threshold: float
+    abnormal: bool
+    anomaly_map: np.ndarray
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class Predictor(PictureScorer):
+    """A trained system that scores pictures one by one. It changes nothing of itself: threads may share it."""
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, **settings: Any) -> Self:
+        """The predictor of a checkpoint of train_few.py or train_zero.py, with the threshold of its calibration.
+
+        settings: those of `PredictorSpec` that are to be other than the checkpoint's: device, data_path, prompts, tile,
+        ... Raises InputError for a file that can't be read or does not fit.
+        """
+        opened = open_checkpoint(Path(path), PredictorSpec, settings, purpose="prediction")
+        return of_opened(opened, cls)
+
+    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+        """Score a picture, or each of a list or batch of them by itself.
+
+        A picture is a path, a PIL image, an array (H, W) or (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
+        (H, W), (1, H, W) or (3, H, W) of the same; a batch is a list, an array (N, H, W, 3) or a tensor (N, 3, H, W).
+        Raises InputError for a file that can't be read, and for numbers that are not finite or out of range.
+        """
+        if isinstance(pictures, (list, tuple)) or getattr(pictures, "ndim", 0) == 4:
+            return [self._predict(to_picture(picture)) for picture in pictures]
+        return self._predict(to_picture(pictures))
+
+    def _predict(self, picture: Image.Image) -> Prediction:
+        anomaly_map, score = self.map_and_score(picture)
+        if not np.isfinite(score):
+            raise InputError("a picture's score is not a number; use precision fp32, or another checkpoint")
+        thresholds = self.calibration
+        threshold = thresholds.image.get(self.branch, float("nan"))
+        findings = find_regions(anomaly_map, thresholds.pixel.get(self.branch, float("nan")))
+        return Prediction(score, threshold, score >= threshold, anomaly_map, findings)
+
+
+def find_regions(anomaly_map: np.ndarray, threshold: float) -> tuple[Finding, ...]:
+    """The 8-connected regions of a map (H, W) at or above a threshold, the one with the highest value first."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((anomaly_map >= threshold).astype(np.uint8))
+    found = []
+    for number in range(1, count):  # 0 is what lies below the threshold
+        left, top, width, height, area = map(int, stats[number])
+        part = (slice(top, top + height), slice(left, left + width))
+        peak = float(anomaly_map[part][labels[part] == number].max())
+        found.append(Finding((left, top, left + width, top + height), area, peak))
+    return tuple(sorted(found, key=lambda one: -one.peak))
+
+
+def to_picture(picture: Picture) -> Image.Image:
+    """Whatever `Predictor.predict` takes as one picture, as an RGB image."""
+    if isinstance(picture, (str, Path)):
+        return open_picture(Path(picture))
+    if isinstance(picture, Image.Image):
+        return as_picture(picture, "the picture")
+    values = np.asarray(picture.detach().cpu().movedim(-3, -1) if _channels_first(picture) else picture)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3) or not values.size:
+        raise InputError(f"an array of shape {values.shape} is no picture: give (H, W) or (H, W, 3), or a list of them")
+    if values.dtype != np.uint8:
+        values = values.astype(np.float32)
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise InputError("an array of numbers that are not all from 0 to 1 is no picture: scale it, or give uint8")
+        if values.ndim == 2:
+            return Image.fromarray(values)
+        values = np.round(255 * values).astype(np.uint8)
+    return Image.fromarray(values).convert("RGB")
+
+
+def _channels_first(picture: object) -> bool:
+    return isinstance(picture, Tensor) and picture.ndim == 3
+
+
+def settled(predictor: P, spec: PredictorSpec) -> P:
+    """The predictor with the thresholds and the tiles that were asked for."""
+    if spec.tile and predictor.tiling is None:
+        print("scale and thresholds are of whole images" if predictor.calibrated else "nothing is calibrated on tiles")
+        predictor = replace(predictor, tiling=Tiling(spec.tile, spec.overlap))
+    said = {"image": spec.threshold, "pixel": spec.pixel_threshold}
+    given = {kind: {predictor.branch: value} for kind, value in said.items() if value is not None}
+    return replace(predictor, calibration=replace(predictor.calibration, **given))
+
+
+def of_opened(opened: OpenedCheckpoint, kind: type[P] = Predictor) -> P:
+    """The predictor of an opened checkpoint: few-shot ones have the memory bank of their support, transferred ones
+    prompts alone. Where images are cut into tiles, so is the support."""
+    run, snapshot = opened.run, opened.load()
+    if not isinstance(run, FewShotRun):
+        calibration = snapshot.calibration or by_prompts(len(run.system.decoder.taps))
+        known = snapshot.calibration is not None
+        source = {"source": "images of the objects trained on"} if known else {}
+        return settled(kind(run.system, run.scored_text(), {}, run.rule, calibration, known, **source), opened.spec)
+    predictor = kind(
+        *(run.system, run.scored_text(), run.banks(keep=True), run.rule, snapshot.calibration, True),
+        top=1.0 if run.data.support_abnormal else NORMAL_TOP,
+        source="the checkpoint's support",
+    )
+    known = [_known(number, sample, run.masks, run.system.size) for number, sample in enumerate(support_of(run))]
+    if tiling := tiling_of(opened.spec, known):
+        predictor, _ = in_tiles(predictor, known, tiling, run.spec)
+    return settled(predictor, opened.spec)
+
+
+def support_of(run: FewShotRun) -> tuple[Sample, ...]:
+    """All support images, the abnormal ones first."""
+    return (*run.data.support_abnormal, *run.data.support_normal)
+
+
+def tiling_of(spec: PredictorSpec, support: Sequence[KnownPicture]) -> Tiling | None:
+    """The tiles that the support is cut into: where one of its images is larger than a tile, so that what holds of
+    whole images does not hold of tiles."""
+    bar = tqdm(support, "support", unit="image", leave=False, delay=BAR_AFTER)
+    if spec.tile and any(max(known.picture().size) > spec.tile for known in bar):
+        return Tiling(spec.tile, spec.overlap)
+    return None
+
+
+def _known(source: int, sample: Sample, masks: bool, size: int) -> KnownPicture:
+    """A support image for calibration in tiles."""
+    mask = partial(_mask, sample.mask, size) if masks and sample.mask else None
+    return KnownPicture(source, sample.label, partial(open_picture, sample.image), mask)
+
+
+def _mask(file: Path, size: int) -> np.ndarray:
+    return load_mask(file, size)[0].numpy() > 0.5

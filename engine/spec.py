@@ -1,0 +1,321 @@
+"""Every setting and its default, once: frozen specs, which code is handed, flags are made from and checkpoints store.
+
+A spec is flat: each class below is one concern, a run's spec is several of them, and what needs the model's settings
+alone says so (`spec: ModelSpec`) and takes any run's. `replace(spec, seed=7)` makes another one.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import CLIP
+from madff import ADAPTERS, AXES, BRANCHES
+from runtime.errors import InputError
+from scoring.memory_bank import BankLimit
+
+PROTOCOLS = ("paper", "sound")
+SCORED = ("few", "zero", "both")
+TRAINED, TESTED = ("fp32", "bf16"), ("fp32", "bf16", "fp16", "int8")  # precisions; only some have gradients
+DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": Path("data/demo"), "iterate": -1}
+
+
+def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
+    """A reader of finite numbers from `low` to `high`, both included."""
+
+    def read(text: str) -> float:
+        value = kind(text)
+        if not (low <= value <= high and isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
+        return value
+
+    read.__name__ = kind.__name__  # argparse: "invalid int value: 'x'"
+    return read
+
+
+def bank_limit(text: str) -> str:
+    """A reader of what `BankLimit.parse` takes; gives it as it was."""
+    BankLimit.parse(text)
+    return text
+
+
+def interval(text: str) -> float:
+    """A reader of epochs between evaluations, 0 or from a thousandth of one on; a whole number as an int."""
+    value = float(text)
+    if not (value == 0 or 1e-3 <= value < inf):
+        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor from 0.001 on")
+    return int(value) if value.is_integer() else value
+
+
+positive, natural, finite = number(int, 1), number(int, 0), number(float, -inf)
+
+
+def setting(default: Any, help: str, **flag: Any) -> Any:
+    """A field with its flag: what argparse must know of it. Without a `type` it is text."""
+    return field(default=default, metadata={"help": help, **flag})
+
+
+def fixed(default: Any) -> Any:
+    """A field that has no flag."""
+    return field(default=default, metadata={"fixed": True})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Settings of the right types and ranges: InputError names one that is not, wherever it came from."""
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            object.__setattr__(self, one.name, _checked(one, getattr(self, one.name)))
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it: paths are text, tuples lists."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Self:
+        """From what was asked for by name; settings that this spec lacks are passed over, --demo brings its own."""
+        names = {one.name for one in fields(cls)}
+        implied = cls.demo_settings() if asked.get("demo") else {}
+        return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
+
+    @classmethod
+    def demo_settings(cls) -> dict[str, Any]:
+        """What --demo stands for, where nothing else is asked for."""
+        return DEMO
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+def _checked(one: Field, value: Any) -> Any:
+    """The value as the setting's flag would give it."""
+    if value is None and one.default is None:
+        return None
+    if isinstance(one.default, bool):
+        if not isinstance(value, bool):
+            raise InputError(f"--{one.name} {value!r} is neither true nor false")
+        return value
+    several = "nargs" in one.metadata
+    if several != isinstance(value, (list, tuple)):
+        raise InputError(f"--{one.name} {value!r} is {'no list' if several else 'not what it takes'}")
+    return tuple(_read(one, part) for part in value) if several else _read(one, value)
+
+
+def _read(one: Field, value: Any) -> Any:
+    kind, choices = one.metadata.get("type", str), one.metadata.get("choices")
+    try:
+        found = kind(str(value))
+    except (ValueError, argparse.ArgumentTypeError) as fault:
+        raise InputError(f"--{one.name} {value}: {fault}") from fault
+    if isinstance(value, bool) or (choices and found not in choices):
+        raise InputError(f"--{one.name} {value} is none of {', '.join(map(str, choices or ['its values']))}")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec(Spec):
+    """Which images."""
+
+    GROUP: ClassVar = "data"
+    obj: str = setting("Brain", "Brain, Liver, ..., mvtec/bottle, mvtec (all its classes), or a name of your own")
+    data_path: Path = setting(Path("data"), "folder that holds Brain_AD, mvtec, ..., or your own images", type=Path)
+    classname: str | None = setting(None, "words for the prompts, e.g. 'solar cell'; default: the object's own")
+    demo: bool = setting(False, "the embedded demo CLIP on generated images (made in data/demo when missing)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """Which CLIP, which adapters, which words."""
+
+    GROUP: ClassVar = "model"
+    model_name: str = setting("ViT-L-14-336", f"{', '.join(CLIP.model_names())}, or a config JSON")
+    pretrain: str | None = setting(
+        None, "which published weights: openai (default), laion400m, laion2b, datacomp, ...; beside --clip_path: whose"
+    )
+    clip_path: Path | None = setting(None, "a weights file of your own, instead of --pretrain's", type=Path)
+    trust_weights: bool = setting(False, "open a TorchScript archive whose sha256 is not an official one")
+    offline: bool = setting(False, "never fetch weights")
+    img_size: int = setting(240, "pixels a side", type=positive)
+    features_list: tuple[int, ...] | None = setting(
+        None, "blocks with adapters; default: quarters of the depth (6 12 18 24)", type=positive, nargs="+"
+    )
+    adapter: str = setting("madff", "the adapters' kind", choices=ADAPTERS)
+    madff: tuple[str, ...] = setting(BRANCHES, "attention branches that are on", choices=BRANCHES, nargs="*")
+    madff_axis: str = setting("sequence", "token: what the released code computes", choices=AXES)
+    protocol: str = setting("paper", "sound: CLIP's normalisation, QuickGELU for OpenAI's weights", choices=PROTOCOLS)
+    prompts: str = setting("all", "base, llm, all, or a JSON file")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrain is None and self.clip_path is None:  # beside a file of unknown origin it stays unknown
+            object.__setattr__(self, "pretrain", "openai")
+        object.__setattr__(self, "madff", tuple(one for one in BRANCHES if one in self.madff))  # in whatever order
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec(Spec):
+    """Where and how it runs."""
+
+    GROUP: ClassVar = "run"
+    seed: int = setting(
+        111, "of the draw of the support, the adapters' start and the order", type=number(int, 0, 2**32 - 1)
+    )
+    device: str = setting("auto", "auto, cuda, cuda:N, mps or cpu")
+    cache_path: Path = setting(Path(".cache"), "folder for what need not be computed twice", type=Path)
+    cache_gb: float = setting(10.0, "what the cache may take; 0: no cache", type=number(float, 0), metavar="GB")
+    precision: str = setting(
+        "fp32",
+        "of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
+        choices=TESTED,
+    )
+    compile: bool = setting(False, "torch.compile the trunk for scoring: starts later")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SystemSpec(MachineSpec, ModelSpec, DataSpec):
+    """What every run has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupportSpec(Spec):
+    """Which images are support."""
+
+    GROUP: ClassVar = "few-shot"
+    shot: int = setting(4, "normal support images, and as many abnormal ones", type=positive)
+    abnormal_shot: int | None = setting(
+        None, "abnormal support images; default: as many as --shot; 0: memory bank on the bare trunk", type=natural
+    )
+    iterate: int = setting(0, "line of the published selection; -1 draws with --seed", type=number(int, -1))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.abnormal_shot is None:
+            object.__setattr__(self, "abnormal_shot", self.shot)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSpec(Spec):
+    """What is scored, against how much."""
+
+    GROUP: ClassVar = "scoring"
+    bank_cap: str | None = setting(
+        None,
+        "tokens a tap that a large memory bank keeps: drawn evenly, or a greedy coreset (a tenth of all, or N)",
+        type=bank_limit,
+        metavar="N|coreset[:N]",
+    )
+    branches: str = setting("both", "what is scored: memory bank, prompts, both", choices=SCORED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSetSpec(Spec):
+    """How a test set is scored, and where results go."""
+
+    GROUP: ClassVar = "test set"
+    batch_size: int = setting(16, "images that go through the model together", type=positive)
+    num_workers: int = setting(0, "processes that read images", type=natural)
+    results_path: Path = setting(Path("results"), "folder for results.json and results.csv", type=Path)
+    save_images: Path | None = setting(
+        None, "write a picture of every test image's map into DIR", type=Path, metavar="DIR"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(TestSetSpec):
+    """How long and in what steps."""
+
+    GROUP: ClassVar = "training"
+    epoch: int = setting(50, "0 trains nothing and evaluates", type=natural)
+    batch_size: int = setting(1, "images a step; the published code's is 1", type=positive)
+    precision: str = setting("fp32", "of the trunk: bf16 by autocast; adapters and scores stay fp32", choices=TRAINED)
+    save_model: int = setting(1, "0: no checkpoint", type=int, choices=(0, 1))
+    log_dir: Path = setting(Path("results/tensorboard"), "folder for TensorBoard scalars", type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSpec(Spec):
+    """Which checkpoint is looked at."""
+
+    GROUP: ClassVar = "checkpoint"
+    ckpt: Path | None = setting(
+        None, "adapter file, ours or a published one; default: the one in --save_path", type=Path
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorSpec(ScoreSpec, SupportSpec, SystemSpec):
+    """Scoring images of one's own with a checkpoint: `Predictor.from_checkpoint`."""
+
+    GROUP: ClassVar = "how it is judged"
+    threshold: float | None = setting(None, "score from which an image is abnormal; default: calibrated", type=finite)
+    pixel_threshold: float | None = setting(
+        None, "map value from which a pixel is abnormal; default: calibrated", type=finite
+    )
+    tile: int | None = setting(
+        None, "score pieces of N x N pixels, for small defects in large images", type=positive, metavar="N"
+    )
+    overlap: int | None = setting(
+        None, "pixels that tiles share; default: a quarter of --tile", type=natural, metavar="M"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tile is None:
+            if self.overlap is not None:
+                raise InputError("--overlap says how much tiles share; give their size with --tile")
+            return
+        if self.overlap is None:
+            object.__setattr__(self, "overlap", self.tile // 4)
+        if self.overlap >= self.tile:
+            raise InputError(f"--overlap {self.overlap} must be less than --tile {self.tile}")
+
+
+FEW_PATH, ZERO_PATH = Path("ckpt/few-shot"), Path("ckpt/zero-shot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
+    """Few-shot training: `train_few_shot`, train_few.py."""
+
+    learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0))
+    eval_every: int = setting(1, "epochs between evaluations; 0: only at the end, no best epoch", type=natural)
+    save_path: Path = setting(FEW_PATH, "folder for the checkpoint", type=Path)
+
+    @classmethod
+    def demo_settings(cls) -> dict[str, Any]:
+        return DEMO | {"epoch": 10}  # a toy learns fast, and minutes should do
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotTestSpec(CheckpointSpec, TestSetSpec, ScoreSpec, SupportSpec, SystemSpec):
+    """Few-shot evaluation: `evaluate`, test_few.py."""
+
+    save_path: Path = setting(FEW_PATH, "folder where training put the checkpoint", type=Path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSpec(TrainSpec, SystemSpec):
+    """Zero-shot transfer: `train_transfer`, train_zero.py."""
+
+    learning_rate: float = setting(1e-4, "of Adam", type=number(float, 0))
+    eval_every: float = setting(
+        0.2,
+        "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end",
+        type=interval,
+    )
+    save_path: Path = setting(ZERO_PATH, "folder for the checkpoint", type=Path)
+
+    @classmethod
+    def demo_settings(cls) -> dict[str, Any]:
+        return DEMO | {"epoch": 5, "learning_rate": 1e-3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferTestSpec(CheckpointSpec, TestSetSpec, SystemSpec):
+    """Evaluation of transfer: `evaluate`, test_zero.py."""
+
+    save_path: Path = setting(ZERO_PATH, "folder where training put the checkpoint", type=Path)
