@@ -59,26 +59,26 @@ def group_of(objects: Sequence[str]) -> str:
     return next((group for group, members in groups.items() if set(members) == set(objects)), "mean")
 
 
-def mean_of(outcomes: Sequence[Result]) -> Result:
+def mean_of(results: Sequence[Result]) -> Result:
     """The mean over objects (all of one selection), each metric over the objects where it is defined."""
-    epochs = {outcome.epoch for outcome in outcomes}
+    epochs = {result.epoch for result in results}
     branches: dict[str, dict[str, float]] = {}
-    for branch in _present(outcomes):
-        rows = [outcome.branches[branch] for outcome in outcomes if branch in outcome.branches]
+    for branch in _present(results):
+        rows = [result.branches[branch] for result in results if branch in result.branches]
         metrics = dict.fromkeys(name for row in rows for name in row)
         branches[branch] = {name: _mean([row.get(name, math.nan) for row in rows]) for name in metrics}
     epoch = epochs.pop() if len(epochs) == 1 else None
-    return Result(group_of([outcome.obj for outcome in outcomes]), epoch, outcomes[0].selected, branches)
+    return Result(group_of([result.obj for result in results]), epoch, results[0].selected, branches)
 
 
-def grep_lines(outcome: Result) -> list[str]:
+def grep_lines(result: Result) -> list[str]:
     """`Brain pAUC : 0.973` and `Brain AUC : 0.9244`, of the run's result; no line for what is not defined."""
-    metrics = outcome.branches[_present([outcome])[-1]]
+    metrics = result.branches[_present([result])[-1]]
     values = (("pAUC", metrics.get("pixel_auroc")), ("AUC", metrics.get("image_auroc")))
-    return [f"{outcome.obj} {name} : {round(float(value), 4)}" for name, value in values if _known(value)]
+    return [f"{result.obj} {name} : {round(float(value), 4)}" for name, value in values if _known(value)]
 
 
-def table(outcomes: Sequence[Result], shot: int | Literal["zero", "normal"] | None = None, demo: bool = False) -> str:
+def table(results: Sequence[Result], shot: int | Literal["zero", "normal"] | None = None, demo: bool = False) -> str:
     """The result table of a run: a block for the last epoch, then one for the best, for those that are there.
 
     Rows are branches, per object, with a mean if there are several. Published numbers stand below in the same
@@ -86,40 +86,40 @@ def table(outcomes: Sequence[Result], shot: int | Literal["zero", "normal"] | No
     """
     blocks = []
     for selected in ("last", "best"):
-        chosen = [outcome for outcome in outcomes if outcome.selected == selected]
+        chosen = [result for result in results if result.selected == selected]
         if chosen:
             blocks.append(_block(chosen, shot, demo))
     return "\n\n".join(blocks + [DEMO_NOTE] * demo)
 
 
-def _block(outcomes: Sequence[Result], shot: int | Literal["zero", "normal"] | None, demo: bool) -> str:
-    several = len(outcomes) > 1
-    shown = [*outcomes, mean_of(outcomes)] if several else list(outcomes)
-    names = [outcome.obj for outcome in outcomes] + ["mean"] * several
+def _block(results: Sequence[Result], shot: int | Literal["zero", "normal"] | None, demo: bool) -> str:
+    several = len(results) > 1
+    shown = [*results, mean_of(results)] if several else list(results)
+    names = [result.obj for result in results] + ["mean"] * several
     rows = [
-        (f"{branch:<7}{name}" if several else branch, _percent(outcome.branches[branch]))
-        for branch in _present(outcomes)
-        for name, outcome in zip(names, shown, strict=True)
-        if branch in outcome.branches
+        (f"{branch:<7}{name}" if several else branch, _percent(result.branches[branch]))
+        for branch in _present(results)
+        for name, result in zip(names, shown, strict=True)
+        if branch in result.branches
     ]
     known = [
-        (f"{outcome.obj}: {source}" if several else source, figures)
-        for outcome in ([] if demo or shot is None else shown)
-        for source, figures in published(outcome.obj, shot).items()
+        (f"{result.obj}: {source}" if several else source, figures)
+        for result in ([] if demo or shot is None else shown)
+        for source, figures in published(result.obj, shot).items()
     ]
-    lines = [heading(outcomes), *_aligned(rows, known)]
-    lines += [f"({PUBLISHED_NOTE})"] * bool(known) + _left_out(outcomes) * several
-    return "\n".join(lines + [line for outcome in shown for line in grep_lines(outcome)])
+    lines = [heading(results), *_aligned(rows, known)]
+    lines += [f"({PUBLISHED_NOTE})"] * bool(known) + _left_out(results) * several
+    return "\n".join(lines + [line for result in shown for line in grep_lines(result)])
 
 
-def heading(outcomes: Sequence[Result]) -> str:
+def heading(results: Sequence[Result]) -> str:
     """Which object and epoch a block is of, and how the epoch was chosen."""
-    epochs = {outcome.epoch for outcome in outcomes}
+    epochs = {result.epoch for result in results}
     epoch = str(epochs.pop()) if len(epochs) == 1 else "of each object"
-    name = outcomes[0].obj if len(outcomes) == 1 else f"{len(outcomes)} objects"
+    name = results[0].obj if len(results) == 1 else f"{len(results)} objects"
     if epoch == "None":
         return f"{name}, published adapters: how their epoch was chosen is not known"
-    if outcomes[0].selected == "last":
+    if results[0].selected == "last":
         return f"{name}, last epoch: chosen before seeing the test set (epoch {epoch})"
     return f"{name}, best epoch {epoch}: SELECTED ON THE TEST SET, as published"
 
@@ -147,19 +147,19 @@ def _aligned(rows: list[tuple[str, dict]], known: list[tuple[str, dict]]) -> lis
     return lines + [line(f"  {label}", {name: _cell(row.get(name), "") for name in COLUMNS}) for label, row in known]
 
 
-def _left_out(outcomes: Sequence[Result]) -> list[str]:
+def _left_out(results: Sequence[Result]) -> list[str]:
     """A note where a mean is over fewer objects than there are."""
-    last = _present(outcomes)[-1]
+    last = _present(results)[-1]
     notes = []
     for name in ("image_auroc", "pixel_auroc"):
-        count = sum(_known(outcome.branches.get(last, {}).get(name)) for outcome in outcomes)
-        if 0 < count < len(outcomes):
-            notes.append(f"({COLUMNS[name][0]} means: over the {count} of {len(outcomes)} objects that have them)")
+        count = sum(_known(result.branches.get(last, {}).get(name)) for result in results)
+        if 0 < count < len(results):
+            notes.append(f"({COLUMNS[name][0]} means: over the {count} of {len(results)} objects that have them)")
     return notes
 
 
-def _present(outcomes: Sequence[Result]) -> list[str]:
-    return [branch for branch in BRANCHES if any(branch in outcome.branches for outcome in outcomes)]
+def _present(results: Sequence[Result]) -> list[str]:
+    return [branch for branch in BRANCHES if any(branch in result.branches for result in results)]
 
 
 def _percent(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -182,25 +182,25 @@ def _mean(values: Sequence[float]) -> float:
 def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
     """Write `results.json` (everything) and `results.csv` (a row per object, epoch and branch) into `folder`.
 
-    results: "outcomes", a sequence of Result, and whatever else makes the record (options, support, hashes,
+    results: "results", a sequence of Result, and whatever else makes the record (options, support, hashes,
     environment, seed, seconds, ...) in dicts, lists, tuples, sets, paths, numbers, dataclasses. "means" over
     several objects are added, and rows for them.
     """
-    outcomes = list(results["outcomes"])
-    chosen = [[outcome for outcome in outcomes if outcome.selected == way] for way in ("last", "best")]
+    results = list(results["results"])
+    chosen = [[result for result in results if result.selected == way] for way in ("last", "best")]
     means = [mean_of(several) for several in chosen if len(several) > 1]
-    named = [(outcome.obj, outcome) for outcome in outcomes] + [("mean", mean) for mean in means]
+    named = [(result.obj, result) for result in results] + [("mean", mean) for mean in means]
     rows = [
-        {"obj": name, "selected": outcome.selected, "epoch": _words(outcome.epoch), "branch": branch} | dict(metrics)
-        for name, outcome in named
-        for branch, metrics in outcome.branches.items()
+        {"obj": name, "selected": result.selected, "epoch": _words(result.epoch), "branch": branch} | dict(metrics)
+        for name, result in named
+        for branch, metrics in result.branches.items()
     ]
     import pandas as pd  # 30 MB that are only needed here, at the end
 
     columns = dict.fromkeys(["obj", "selected", "epoch", "branch", *COLUMNS])
     columns |= dict.fromkeys(name for row in rows for name in row)
     frame = pd.DataFrame(rows, columns=list(columns))
-    record = json.dumps(_plain({**results, "outcomes": outcomes, "means": means}), indent=1, allow_nan=False)
+    record = json.dumps(_plain({**results, "results": results, "means": means}), indent=1, allow_nan=False)
     with atomic_write(Path(folder) / "results.csv") as draft:
         frame.to_csv(draft, index=False)
     with atomic_write(Path(folder) / "results.json") as draft:

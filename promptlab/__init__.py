@@ -1,1 +1,0 @@
-"""The prompt lab, app.py's parts: what is computed (lab), opened (opening), asked for (desk) and shown (views)."""

@@ -1,1 +1,0 @@
-"""The commands of prompt.py: show, check, rank, generate."""

@@ -1,1 +1,0 @@
-"""predict.py's parts: files to pictures, pictures to verdicts, verdicts to files."""
