@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from dataset.images import read_rgb
-from report.colours import OUTLINE, COLOURS, ColourScale, heat, overlay, share, truth
+from report.colours import COLOURS, OUTLINE, ColourScale, heat, overlay, share, truth
 from runtime.files import atomic_write, suffix_of
 
 TITLES = ("input", "ground truth", "anomaly map", "overlay", "predicted mask")

@@ -179,14 +179,14 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
+def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
     """Write `results.json` (everything) and `results.csv` (a row per object, epoch and branch) into `folder`.
 
-    results: "results", a sequence of Result, and whatever else makes the record (options, support, hashes,
+    record: "results", a sequence of Result, and whatever else makes the record (options, support, hashes,
     environment, seed, seconds, ...) in dicts, lists, tuples, sets, paths, numbers, dataclasses. "means" over
     several objects are added, and rows for them.
     """
-    results = list(results["results"])
+    results = list(record["results"])
     chosen = [[result for result in results if result.selected == way] for way in ("last", "best")]
     means = [mean_of(several) for several in chosen if len(several) > 1]
     named = [(result.obj, result) for result in results] + [("mean", mean) for mean in means]
@@ -200,11 +200,11 @@ def write_results(folder: str | Path, results: Mapping[str, Any]) -> None:
     columns = dict.fromkeys(["obj", "selected", "epoch", "branch", *COLUMNS])
     columns |= dict.fromkeys(name for row in rows for name in row)
     frame = pd.DataFrame(rows, columns=list(columns))
-    record = json.dumps(_plain({**results, "results": results, "means": means}), indent=1, allow_nan=False)
+    whole = json.dumps(_plain({**record, "results": results, "means": means}), indent=1, allow_nan=False)
     with atomic_write(Path(folder) / "results.csv") as draft:
         frame.to_csv(draft, index=False)
     with atomic_write(Path(folder) / "results.json") as draft:
-        draft.write_text(record + "\n", encoding="utf-8")
+        draft.write_text(whole + "\n", encoding="utf-8")
 
 
 def _words(epoch: float | None) -> str | None:

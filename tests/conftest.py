@@ -8,9 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, a core 
 
 import pytest
 import torch
-from goldens import CONFIG, GOLDEN, WEIGHTS, arrays
-from lab import Lab, write_clip
-from predicting import noise
+from helpers.goldens import CONFIG, GOLDEN, WEIGHTS, arrays
+from helpers.lab import Lab, write_clip
+from helpers.predicting import noise
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import CONFIG, FORWARD, GOLDEN, arrays, relative
+from helpers.goldens import CONFIG, FORWARD, GOLDEN, arrays, relative
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -1,7 +1,7 @@
 """The list of departures in docs/method.md is the contract's: every row, and no other."""
 
-from goldens import GOLDEN
-from lab import ROOT
+from helpers.goldens import GOLDEN
+from helpers.lab import ROOT
 
 
 def rows(text: str) -> list[tuple[str, ...]]:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import FORWARD, arrays, relative
+from helpers.goldens import FORWARD, arrays, relative
 from torch import Tensor
 
 from decoder import Decoded

@@ -6,7 +6,7 @@ from itertools import combinations
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import FORWARD, arrays, relative
+from helpers.goldens import FORWARD, arrays, relative
 from torch import Tensor
 
 from madff import BRANCHES, FAB, LLSPM, MADFF, MVFA, SCA, Projector, build_adapter

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lab import ROOT
+from helpers.lab import ROOT
 
 README = (ROOT / "readme.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from goldens import FORWARD, arrays, relative
+from helpers.goldens import FORWARD, arrays, relative
 from kornia.geometry import transform as geometry
 from torch import Tensor
 
