@@ -2,13 +2,25 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine import few_shot, zero_shot
+from engine.checkpoint import read
 from engine.open_checkpoint import OpenedCheckpoint, opened_objects
 from engine.run import write_means
 from engine.spec import FewShotTestSpec, SystemSpec, TransferTestSpec
 from report.tables import Result
+
+
+def evaluate(checkpoint: str | Path, **settings: Any) -> list[Result]:
+    """Evaluate a checkpoint of ours on its object's test split: the last epoch, and the best one if it has it.
+
+    settings: of `FewShotTestSpec` or `TransferTestSpec` by name, those that are to be other than the checkpoint's.
+    Writes results.json, results.csv and report.html. Raises InputError for whatever is missing or does not fit.
+    """
+    transferred = "trained_on" in (read(checkpoint).record or {})
+    return (evaluate_transfer if transferred else evaluate_few_shot)({**settings, "ckpt": Path(checkpoint)})[1]
 
 
 def evaluate_few_shot(asked: Mapping[str, Any]) -> tuple[SystemSpec, list[Result]]:

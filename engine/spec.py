@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from math import inf, isfinite
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import CLIP
@@ -75,9 +76,9 @@ class Spec:
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
-        """From what was asked for by name; settings that this spec lacks are passed over, --demo brings its own."""
-        names = {one.name for one in fields(cls)}
+    def of(cls, asked: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> Self:
+        """From what is asked for by name; settings that this spec lacks are passed over, `demo` brings its own."""
+        asked, names = {**asked, **more}, {one.name for one in fields(cls)}
         implied = cls.demo_settings() if asked.get("demo") else {}
         return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from engine.spec import PredictorSpec, Spec, finite, setting
@@ -55,8 +56,9 @@ class PredictSpec(InputSpec, PredictorSpec):
     )
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Self:
+    def of(cls, asked: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> Self:
         """As `Spec.of`; InputError for settings that contradict each other."""
+        asked = {**asked, **more}
         with_checkpoint = asked.get("ckpt") is not None
         adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
         for name in ("normal", "abnormal", "score") if with_checkpoint else adapters:
