@@ -1,4 +1,4 @@
-"""The memory bank built image by image, capped, and searched without an image's own tokens."""
+"""The memory bank built image by image, limited, and searched without an image's own tokens."""
 
 import pytest
 import torch
@@ -20,14 +20,14 @@ def tokens() -> list[Tensor]:
 WHOLE = BankLimit()
 
 
-def built(cap: BankLimit = WHOLE, seed: int = 0) -> MemoryBank:
+def built(limit: BankLimit = WHOLE, seed: int = 0) -> MemoryBank:
     """Image 0 and 1 are of owner 0, 2 and 3 of owner 1, ..."""
     images = (([level[[number]] for level in tokens()], number // 2) for number in range(IMAGES))
-    return MemoryBank.build(images, IMAGES, cap, seed)
+    return MemoryBank.build(images, IMAGES, limit, seed)
 
 
 def test_image_by_image_is_all_at_once():
-    for level, whole in zip(built().levels, MemoryBank(tokens()).levels, strict=True):
+    for level, whole in zip(built().levels, MemoryBank.from_tokens(tokens()).levels, strict=True):
         assert level.equal(whole)
     assert built().owners[0].tolist() == [owner for owner in range(3) for _ in range(2 * LENGTH)]
 
@@ -35,28 +35,28 @@ def test_image_by_image_is_all_at_once():
 def test_an_owner_left_out_is_not_found():
     bank, queries = built(), tokens()[0][2:3]
     assert torch.allclose(bank.distance(0, queries), torch.zeros(1, LENGTH - 1), atol=1e-6)
-    others = MemoryBank([level[[0, 1, 4, 5]] for level in tokens()])
+    others = MemoryBank.from_tokens([level[[0, 1, 4, 5]] for level in tokens()])
     assert torch.allclose(bank.distance(0, queries, without=1), others.distance(0, queries), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "cap", [BankLimit(7), BankLimit(7, coreset=True), BankLimit(None, coreset=True), BankLimit(1000)]
 )
-def test_a_cap_keeps_some_of_the_tokens_by_the_seed(cap):
+def test_a_limit_keeps_some_of_the_tokens_by_the_seed(limit):
     total = IMAGES * LENGTH
-    expected = min(total, cap.tokens or total // 10)
-    bank, whole = built(cap), MemoryBank(tokens())
+    expected = min(total, limit.tokens or total // 10)
+    bank, whole = built(limit), MemoryBank.from_tokens(tokens())
     for tap in range(TAPS):
         assert bank.levels[tap].shape == (expected, WIDTH) and bank.owners[tap].shape == (expected,)
         rows = [(whole.levels[tap] == token).all(dim=1).nonzero().item() for token in bank.levels[tap]]
         assert rows == sorted(set(rows))  # real tokens, none twice
         assert [row // (2 * LENGTH) for row in rows] == bank.owners[tap].tolist()
-    assert all(one.equal(other) for one, other in zip(bank.levels, built(cap).levels, strict=True))
+    assert all(one.equal(other) for one, other in zip(bank.levels, built(limit).levels, strict=True))
     if expected < total:
-        assert not built(cap, seed=1).levels[0].equal(bank.levels[0])
+        assert not built(limit, seed=1).levels[0].equal(bank.levels[0])
 
 
-def test_centres_are_the_farthest_from_those_before():
+def test_a_coresets_points_are_the_farthest_from_those_before():
     points = torch.tensor([[0.0], [0.1], [10.0], [10.1], [5.0], [5.1]])
     chosen = points[greedy_coreset(points, 3, torch.Generator().manual_seed(0))][:, 0]
     assert sorted(chosen.round().tolist()) == [0.0, 5.0, 10.0]
@@ -73,11 +73,11 @@ def test_a_coreset_covers_better_than_chance():
 
 def test_there_and_back_through_tensors():
     bank = built(BankLimit(9))
-    other = MemoryBank.of(bank.tensors(), torch.device("cpu"))
+    other = MemoryBank.from_tensors(bank.tensors(), torch.device("cpu"))
     assert all(one.equal(two) for one, two in zip(bank.levels + bank.owners, other.levels + other.owners, strict=True))
 
 
-def test_caps_in_words():
+def test_limits_in_words():
     assert BankLimit.parse(None) == BankLimit() and BankLimit.parse("20000") == BankLimit(20000)
     assert BankLimit.parse("coreset") == BankLimit(None, True) and BankLimit.parse("coreset:500") == BankLimit(
         500, True

@@ -18,12 +18,13 @@ import prompt
 from dataset import FewShotSet, Sample
 from dataset.registry import find
 from decoder import patch_logits, to_grid, upsample
-from engine.score_images import score_images, truth
+from engine.score_images import ground_truth, score_images
 from engine.support import Support, load_support
 from engine.system import System
 from engine.text import text_features
 from engine.training import Trainer
-from scoring import memory_bank, patch_scores
+from scoring import maps as scoring_maps
+from scoring import memory_bank
 from scoring.evaluation import evaluate
 from scoring.maps import (
     Scale,
@@ -37,8 +38,8 @@ from scoring.maps import (
     scaled_maps,
 )
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import PatchScores, read
-from scoring.predictions import full_maps, views
+from scoring.patch_scores import BRANCHES, PatchScores, patch_scores
+from scoring.predictions import DET_MEAN, MAP_MAXIMUM, full_maps
 
 KINDS = ("mvfa", "madff")
 SIZE = 240
@@ -59,7 +60,7 @@ class Benchmark:
 
     @cached_property
     def labels_and_masks(self) -> tuple[np.ndarray, np.ndarray]:
-        return truth(self.data.test, SIZE, True)
+        return ground_truth(self.data.test, SIZE, True)
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +94,23 @@ def png(path: Path, pixels: np.ndarray) -> Path:
 
 
 @dataclass
-class Result:
+class Found:
     """What one kind of adapter makes of the benchmark's test images."""
 
     seg: PatchScores
     det: PatchScores
 
 
-def see(benchmark: Benchmark, system: System) -> Result:
-    """Both heads' readings of the test images, each against its own bank."""
+def see(benchmark: Benchmark, system: System) -> Found:
+    """Both heads' patch scores of the test images, each against its own bank."""
     normal = benchmark.support.images[benchmark.support.normal]
     with torch.inference_mode():
-        banks = {head: MemoryBank(system.levels(map(system.stem, normal.split(1)), head)) for head in ("seg", "det")}
+        banks = {
+            head: MemoryBank.from_tokens(system.levels(map(system.prefix, normal.split(1)), head))
+            for head in ("seg", "det")
+        }
         seen = score_images(system, benchmark.data.test, ("seg", "det"), benchmark.text, banks, batch_size=5)
-    return Result(seen["seg"], seen["det"])
+    return Found(seen["seg"], seen["det"])
 
 
 def system_of(clip: CLIP.CLIP, decoder: object) -> System:
@@ -122,7 +126,7 @@ def test_mini_benchmark_before_training(clip, golden_decoder, benchmark, kind):
         assert relative(first, maps[f"{kind}.steps0.{branch}_map_test0"]) < UNTRAINED
     fused = full_maps(found.seg, map_scale(found.seg, SIZE), SIZE, "fused")
     assert relative(fused[:, ::8, ::8], maps[f"{kind}.steps0.fused"]) < UNTRAINED
-    by_map, by_mean = views({"seg": found.seg}, masks=True), views({"det": found.det}, masks=False)
+    by_map, by_mean = MAP_MAXIMUM.predictions({"seg": found.seg}), DET_MEAN.predictions({"det": found.det})
     assert relative(by_map.image_scores(SIZE)["fused"], expected["fused_map_max"]) < UNTRAINED
     assert relative(by_mean.image_scores(SIZE)["fused"], expected["image_scores"]) < UNTRAINED
     labels, masks = benchmark.labels_and_masks
@@ -190,20 +194,20 @@ def test_upsampling_aligns_corners():
 
 
 def test_bank_distance_by_hand():
-    bank = MemoryBank([torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.tensor([[[0.0, -2.0]]])])
+    bank = MemoryBank.from_tokens([torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.tensor([[[0.0, -2.0]]])])
     tokens = torch.tensor([[[1.0, 0.0], [7.0, 0.0], [-1.0, 0.0], [2.0, 2.0], [0.0, -1.0]]])  # class token first
     root = 0.5**0.5
-    assert torch.allclose(memory_bank.distance(0, tokens), torch.tensor([[0.0, 1.0, 1 - root, 1.0]]), atol=1e-6)
-    assert torch.allclose(memory_bank.distance(1, tokens), torch.tensor([[1.0, 1.0, 1 + root, 0.0]]), atol=1e-6)
+    assert torch.allclose(bank.distance(0, tokens), torch.tensor([[0.0, 1.0, 1 - root, 1.0]]), atol=1e-6)
+    assert torch.allclose(bank.distance(1, tokens), torch.tensor([[1.0, 1.0, 1 + root, 0.0]]), atol=1e-6)
 
 
 def test_the_bank_holds_class_tokens_of_every_image():
     tokens = torch.eye(4).view(2, 2, 4)  # two images of a class token and a patch
     queries = torch.cat([torch.zeros(1, 1, 4), torch.eye(4)[None]], dim=1)
-    assert torch.allclose(MemoryBank([tokens]).distance(0, queries), torch.zeros(1, 4))
+    assert torch.allclose(MemoryBank.from_tokens([tokens]).distance(0, queries), torch.zeros(1, 4))
 
 
-def readings(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> PatchScores:
+def random_scores(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> PatchScores:
     """Random grid values: logits of a few units, distances in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     shape = (images, taps, side, side)
@@ -213,58 +217,58 @@ def readings(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> PatchS
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
 def test_bank_chunks_change_nothing(monkeypatch, chunk):
     generator = torch.Generator().manual_seed(0)
-    bank = MemoryBank([torch.randn(4, 5, 6, generator=generator)])
+    bank = MemoryBank.from_tokens([torch.randn(4, 5, 6, generator=generator)])
     tokens = torch.randn(2, 10, 6, generator=generator)
-    cosines = F.cosine_similarity(tokens[:, 1:, None], memory_bank.levels[0], dim=-1)  # (B, P, N)
-    monkeypatch.setattr(bank_module, "CHUNK", chunk)
-    assert torch.allclose(memory_bank.distance(0, tokens), 1 - cosines.amax(dim=-1), atol=1e-6)
+    cosines = F.cosine_similarity(tokens[:, 1:, None], bank.levels[0], dim=-1)  # (B, P, N)
+    monkeypatch.setattr(memory_bank, "CHUNK", chunk)
+    assert torch.allclose(bank.distance(0, tokens), 1 - cosines.amax(dim=-1), atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5])
 def test_map_chunks_change_nothing(monkeypatch, chunk):
-    seen = readings(5)
+    seen = random_scores(5)
     scale, means = map_scale(seen, 9), mean_scale(seen, 9)
-    maps = {name: full_maps(seen, scale, 9, name) for name in patch_scores.BRANCHES}
+    maps = {name: full_maps(seen, scale, 9, name) for name in BRANCHES}
     by_max, by_mean = max_scores(seen, scale, 9), mean_scores(seen, means, 9)
-    monkeypatch.setattr(patch_scores, "MAP_CHUNK", chunk)
+    monkeypatch.setattr(scoring_maps, "MAP_CHUNK", chunk)
     assert next(scaled_maps(seen, scale, 9, "few")).shape == (chunk, 9, 9)
     assert map_scale(seen, 9).zero == pytest.approx(scale.zero) and mean_scale(seen, 9).few == pytest.approx(means.few)
-    for name in patch_scores.BRANCHES:
+    for name in BRANCHES:
         assert relative(full_maps(seen, scale, 9, name), maps[name]) < 1e-6
         assert relative(max_scores(seen, scale, 9)[name], by_max[name]) < 1e-6
         assert relative(mean_scores(seen, means, 9)[name], by_mean[name]) < 1e-6
 
 
-def test_reading_does_not_depend_on_the_batch():
+def test_scoring_does_not_depend_on_the_batch():
     generator = torch.Generator().manual_seed(0)
     tokens = [torch.randn(7, 10, 6, generator=generator) for _ in range(2)]
     text = F.normalize(torch.randn(6, 2, generator=generator), dim=0)
-    bank = MemoryBank([torch.randn(3, 10, 6, generator=generator) for _ in range(2)])
-    whole = read(tokens, text, memory_bank)
+    bank = MemoryBank.from_tokens([torch.randn(3, 10, 6, generator=generator) for _ in range(2)])
+    whole = patch_scores(tokens, text, bank)
     assert whole.zero.shape == whole.few.shape == (7, 2, 3, 3) and len(whole) == 7
-    parts = PatchScores.join([read([level[[row]] for level in tokens], text, memory_bank) for row in range(7)])
+    parts = PatchScores.join([patch_scores([level[[row]] for level in tokens], text, bank) for row in range(7)])
     assert relative(parts.zero, whole.zero) < 1e-5 and relative(parts.few, whole.few) < 1e-5
 
 
 def test_a_branch_without_text_or_bank_is_off():
     tokens = [torch.randn(2, 5, 6)]
-    text, bank = torch.eye(6)[:, :2], MemoryBank(tokens)
-    assert read(tokens, None, memory_bank).zero is None and read(tokens, text, None).few is None
-    for seen, branch in ((read(tokens, None, memory_bank), "few"), (read(tokens, text, None), "zero")):
+    text, bank = torch.eye(6)[:, :2], MemoryBank.from_tokens(tokens)
+    assert patch_scores(tokens, None, bank).zero is None and patch_scores(tokens, text, None).few is None
+    for seen, branch in ((patch_scores(tokens, None, bank), "few"), (patch_scores(tokens, text, None), "zero")):
         assert len(seen) == 2 and len(PatchScores.join([seen, seen[:1]])) == 3
         scale = map_scale(seen, 4)
         assert max_scores(seen, scale, 4).keys() == {branch} and full_maps(seen, scale, 4, branch).shape == (2, 4, 4)
         assert mean_scores(seen, mean_scale(seen, 4), 4).keys() == {branch}
 
 
-def test_rows_of_readings():
-    seen = readings(4)
+def test_rows_of_random_scores():
+    seen = random_scores(4)
     picked = PatchScores.join([seen[:1], seen[[3, 1]]])
     assert picked.zero.equal(seen.zero[[0, 3, 1]]) and picked.few.equal(seen.few[[0, 3, 1]])
 
 
 def test_maps_are_the_formulas():
-    seen = readings(2)
+    seen = random_scores(2)
     few = sum(upsample(seen.few[:, [tap]], 9)[:, 0] for tap in range(3))  # upsample, then sum
     assert relative(branch_maps(seen, "few", 9), few) < 1e-5
     two = torch.stack([-seen.zero / 2, seen.zero / 2], dim=2)  # logits of both classes, (N, T, 2, G, G)
@@ -273,7 +277,7 @@ def test_maps_are_the_formulas():
 
 
 def test_means_are_the_formulas():
-    seen = readings(2)
+    seen = random_scores(2)
     assert relative(branch_means(seen, "few", 9), branch_maps(seen, "few", 9).mean(dim=(1, 2))) < 1e-6
     assert relative(branch_means(seen, "zero", 9), seen.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)) < 1e-6
 
