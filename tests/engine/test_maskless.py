@@ -9,7 +9,9 @@ from helpers.goldens import GOLDEN
 from safetensors.torch import load_file
 
 from dataset import demo
-from engine import few_shot, options
+from engine import few_shot
+from engine.options import parse
+from engine.spec import FewShotSpec
 from engine.training import Trainer, shuffled
 from scoring.evaluation import evaluate
 
@@ -25,7 +27,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> few_shot.FewShotRun:
     """The published run's data and model, at its start."""
     root = tmp_path_factory.mktemp("demo")
     demo.ensure(root, names=[OBJECT])
-    run = few_shot.open_run(options.train_few([*FLAGS.split(), "--data_path", str(root)]), OBJECT)
+    spec = FewShotSpec.of(parse(FewShotSpec, [*FLAGS.split(), "--data_path", str(root)]))
+    run = few_shot.open_run(spec, OBJECT)
     run.system.decoder.load_adapters(START)
     return run
 
@@ -34,8 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> few_shot.FewShotRun:
 def trained(run: few_shot.FewShotRun) -> tuple[list[float], list[dict[str, float]]]:
     """The losses of our steps in the published order, and image AUROC by branch after each epoch."""
     trainer, losses, figures = Trainer(run.system, 1e-3), [], []
+    prefixes, labels, text = run.keep_prefixes(), run.support.labels, run.prompts.text_directions
     for rows in PUBLISHED["order"]:
-        losses += [trainer.step(run.prefixes[[row]], run.support.labels[[row]], None, run.text) for row in rows]
+        losses += [trainer.step(prefixes[[row]], labels[[row]], None, text) for row in rows]
         found = evaluate(run.score_test(), *run.truth, run.system.size, None)
         figures.append({branch: metrics["image_auroc"] for branch, metrics in found.items()})
     return losses, figures
@@ -46,7 +50,7 @@ def test_support_and_order_are_the_published_ones(run):
         label: [sample.image.name for sample in getattr(run.data, f"support_{label}")] for label in PUBLISHED["support"]
     }
     assert names == PUBLISHED["support"]
-    generator = torch.Generator().manual_seed(run.args.seed)
+    generator = torch.Generator().manual_seed(run.spec.seed)
     assert [torch.cat(list(shuffled(88, 1, generator))).tolist() for _ in range(2)] == PUBLISHED["order"]
 
 

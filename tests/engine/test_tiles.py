@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from apps.predict.tiles import Blend, Tiling, spans, tiles, weights
+
+from engine.tiles import Blend, Tiling, spans, tiles, weights
 
 TILING = Tiling(side=64, overlap=16)
 

@@ -1,4 +1,4 @@
-"""The steps of training, the order of images, the support in all its variants, and which stage is kept."""
+"""The steps of training, the order of images, the support in all its variants, and which snapshot is kept."""
 
 import math
 from pathlib import Path
@@ -140,13 +140,14 @@ def test_support_without_abnormal_images(tmp_path):
 
 
 @pytest.mark.parametrize(("later", "best"), [(False, 2), (True, 3)])
-def test_the_best_stage_scores_highest_and_is_the_first_or_the_last_that_does(later, best):
-    stages = [Snapshot(epoch, {}, None) for epoch in range(5)]
-    course = TrainingHistory(stages[0])
-    assert course.best is None
-    for stage, value in zip(stages, (math.nan, 0.5, 0.75, 0.75, 0.25), strict=True):
-        course.offer(stage, f"views of {stage.epoch}", value, later)
-    assert (course.best, course.best_seen, course.best_value) == (stages[best], f"views of {best}", 0.75)
+def test_the_best_snapshot_scores_highest_and_is_the_first_or_the_last_that_does(later, best):
+    snapshots = [Snapshot(epoch, {}, None) for epoch in range(5)]
+    history = TrainingHistory(snapshots[0])
+    assert history.best is None
+    for snapshot, value in zip(snapshots, (math.nan, 0.5, 0.75, 0.75, 0.25), strict=True):
+        history.offer(snapshot, f"predictions of {snapshot.epoch}", value, later)
+    assert (history.best, history.best_predictions) == (snapshots[best], f"predictions of {best}")
+    assert history.best_value == 0.75
 
 
 @pytest.mark.parametrize(

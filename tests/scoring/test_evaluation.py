@@ -1,4 +1,4 @@
-"""Figures and thresholds on readings small enough to be worked out by hand."""
+"""Figures and thresholds on patch scores small enough to be worked out by hand."""
 
 from math import inf, isnan, nan
 
@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from runtime.errors import InputError
-from scoring.calibration import NORMAL_QUANTILE, Calibration, calibrate
+from scoring.calibration import NORMAL_QUANTILE, calibrate
 from scoring.evaluation import evaluate, selection
-from scoring.maps import Scale, map_scale
+from scoring.maps import Calibration, Scale, map_scale
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, full_maps, heads, main_branch, views
+from scoring.predictions import Predictions, full_maps, main_branch, score_rule
 
 SIZE = 2  # grids of 2 x 2 are their own maps
 NONE = np.zeros((4, SIZE, SIZE), bool)
@@ -212,23 +212,32 @@ def test_main_branch():
     assert main_branch(PatchScores(None, grid)) == "few" and main_branch(PatchScores(grid, None)) == "zero"
 
 
-@pytest.mark.parametrize("masks", [True, False])
-@pytest.mark.parametrize("transfer", [True, False])
-def test_views_need_exactly_the_heads_that_are_named(masks, transfer):
-    readings = {"seg": few([0, 0, 0, 1]), "det": few([0, 0, 0, 2])}
-    named = heads(masks, transfer)
-    seen = views({head: readings[head] for head in named}, masks, transfer)
-    assert seen.maps is readings["seg" if masks else "det"]
-    assert seen.scores is (readings["det"] if transfer or not masks else None)
-    assert len(named) == len({id(part) for part in parts_of(seen) if part is not None})
+@pytest.mark.parametrize(
+    ("masks", "transfer", "maps", "mean"),
+    [(True, False, "seg", None), (False, False, "det", "det"), (True, True, "seg", "det"), (False, True, "det", "det")],
+)
+def test_the_rule_needs_exactly_the_heads_that_it_uses(masks, transfer, maps, mean):
+    rule = score_rule(masks, transfer)
+    assert set(rule.heads) == {maps, mean} - {None} and len(rule.heads) == len(set(rule.heads))
+    found = {head: few([0, 0, 0, number]) for number, head in enumerate(rule.heads)}
+    seen = rule.predictions(found)
+    assert seen.maps is found[maps] and seen.scores is (None if mean is None else found[mean])
 
 
-def parts_of(seen: Predictions) -> tuple[PatchScores, PatchScores | None]:
-    return seen.maps, seen.scores
+def test_rules_give_the_maximum_or_the_mean():
+    found = {"seg": few([0, 0, 0, 1], [0, 0, 0, 0]), "det": few([0, 0, 2, 2], [0, 0, 0, 4])}
+    as_it_is = Calibration(Scale(None, (0.0, 1.0)), Scale(None, (0.0, 1.0)), {}, {})
+
+    def scores(masks: bool, transfer: bool) -> list[float]:
+        return score_rule(masks, transfer).predictions(found).image_scores(SIZE, as_it_is)["few"].tolist()
+
+    assert scores(masks=True, transfer=False) == [1, 0]  # the seg map's maximum
+    for masks, transfer in ((False, False), (False, True), (True, True)):
+        assert scores(masks, transfer) == [1, 1]  # the mean of the det tokens
 
 
 def test_maps_are_scaled_over_all_images():
-    readings = few([2, 3, 4, 5], [3, 6, 3, 3])
-    maps = full_maps(readings, map_scale(readings, SIZE), SIZE, "few")
+    found = few([2, 3, 4, 5], [3, 6, 3, 3])
+    maps = full_maps(found, map_scale(found, SIZE), SIZE, "few")
     assert maps.dtype == np.float32
     assert maps[0].tolist() == [[0, 0.25], [0.5, 0.75]] and maps[1].tolist() == [[0.25, 1], [0.25, 0.25]]

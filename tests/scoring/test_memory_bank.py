@@ -40,7 +40,7 @@ def test_an_owner_left_out_is_not_found():
 
 
 @pytest.mark.parametrize(
-    "cap", [BankLimit(7), BankLimit(7, coreset=True), BankLimit(None, coreset=True), BankLimit(1000)]
+    "limit", [BankLimit(7), BankLimit(7, coreset=True), BankLimit(None, coreset=True), BankLimit(1000)]
 )
 def test_a_limit_keeps_some_of_the_tokens_by_the_seed(limit):
     total = IMAGES * LENGTH
