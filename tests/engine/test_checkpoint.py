@@ -1,6 +1,5 @@
 """Checkpoints: exact there and back, readable by others, whole or not there, and nothing run on the way in."""
 
-import argparse
 import errno
 import os
 import pickle
@@ -18,11 +17,10 @@ from torch import Tensor
 
 from decoder import HEADS
 from engine import checkpoint
-from engine.checkpoint import Checkpoint, Snapshot, fit_options, recognise
+from engine.checkpoint import Checkpoint, Snapshot, recognise
 from madff import ADAPTERS, BRANCHES, build_adapter
 from runtime.errors import InputError
-from scoring.calibration import Calibration
-from scoring.maps import Scale
+from scoring.maps import Calibration, Scale
 
 RECORD = {
     "obj": "mvtec/bottle",
@@ -284,33 +282,12 @@ def state_of(kind: str, branches: tuple[str, ...] = BRANCHES) -> dict[str, dict[
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_the_kind_is_recognised(kind):
-    assert recognise(state_of(kind)) == (kind, list(BRANCHES) if kind == "madff" else [])
+    assert recognise(state_of(kind)) == {"adapter": kind} | ({"madff": list(BRANCHES)} if kind == "madff" else {})
 
 
 def test_the_branches_are_recognised():
-    assert recognise(state_of("madff", ("fab", "sca"))) == ("madff", ["sca", "fab"])
-    assert recognise(state_of("madff", ("llspm",))) == ("madff", ["llspm"])
-
-
-@pytest.mark.parametrize(
-    ("record", "given", "adapter", "madff"),
-    [
-        (None, set(), "madff", ["fab"]),  # as recognised
-        (None, {"adapter"}, "projector", ["sca"]),  # as asked for
-        ({}, set(), "projector", ["sca"]),  # as the record will say
-    ],
-)
-def test_options_for_a_file_without_a_record(record, given, adapter, madff):
-    args = argparse.Namespace(adapter="projector", madff=["sca"], given=given, shot=4)
-    found = fit_options(args, Checkpoint(Snapshot(0, state_of("madff", ("fab",)), None), None, record))
-    assert (found.adapter, found.madff, found.shot) == (adapter, madff, 4)
-    assert args.adapter == "projector"
-
-
-def test_a_baseline_file_leaves_the_branches_as_asked():
-    args = argparse.Namespace(adapter="madff", madff=["sca"], given=set())
-    found = fit_options(args, Checkpoint(Snapshot(0, state_of("mvfa"), None), None, None))
-    assert (found.adapter, found.madff) == ("mvfa", ["sca"])
+    assert recognise(state_of("madff", ("fab", "sca"))) == {"adapter": "madff", "madff": ["sca", "fab"]}
+    assert recognise(state_of("madff", ("llspm",))) == {"adapter": "madff", "madff": ["llspm"]}
 
 
 def test_a_file_of_another_format_is_refused(tmp_path):

@@ -1,6 +1,5 @@
 """Every flag of the scripts: it changes what it says and nothing else. Test scripts follow their checkpoint."""
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -10,9 +9,11 @@ import torch
 from helpers.lab import Lab, Run, files
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from engine import options
-from engine.build import activation
-from madff import BRANCHES
+from decoder import HEADS
+from engine import build, options
+from engine.checkpoint import Checkpoint, Snapshot
+from engine.spec import FewShotSpec, FewShotTestSpec, Spec, SystemSpec, TransferSpec, TransferTestSpec
+from madff import BRANCHES, build_adapter
 from runtime.errors import InputError
 
 
@@ -22,18 +23,18 @@ def bits(tensors: dict[str, torch.Tensor]) -> dict[str, bytes]:
 
 
 def traits(lab: Lab, run: Run, name: str) -> dict[str, object]:
-    """What a training run came to, in parts that flags may or may not change. "zero" and "few" are readings."""
+    """What a training run came to, in parts that flags may or may not change. "zero" and "few" are patch scores."""
     record, trained = lab.results(name), lab.checkpoint(name.partition("/")[2])
     adapters = {f"{head}.{key}": part for head, of in trained.last.adapters.items() for key, part in of.items()}
-    views = {"map": run.seen[0].maps, "score": run.seen[0].scores or run.seen[0].maps}
-    scored = {branch: {key: getattr(part, branch) for key, part in views.items()} for branch in ("zero", "few")}
+    parts = {"map": run.seen[0].maps, "score": run.seen[0].scores or run.seen[0].maps}
+    scored = {branch: {key: getattr(part, branch) for key, part in parts.items()} for branch in ("zero", "few")}
     return {
         "support": record.get("support"),
         "prompts": record["prompts_sha256"],
         "shapes": {key: part.shape for key, part in adapters.items()},
         "adapters": bits(adapters),
         "rows": list(record["results"][0]["branches"]),
-        "epochs": [(outcome["selected"], outcome["epoch"]) for outcome in record["results"]],
+        "epochs": [(result["selected"], result["epoch"]) for result in record["results"]],
         **{branch: None if part["map"] is None else bits(part) for branch, part in scored.items()},
     }
 
@@ -247,38 +248,43 @@ def test_where_files_go(usual, tmp_path, script, name):
 # The parser
 
 
-def parse(flags: str) -> argparse.Namespace:
-    """Options of train_few.py."""
-    return options.train_few(flags.split())
+def parse(flags: str) -> FewShotSpec:
+    """The spec of train_few.py."""
+    return FewShotSpec.of(options.parse(FewShotSpec, flags.split()))
 
 
-PARSERS = {name: getattr(options, name) for name in ("train_few", "test_few", "train_zero", "test_zero")}
+KINDS = {
+    "train_few": FewShotSpec,
+    "test_few": FewShotTestSpec,
+    "train_zero": TransferSpec,
+    "test_zero": TransferTestSpec,
+}
 
 
-@pytest.mark.parametrize("script", PARSERS)
+@pytest.mark.parametrize("script", KINDS)
 def test_defaults_are_the_published_ones(script):
-    args = PARSERS[script]([])
-    assert (args.obj, args.model_name, args.pretrain, args.img_size, args.seed) == (
+    assert options.parse(KINDS[script], []) == {}
+    spec = KINDS[script].of({})
+    assert (spec.obj, spec.model_name, spec.pretrain, spec.img_size, spec.seed) == (
         *("Brain", "ViT-L-14-336", "openai", 240, 111),
     )
-    assert (args.adapter, args.madff, args.madff_axis, args.protocol) == ("madff", list(BRANCHES), "sequence", "paper")
-    assert args.prompts == "all" and args.features_list is None and not args.given
+    assert (spec.adapter, spec.madff, spec.madff_axis, spec.protocol) == ("madff", BRANCHES, "sequence", "paper")
+    assert spec.prompts == "all" and spec.features_list is None
     rates = {"train_few": (50, 1e-3, 1, 1), "train_zero": (50, 1e-4, 1, 0.2)}
     if script in rates:
-        assert (args.epoch, args.learning_rate, args.batch_size, args.eval_every) == rates[script]
-        assert args.save_model == 1
+        assert (spec.epoch, spec.learning_rate, spec.batch_size, spec.eval_every) == rates[script]
+        assert spec.save_model == 1
     if script.endswith("few"):
-        assert (args.shot, args.abnormal_shot, args.iterate, args.branches) == (4, 4, 0, "both")
-    assert args.save_path == Path("ckpt/few-shot" if script.endswith("few") else "ckpt/zero-shot")
+        assert (spec.shot, spec.abnormal_shot, spec.iterate, spec.branches) == (4, 4, 0, "both")
+    assert spec.save_path == Path("ckpt/few-shot" if script.endswith("few") else "ckpt/zero-shot")
 
 
-def test_what_was_given_is_noted_even_if_it_is_the_default():
-    args = parse("--shot 4 --madff --seed 3")
-    assert args.given == ["madff", "seed", "shot"] and args.madff == []
+def test_what_was_asked_for_is_told_even_if_it_is_the_default():
+    assert options.parse(FewShotSpec, ["--shot", "4", "--madff", "--seed", "3"]) == {"shot": 4, "madff": [], "seed": 3}
 
 
 def test_branches_have_one_order():
-    assert parse("--madff fab sca fab").madff == ["sca", "fab"]
+    assert parse("--madff fab sca fab").madff == ("sca", "fab")
 
 
 def test_demo_gives_way_to_what_is_said():
@@ -286,9 +292,9 @@ def test_demo_gives_way_to_what_is_said():
     assert (demo.model_name, demo.pretrain, demo.data_path, demo.iterate) == (
         *("ViT-T-16-demo", "demo", Path("data/demo"), -1),
     )
-    args = parse("--demo --data_path here --iterate 2")
-    assert (args.model_name, args.data_path, args.iterate) == ("ViT-T-16-demo", Path("here"), 2)
-    assert options.test_zero(["--demo"]).data_path == Path("data/demo")
+    spec = parse("--demo --data_path here --iterate 2")
+    assert (spec.model_name, spec.data_path, spec.iterate) == ("ViT-T-16-demo", Path("here"), 2)
+    assert TransferTestSpec.of(options.parse(TransferTestSpec, ["--demo"])).data_path == Path("data/demo")
 
 
 FAULTY = (
@@ -307,24 +313,33 @@ def test_what_makes_no_sense_is_refused(flags):
 
 @pytest.mark.parametrize("every", ["-1", "1e-4", "nan", "inf", "x"])
 def test_transfer_takes_fractions_of_an_epoch_but_no_nonsense(every):
-    assert [options.train_zero(["--eval_every", good]).eval_every for good in ("0", "0.5", "3")] == [0, 0.5, 3]
+    def found(text: str) -> float:
+        return TransferSpec.of(options.parse(TransferSpec, ["--eval_every", text])).eval_every
+
+    assert [found(good) for good in ("0", "0.5", "3")] == [0, 0.5, 3]
     with pytest.raises(InputError, match="--eval_every"):
-        options.train_zero(["--eval_every", every])
+        found(every)
     with pytest.raises(InputError, match="--eval_every"):
         parse("--eval_every 0.5")
 
 
-def recalled(trained: str, now: str) -> argparse.Namespace:
-    """The options of testing what was trained with others."""
-    record = {"obj": "Brain", "options": json.loads(json.dumps(options.plain(parse(trained))))}
-    return options.recall(options.test_few(now.split()), record, Path("a.pth"), "Brain")
+def checkpoint_of(trained: str, obj: str = "Brain") -> Checkpoint:
+    """What training with these flags left, as it comes back from a file."""
+    record = {"obj": obj, "options": json.loads(json.dumps(parse(trained).plain()))}
+    return Checkpoint(Snapshot(1, {}, None), None, record)
+
+
+def recalled(trained: str, now: str, obj: str = "Brain", on: str = "Brain") -> FewShotTestSpec:
+    """The spec of testing what was trained with others."""
+    asked = options.parse(FewShotTestSpec, now.split())
+    return options.recall(FewShotTestSpec, asked, checkpoint_of(trained, obj), Path("a.pth"), on)
 
 
 def test_test_options_are_those_of_training():
     trained = (
         "--adapter mvfa --shot 2 --abnormal_shot 1 --iterate -1 --seed 5 --img_size 64 --features_list 1 2 "
         "--madff sca --madff_axis token --protocol sound --model_name ViT-B-16 --pretrain laion2b --clip_path w.pt "
-        "--prompts base --branches few --data_path there --classname cat --epoch 3 --batch_size 2"
+        "--prompts base --branches few --bank_cap 9 --data_path there --classname cat --epoch 3 --batch_size 2"
     )
     found, expected = recalled(trained, ""), parse(trained)
     for name in (*options.FITTED, *options.FOLLOWED):
@@ -334,10 +349,9 @@ def test_test_options_are_those_of_training():
 
 
 def test_the_words_of_another_object_are_not_recalled():
-    trained = {"obj": "Liver", "options": options.plain(parse("--classname cat"))}
-    assert options.recall(options.test_few([]), trained, Path("a.pth"), "Liver").classname == "cat"
-    for flags, expected in ([], None), (["--classname", "dog"], "dog"):
-        assert options.recall(options.test_few(flags), trained, Path("a.pth"), "Brain").classname == expected
+    assert recalled("--classname cat", "", "Liver", "Liver").classname == "cat"
+    for flags, expected in ("", None), ("--classname dog", "dog"):
+        assert recalled("--classname cat", flags, "Liver", "Brain").classname == expected
 
 
 def test_what_does_not_decide_the_adapters_may_be_given_anew():
@@ -360,26 +374,64 @@ def test_what_decides_the_adapters_may_not(now):
         recalled("", now)
 
 
-def test_whose_weights_a_file_holds_is_remembered():
+@pytest.mark.parametrize(("name", "value"), [("shot", "x"), ("madff", "sca"), ("img_size", [240]), ("adapter", None)])
+def test_a_record_of_another_kind_is_refused_by_the_files_name(name, value):
+    kept = checkpoint_of("")
+    kept.record["options"][name] = value
+    with pytest.raises(InputError, match=rf"^a\.pth: --{name} ") as caught:
+        options.recall(FewShotTestSpec, {}, kept, Path("a.pth"), "Brain")
+    assert "\n" not in str(caught.value)
+
+
+def test_whose_weights_a_file_holds_is_remembered(tmp_path):
     """A bare state dict does not tell that it wants QuickGELU; --pretrain beside --clip_path does."""
-    file = "--clip_path w.pt --img_size 336"
+    for name in ("w.pt", "moved.pt"):
+        (tmp_path / name).write_bytes(b"weights")
+    file = f"--clip_path {tmp_path / 'w.pt'} --img_size 336"
     openai = f"{file} --pretrain openai"
     for flags, expected in ((file, None), (openai, "quickgelu"), (f"{openai} --img_size 240", "gelu")):
         assert activation(parse(flags)) == activation(recalled(flags, "")) == expected
-    assert activation(recalled("--img_size 336", "--clip_path moved.pt")) == "quickgelu"
+    assert activation(recalled("--img_size 336", f"--clip_path {tmp_path / 'moved.pt'}")) == "quickgelu"
+
+
+def activation(spec: SystemSpec) -> str | None:
+    return build.resolve(spec).activation
 
 
 def test_the_same_may_be_said_again():
     assert recalled("", "--shot 4 --img_size 240 --madff fab llspm sca --adapter madff --seed 111").shot == 4
 
 
-def test_without_a_record_the_options_are_as_given():
-    args = options.test_few([])
-    assert options.recall(args, None, Path("a.pth"), "Brain") is args
+def published(kind: str, branches: tuple[str, ...] = BRANCHES) -> Checkpoint:
+    """Adapters of that kind from others, who say nothing of them."""
+    state = build_adapter(kind, 32, 8, branches=branches).state_dict()
+    adapters = {head: {f"0.{key}": tensor for key, tensor in state.items()} for head in HEADS}
+    return Checkpoint(Snapshot(None, adapters, None), None, None)
 
 
-@pytest.mark.parametrize("script", PARSERS)
-def test_options_can_be_written(script):
-    plain = options.plain(PARSERS[script](["--data_path", "there"]))
-    assert json.loads(json.dumps(plain)) == plain
-    assert plain["data_path"] == "there" and "given" not in plain
+@pytest.mark.parametrize(
+    ("adapters", "asked", "adapter", "madff"),
+    [
+        (("madff", ("fab",)), {}, "madff", ("fab",)),  # as recognised
+        (("madff", ("fab",)), {"adapter": "projector", "madff": ["sca"]}, "projector", ("sca",)),  # as asked for
+        (("mvfa",), {"madff": ["sca"]}, "mvfa", ("sca",)),
+    ],
+)
+def test_without_a_record_the_adapters_tell_and_all_else_is_as_asked_for(adapters, asked, adapter, madff):
+    found = options.recall(FewShotTestSpec, asked | {"shot": 7}, published(*adapters), Path("a.pth"), "Liver")
+    assert found == FewShotTestSpec(obj="Liver", shot=7, adapter=adapter, madff=madff)
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_specs_can_be_written_and_read_again(kind: type[Spec]):
+    spec = kind.of(options.parse(kind, ["--data_path", "there", "--features_list", "1", "2", "--cache_gb", "0.5"]))
+    plain = json.loads(json.dumps(spec.plain()))
+    assert plain == spec.plain() and plain["data_path"] == "there"
+    assert kind.of(plain) == spec
+
+
+def test_settings_of_adapters_are_refused_where_there_are_none():
+    options.without_adapters({"shot": 4})
+    for name in ("adapter", "madff", "madff_axis"):
+        with pytest.raises(InputError, match=f"^--{name} .*; leave it out$"):
+            options.without_adapters({name: "x"})
