@@ -7,10 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from engine.objects import objects
-
-import train_few
-from engine import options
+from engine import FewShotSpec, train_few_shot
 from report.panels import contact_sheet
 from runtime.errors import exit_code
 
@@ -22,22 +19,10 @@ def main() -> None:
     """Train on every shown object, and put its first abnormal panel on one sheet."""
     with tempfile.TemporaryDirectory() as scratch:
         panels = []
+        folders = {"results_path": f"{scratch}/results", "log_dir": f"{scratch}/runs", "save_images": f"{scratch}/maps"}
         for obj in SHOWN:
-            argv = [
-                "--demo",
-                "--obj",
-                obj,
-                "--eval_every",
-                "0",
-                "--save_model",
-                "0",
-                "--save_images",
-                f"{scratch}/maps",
-            ]
-            args = options.train_few([*argv, "--results_path", f"{scratch}/results", "--log_dir", f"{scratch}/runs"])
-            objects(args)
-            train_few.train_object(args, obj)
-            panels.append(sorted(Path(scratch, "maps", f"{obj}_{args.shot}-shot").glob("*Ungood*"))[0])
+            train_few_shot(FewShotSpec.of(demo=True, obj=obj, eval_every=0, save_model=0, **folders))
+            panels.append(sorted(Path(scratch, "maps").glob(f"{obj}_*/*Ungood*"))[0])
         contact_sheet(panels, OUT)
     print(OUT)
 

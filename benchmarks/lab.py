@@ -14,9 +14,8 @@ from pathlib import Path
 
 import torch
 
-import train_few
 from apps.promptlab.session import EACH, LabSession
-from engine import options
+from engine import FewShotSpec, train_few_shot
 from runtime.errors import exit_code
 from runtime.files import atomic_write
 
@@ -26,15 +25,15 @@ LIMIT = 1.0  # seconds
 OBJ = "Brain"
 
 
-def seconds(desk: LabSession, name: str, each: int) -> tuple[float, float]:
+def seconds(session: LabSession, name: str, each: int) -> tuple[float, float]:
     """Median seconds of an answer after one edit, of `each` images of either label: by the clock, and of the CPU."""
-    lab = desk.lab(OBJ, name)
-    names, start, other = desk.chosen(lab, each), desk.start(lab), desk.start(lab, "base")
+    lab = session.lab(OBJ, name)
+    names, start, other = session.chosen(lab, each), session.start(lab), session.start(lab, "base")
     taken = []
     for edit in range(EDITS + 1):  # the first takes the images in
         edited = (f"{start[0]}\na {{classname}} of kind {each} {edit}", *start[1:])
         started = time.perf_counter(), time.process_time()
-        desk.answer(OBJ, name, names, "score of A", edited + other)
+        session.answer(OBJ, name, names, "score of A", edited + other)
         taken.append((time.perf_counter() - started[0], time.process_time() - started[1]))
     wall, cpu = zip(*taken[1:], strict=True)
     return statistics.median(wall), statistics.median(cpu)
@@ -43,12 +42,10 @@ def seconds(desk: LabSession, name: str, each: int) -> tuple[float, float]:
 def main() -> None:
     """Train, time, write the table; say whether an edit is quick enough."""
     with tempfile.TemporaryDirectory() as scratch:
-        flags = ["--demo", "--epoch", "2", "--eval_every", "0", "--save_path", f"{scratch}/ckpt"]
-        train_few.train_object(
-            options.train_few([*flags, "--results_path", f"{scratch}/results", "--log_dir", f"{scratch}/runs"]), OBJ
-        )
-        desk = LabSession(options.app(["--demo", "--save_path", f"{scratch}/ckpt"]), Path(scratch))
-        rows = [(name, each, *seconds(desk, name, each)) for name in desk.checkpoints(OBJ) for each in (EACH, 25)]
+        folders = {"save_path": f"{scratch}/ckpt", "results_path": f"{scratch}/results", "log_dir": f"{scratch}/runs"}
+        train_few_shot(FewShotSpec.of(demo=True, obj=OBJ, epoch=2, eval_every=0, **folders))
+        session = LabSession({"demo": True, "save_path": Path(scratch, "ckpt")}, Path(scratch))
+        rows = [(name, each, *seconds(session, name, each)) for name in session.checkpoints(OBJ) for each in (EACH, 25)]
     lines = ["| checkpoint | images | seconds after one edit | CPU seconds |", "|---|---|---|---|"]
     lines += [f"| {name} | {2 * each} | {wall:.2f} | {cpu:.2f} |" for name, each, wall, cpu in rows]
     lines += ["", f"{torch.get_num_threads()} threads; demo CLIP, 588 sentences and one more in set A, 420 in set B."]

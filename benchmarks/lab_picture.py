@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from engine import options
+from engine import FewShotSpec, train_few_shot
 from runtime.errors import InputError, exit_code
 from runtime.files import atomic_write
 
@@ -75,18 +75,15 @@ def picture(url: str, draft: Path) -> None:
 def main() -> None:
     """Train, serve, look."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    import app
-    import train_few
+    from apps.promptlab.page import serve
     from apps.promptlab.session import LabSession
 
     with tempfile.TemporaryDirectory() as scratch:
-        flags = ["--demo", "--epoch", "2", "--eval_every", "0", "--save_path", f"{scratch}/ckpt"]
-        train_few.train_object(
-            options.train_few([*flags, "--results_path", f"{scratch}/results", "--log_dir", f"{scratch}/runs"]), "Brain"
-        )
+        folders = {"save_path": f"{scratch}/ckpt", "results_path": f"{scratch}/results", "log_dir": f"{scratch}/runs"}
+        train_few_shot(FewShotSpec.of(demo=True, epoch=2, eval_every=0, **folders))
         os.environ["GRADIO_TEMP_DIR"] = scratch
-        args = options.app(["--demo", "--save_path", f"{scratch}/ckpt"])
-        shown = app.serve(LabSession(args, Path(scratch)), "127.0.0.1", 0, wait=False)
+        session = LabSession({"demo": True, "save_path": Path(scratch, "ckpt")}, Path(scratch))
+        shown = serve(session, "127.0.0.1", 0, wait=False)
         with atomic_write(OUT) as draft:
             picture(shown.blocks.local_url, draft)
         shown.blocks.close()

@@ -7,16 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from engine.objects import objects
 from playwright.sync_api import sync_playwright
 
-import test_few
-import train_few
-from engine import options
-from engine.checkpoint import read
+from engine import FewShotSpec, evaluate, train_few_shot
 from runtime.errors import InputError, exit_code
 from runtime.files import atomic_write
-from tests.browser import ARGS, executable
+from tests.helpers.browser import ARGS, executable
 
 OBJECT = "Retina_RESC"
 OUT = Path(__file__).with_name("report.png")
@@ -25,14 +21,9 @@ WINDOW = {"width": 1280, "height": 2240}
 
 def report(scratch: str) -> Path:
     """Train and test on the demo; the report page's path."""
-    folders = ["--results_path", f"{scratch}/results", "--save_path", f"{scratch}/ckpt"]
-    args = options.train_few(["--demo", "--obj", OBJECT, "--eval_every", "0", "--log_dir", f"{scratch}/runs", *folders])
-    objects(args)
-    train_few.train_object(args, OBJECT)
-    path = next(Path(scratch, "ckpt").glob("*.pth"))
-    content = read(path)
-    args = options.recall(options.test_few(["--obj", OBJECT, *folders]), content.record, path, OBJECT)
-    test_few.test_object(args, OBJECT, path, content)
+    folders = {"results_path": f"{scratch}/results", "log_dir": f"{scratch}/runs", "save_path": f"{scratch}/ckpt"}
+    train_few_shot(FewShotSpec.of(demo=True, obj=OBJECT, eval_every=0, **folders))
+    evaluate(next(Path(scratch, "ckpt").glob("*.pth")), results_path=folders["results_path"])
     return next(Path(scratch, "results", "test_few").rglob("report.html"))
 
 

@@ -54,13 +54,13 @@ FIRST = """
 import runpy, sys, time
 started, script = float(sys.argv[1]), sys.argv[2]
 sys.argv, sys.path[0] = sys.argv[2:], script.rpartition("/")[0]
-import system
-read = system.System.read
+from engine.system import System
+score = System.score
 def noted(*given):
-    readings = read(*given)
+    scores = score(*given)
     print("FIRST", time.time() - started, flush=True)
-    return readings
-system.System.read = noted
+    return scores
+System.score = noted
 runpy.run_path(script, run_name="__main__")
 """
 ROOT = Path(__file__).parents[1]
@@ -133,7 +133,7 @@ def rows_test(folder: Path, weights: Path) -> dict[str, float]:
     files.keep(path, ours.prefix(image)[0])
 
     def scored(one: System, prefix: Callable[[], Tensor]) -> Callable[[], object]:
-        return lambda: max_scores(one.read(prefix(), ("seg",), text, banks)["seg"], scale, SIZE)
+        return lambda: max_scores(one.score(prefix(), ("seg",), text, banks)["seg"], scale, SIZE)
 
     with torch.inference_mode():
         seconds = in_turns(

@@ -21,14 +21,10 @@ from pathlib import Path
 
 import torch
 
-import test_few
-import train_few
-import train_zero
 from dataset import demo
 from dataset.convert import elpv
-from engine import options
-from engine.checkpoint import read
-from report import tables
+from engine import FewShotSpec, Result, TransferSpec, evaluate, train_few_shot, train_transfer
+from engine.options import parse
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write
@@ -107,28 +103,28 @@ def run(job: Job, data_path: Path) -> dict:
     torch.set_num_threads(job.threads)
     started = time.time()
     with tempfile.TemporaryDirectory() as scratch:
-        common = ["--obj", job.obj, "--data_path", str(data_path), "--results_path", f"{scratch}/results"]
-        argv = [*common, *job.flags, "--seed", str(job.seed), "--log_dir", f"{scratch}/runs"]
-        argv += ["--save_path", f"{scratch}/ckpt"]
+        asked = parse(TransferSpec if job.method == TRANSFER else FewShotSpec, job.flags)
+        folders = {"data_path": data_path, "results_path": f"{scratch}/results"}
+        asked |= folders | {
+            "obj": job.obj,
+            "seed": job.seed,
+            "log_dir": f"{scratch}/runs",
+            "save_path": f"{scratch}/ckpt",
+        }
         if job.method == TRANSFER:
-            found = {"figures": _main(train_zero.train_object(options.train_zero(argv), job.obj))}
+            found = {"figures": _main(train_transfer(TransferSpec.of(asked)))}
         else:
-            found = {"figures": _main(train_few.train_object(options.train_few(argv), job.obj))}
+            found = {"figures": _main(train_few_shot(FewShotSpec.of(asked)))}
         seconds = time.time() - started
         if job.method == MADFF and "--demo" in job.flags:
-            found["int8"] = _int8([*common, "--precision", "int8"], next(Path(scratch, "ckpt").iterdir()), job.obj)
+            (path,) = Path(scratch, "ckpt").iterdir()
+            found["int8"] = _main(evaluate(path, precision="int8", **folders))
     return found | {"seconds": seconds, "environment": environment()}
 
 
-def _int8(argv: Sequence[str], path: Path, obj: str) -> dict[str, float]:
-    content = read(path)
-    args = options.recall(options.test_few([*argv, "--ckpt", str(path)]), content.record, path, obj)
-    return _main(test_few.test_object(args, obj, path, content))
-
-
-def _main(outcomes: Sequence[tables.Result]) -> dict[str, float]:
+def _main(results: Sequence[Result]) -> dict[str, float]:
     """Figures of the fusion, or of the one branch there is, at the last epoch."""
-    return list(outcomes[0].branches.values())[-1]
+    return list(results[0].branches.values())[-1]
 
 
 def cell(found: Sequence[float]) -> str:
@@ -221,7 +217,7 @@ def main() -> None:
     parser.add_argument("--restart", action="store_true", help="make all runs anew")
     args = parser.parse_args()
     table = TABLES[args.table]
-    data_path = args.data_path or (options.DEMO_DATA if table.name == "demo" else Path("data"))
+    data_path = args.data_path or (Path("data/demo") if table.name == "demo" else Path("data"))
     demo.ensure(data_path) if table.name == "demo" else elpv.convert(data_path)
     jobs = jobs_of(table, args.threads)
     runs = {} if args.restart else finished(table, jobs)

@@ -18,14 +18,16 @@ import torch
 
 from benchmarks.tables import SEEDS, TABLES, TRANSFER, flags_of
 from dataset import demo, load_image
-from engine import checkpoint, options, zero_shot
+from engine import TransferSpec, train_transfer
+from engine.open_checkpoint import open_checkpoint
+from engine.options import parse
+from engine.spec import TransferTestSpec
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write
 from scoring import metrics
 from scoring.maps import map_scale
 from scoring.predictions import full_maps
-from train_zero import train_object
 
 OBJECT, BLACK = "Liver", 0.02
 ADAPTERS = ("mvfa", "madff")
@@ -35,13 +37,12 @@ OUT = Path(__file__).with_name("transfer_background.md")
 def regions(seed: int, adapter: str, data_path: Path) -> dict[str, float]:
     """Mean map value by region, and pixel AUROC over all pixels and over those that are not black."""
     with tempfile.TemporaryDirectory() as scratch:
-        argv = ["--obj", OBJECT, "--data_path", str(data_path), "--seed", str(seed), "--adapter", adapter]
-        argv += [*flags_of(TABLES["demo"], TRANSFER), "--save_path", f"{scratch}/ckpt", "--log_dir", f"{scratch}/runs"]
-        argv += ["--results_path", f"{scratch}/results"]
-        args = options.train_zero(argv)
-        train_object(args, OBJECT)
-        run = zero_shot.open_run(args, OBJECT, seen=[])
-        run.put(checkpoint.read(Path(scratch, "ckpt", f"{OBJECT}.pth")).last)
+        asked = parse(TransferSpec, flags_of(TABLES["demo"], TRANSFER)) | {"obj": OBJECT, "seed": seed}
+        folders = {"save_path": f"{scratch}/ckpt", "log_dir": f"{scratch}/runs", "results_path": f"{scratch}/results"}
+        train_transfer(TransferSpec.of(asked, adapter=adapter, data_path=data_path, **folders))
+        opened = open_checkpoint(Path(scratch, "ckpt", f"{OBJECT}.pth"), TransferTestSpec, {}, purpose="transfer test")
+        opened.load_adapters()
+        run = opened.run
         seen = run.score_test()
     size = run.system.size
     maps = full_maps(seen.maps, map_scale(seen.maps, size), size, "zero")
@@ -60,7 +61,7 @@ def regions(seed: int, adapter: str, data_path: Path) -> dict[str, float]:
 def main() -> None:
     """Train, measure, write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data_path", type=Path, default=options.DEMO_DATA)
+    parser.add_argument("--data_path", type=Path, default=Path("data/demo"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
