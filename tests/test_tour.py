@@ -1,0 +1,35 @@
+"""docs/tour.md leads to what is there: every `file:name` is defined in that file."""
+
+import ast
+import re
+
+from helpers.lab import ROOT
+
+PAGE = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
+
+
+def defined(path: str) -> set[str]:
+    """Functions, classes, their methods and constants of a file, by dotted names."""
+    names = set()
+    for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}.{one.name}" for one in node.body if isinstance(one, ast.FunctionDef)}
+        if isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_every_step_exists():
+    steps = re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)
+    assert len(steps) > 30
+    assert [f"{path}:{name}" for path, name in steps if name not in defined(path)] == []
+
+
+def test_every_constant_exists():
+    constants = re.findall(r"`([A-Z_]{3,})`", PAGE)
+    files = [path for path, _ in re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)]
+    known = set().union(*(defined(path) for path in files))
+    source = "".join((ROOT / path).read_text(encoding="utf-8") for path in set(files))
+    assert constants and [name for name in constants if name not in known and f"{name}," not in source] == []
