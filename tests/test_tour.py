@@ -17,7 +17,7 @@ def defined(path: str) -> set[str]:
         if isinstance(node, ast.ClassDef):
             names |= {f"{node.name}.{one.name}" for one in node.body if isinstance(one, ast.FunctionDef)}
         if isinstance(node, ast.Assign):
-            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            names |= {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
     return names
 
 
@@ -29,7 +29,6 @@ def test_every_step_exists():
 
 def test_every_constant_exists():
     constants = re.findall(r"`([A-Z_]{3,})`", PAGE)
-    files = [path for path, _ in re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)]
-    known = set().union(*(defined(path) for path in files))
-    source = "".join((ROOT / path).read_text(encoding="utf-8") for path in set(files))
-    assert constants and [name for name in constants if name not in known and f"{name}," not in source] == []
+    files = {path for path, _ in re.findall(r"`([\w/]+\.py):([\w.]+)`", PAGE)}
+    known = set().union(*map(defined, files))
+    assert constants and [name for name in constants if name not in known] == []

@@ -14,6 +14,7 @@ from pathlib import Path
 import dataset
 from dataset.check.findings import KINDS, Finding, Review, review
 from dataset.check.near_duplicates import ALIKE
+from dataset.support import Request
 from runtime.errors import InputError, Parser, exit_code
 from runtime.files import atomic_write
 
@@ -109,10 +110,10 @@ def main() -> None:
     args = options().parse_args()
     if not args.data_path.is_dir():
         raise InputError(f"no folder {args.data_path}: give the folder that a run takes as --data_path")
-    results, faults = [], []
+    request, results, faults = Request(args.shot, args.abnormal_shot, args.iterate), [], []
     for obj in dataset.expand(args.obj):
         try:
-            results.append(review(obj, args.data_path, args))
+            results.append(review(obj, args.data_path, request, alike=args.alike, workers=args.workers))
         except InputError as fault:
             faults.append(str(fault))
             continue

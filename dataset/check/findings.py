@@ -1,11 +1,10 @@
 """What `dataset.check` finds in one object: every file is read once, in full, and little is kept of it."""
 
-import argparse
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from tqdm import tqdm
 import dataset
 from dataset import ObjectInfo, Sample, demo, read_mask, read_rgb
 from dataset.check.listing import Listing, list_tree
-from dataset.check.near_duplicates import SHAPE, thumbnail, twins
+from dataset.check.near_duplicates import ALIKE, SHAPE, near_duplicates, thumbnail
 from dataset.layouts import EXPECTED, MEDICAL_EXPECTED, no_layout
 from dataset.registry import locate
+from dataset.support import Request
 from runtime.errors import InputError
 
 BAR_FROM = 200  # images; fewer are read before a progress bar helps
@@ -121,8 +121,11 @@ def _levels(mask: Image.Image) -> np.ndarray:
     return np.unique(colours @ np.array([1, 256, 65536], np.uint32))
 
 
-def review(obj: str, data_path: Path, args: argparse.Namespace) -> Review:
-    """Look at one object; InputError when its folder is not found or holds no layout that is read."""
+def review(obj: str, data_path: Path, request: Request, *, alike: float = ALIKE, workers: int = 1) -> Review:
+    """Look at one object; InputError when its folder is not found or holds no layout that is read.
+
+    request: the support of the run that is tried. alike: correlation from which images count as near duplicates.
+    """
     info = dataset.find(obj, data_path)
     root = locate(info, data_path)
     drawn = any((folder / demo.STAMP).is_file() for folder in (root, root.parent))
@@ -130,22 +133,22 @@ def review(obj: str, data_path: Path, args: argparse.Namespace) -> Review:
     if result.listing.layout is None and not any(result.listing.splits.values()):
         raise InputError(no_layout(root, MEDICAL_EXPECTED if info.layout == "medical" else EXPECTED))
     result.passed_over = dataset.passed_over(info, data_path)
-    result.runs = try_runs(obj, data_path, args, use_seed_files=not drawn)
-    looks = look_at_all(result, args.workers)
+    result.runs = try_runs(obj, data_path, replace(request, use_seed_files=not drawn))
+    looks = look_at_all(result, workers)
     result.findings += unfit(result.listing)
     result.findings += repeated(result.listing, looks)
-    result.findings += similar(result.listing, looks, args.alike)
+    result.findings += similar(result.listing, looks, alike)
     return result
 
 
-def try_runs(obj: str, data_path: Path, args: argparse.Namespace, use_seed_files: bool) -> dict[str, str]:
+def try_runs(obj: str, data_path: Path, request: Request) -> dict[str, str]:
     """Open the object as the scripts do: script -> the line that it would stop with, "" if it would not."""
 
     def few() -> object:
-        shots = (args.shot, args.abnormal_shot, args.iterate)
-        return dataset.open_few(obj, data_path, *shots, use_seed_files=use_seed_files)
+        shots = (request.shot, request.abnormal_shot, request.iterate)
+        return dataset.open_few(obj, data_path, *shots, use_seed_files=request.use_seed_files)
 
-    tries: dict[str, Callable[[], object]] = {f"train_few.py --shot {args.shot}": few}
+    tries: dict[str, Callable[[], object]] = {f"train_few.py --shot {request.shot}": few}
     tries["test_zero.py"] = lambda: dataset.open_test(obj, data_path)
     faults = {}
     for script, opened in tries.items():
@@ -222,6 +225,6 @@ def similar(listing: Listing, looks: Looks, alike: float) -> Iterator[Finding]:
         places = [row for row in places if looks.digests[row] not in same]
         if not places or not test:
             continue
-        for one, (other, value) in twins(looks.thumbnails[places], looks.thumbnails[test], alike).items():
+        for one, (other, value) in near_duplicates(looks.thumbnails[places], looks.thumbnails[test], alike).items():
             pair = rows[places[one]][1].image, rows[test[other]][1].image
             yield Finding("leak?", f"image of {split} that looks like one of test", *pair, f"correlation {value:.3f}")

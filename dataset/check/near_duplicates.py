@@ -31,7 +31,7 @@ def difference_hash(thumbnails: np.ndarray) -> np.ndarray:
     return np.packbits(brighter.reshape(len(thumbnails), SIDE * SIDE), axis=1).view(np.uint64)
 
 
-def twins(ones: np.ndarray, others: np.ndarray, alike: float = ALIKE) -> dict[int, tuple[int, float]]:
+def near_duplicates(ones: np.ndarray, others: np.ndarray, alike: float = ALIKE) -> dict[int, tuple[int, float]]:
     """Of thumbnails (N, *SHAPE) and (M, *SHAPE): for each of `ones` that has a twin the closest one's place in `others`
     and their correlation.
     """

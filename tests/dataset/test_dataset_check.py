@@ -17,7 +17,7 @@ from PIL import Image
 from dataset import demo, registry
 from dataset.check import __main__ as check
 from dataset.check import findings, listing
-from dataset.check import near_duplicates as twins
+from dataset.check import near_duplicates
 from runtime.errors import InputError, exit_code
 
 
@@ -316,27 +316,27 @@ def again(picture: Image.Image, how: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("how", ["jpeg50", "jpeg90", "half", "darker"])
-def test_twins_are_found_among_pictures_that_look_alike(pictures, how):
+def test_near_duplicates_are_found_among_pictures_that_look_alike(pictures, how):
     def thumbnails(images: list[Image.Image]) -> np.ndarray:
-        return np.stack([twins.thumbnail(np.asarray(image.convert("RGB"))) for image in images])
+        return np.stack([near_duplicates.thumbnail(np.asarray(image.convert("RGB"))) for image in images])
 
     ones = thumbnails([*pictures[:10], again(pictures[30], how), again(pictures[31], how)])
     others = thumbnails(pictures[20:])
-    found = twins.twins(ones, others)
+    found = near_duplicates.near_duplicates(ones, others)
     assert {row: place for row, (place, _) in found.items()} == {10: 10, 11: 11}
-    assert twins.twins(ones[:10], others) == {}
+    assert near_duplicates.near_duplicates(ones[:10], others) == {}
 
 
-def test_twins_in_pieces(pictures, monkeypatch):
+def test_near_duplicates_in_pieces(pictures, monkeypatch):
     rng = np.random.default_rng(0)
-    ones = rng.integers(0, 255, (50, *twins.SHAPE), np.uint8)
-    others = rng.permutation(np.concatenate([ones[::5], rng.integers(0, 255, (30, *twins.SHAPE), np.uint8)]))
-    whole = twins.twins(ones, others)
+    ones = rng.integers(0, 255, (50, *near_duplicates.SHAPE), np.uint8)
+    others = rng.permutation(np.concatenate([ones[::5], rng.integers(0, 255, (30, *near_duplicates.SHAPE), np.uint8)]))
+    whole = near_duplicates.near_duplicates(ones, others)
     assert sorted(whole) == list(range(0, 50, 5))
     assert all((ones[row] == others[place]).all() for row, (place, _) in whole.items())
-    monkeypatch.setattr(twins, "CELLS", 64)
-    monkeypatch.setattr(twins, "PAIRS", 3)
-    assert twins.twins(ones, others) == whole
+    monkeypatch.setattr(near_duplicates, "CELLS", 64)
+    monkeypatch.setattr(near_duplicates, "PAIRS", 3)
+    assert near_duplicates.near_duplicates(ones, others) == whole
 
 
 def test_near_duplicates_are_reported(tmp_path, capsys, pictures):
