@@ -16,8 +16,7 @@ from PIL import Image
 
 from dataset import demo, registry
 from dataset.check import __main__ as check
-from dataset.check import findings, listing
-from dataset.check import near_duplicates
+from dataset.check import findings, listing, near_duplicates
 from runtime.errors import InputError, exit_code
 
 
@@ -362,7 +361,7 @@ def test_memory_does_not_grow_with_the_images(tmp_path, monkeypatch):
     monkeypatch.setattr(findings, "read_rgb", lambda path: alive.append(1) or np.zeros((2000, 2000, 3), np.uint8))
     looks = findings.look_at_all(review, 2)
     assert len(alive) == len(looks.digests) == 17
-    assert looks.thumbnails.nbytes == 17 * twins.SIDE * (twins.SIDE + 1)
+    assert looks.thumbnails.nbytes == 17 * near_duplicates.SIDE * (near_duplicates.SIDE + 1)
 
 
 def test_a_listing_survives_what_readers_refuse(tmp_path):
