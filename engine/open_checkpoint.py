@@ -11,12 +11,12 @@ from engine import few_shot, zero_shot
 from engine.build import build_system, encode_prompts, objects_of
 from engine.checkpoint import Checkpoint, Snapshot, read
 from engine.options import recall
-from engine.run import Run
+from engine.run import Run, same_weights
 from engine.spec import SystemSpec
 from runtime.errors import InputError, naming
 from utils import seed_everything
 
-Purpose = Literal["few-shot test", "transfer test", "lab", "prediction"]
+Purpose = Literal["few-shot test", "transfer test", "lab", "ranking", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,22 @@ def open_checkpoint(
     """Open a checkpoint of ours, or adapters published by others, for a purpose.
 
     asked: what the user asked for; the rest is the checkpoint's. obj: the object it is used on; None takes what is
-    asked for, else its own. Tests and the lab open the object's test split; for a prediction by adapters of transfer no
-    image of the object is needed. Raises InputError for a file that can't be read or does not fit: another object,
-    other weights, other support images, settings that it was not trained with.
+    asked for, else its own. Tests and the lab open the object's test split; ranking needs the support and no
+    calibration; for a prediction by adapters of transfer no image of the object is needed. Raises InputError for a file
+    that can't be read or does not fit: another object, other weights, other support images, settings that it was not
+    trained with.
     """
     content = read(path)
     record = content.record
     obj = obj or asked.get("obj") or (record or {}).get("obj") or SystemSpec().obj
     spec = recall(kind, asked, content, path, obj)
-    objects_of(spec)  # a checkpoint of the demo brings the demo's images with it
     seed_everything(spec.seed)
     transferred = record is not None and "trained_on" in record
-    if purpose == "few-shot test" or (purpose != "transfer test" and not transferred):
+    if purpose in ("few-shot test", "ranking") or (purpose != "transfer test" and not transferred):
         if record is not None and record["obj"] != obj:
-            raise InputError(f"{path} was trained on {record['obj']}, not on {obj}")
+            mend = "; leave --obj out" if purpose == "prediction" else ""
+            raise InputError(f"{path} was trained on {record['obj']}, not on {obj}{mend}")
+        objects_of(spec)  # a checkpoint of the demo brings the demo's images with it
         run = few_shot.open_run(spec, obj)
     else:
         seen = zero_shot.unseen(record, obj, path)
@@ -70,8 +72,18 @@ def open_checkpoint(
         if purpose == "prediction":
             run = _without_images(spec, obj, seen, content)
         else:
+            objects_of(spec)
             run = zero_shot.open_run(spec, obj, seen)
-    return OpenedCheckpoint(path, content, spec, run, run.calibration_holds(record, path))
+    return OpenedCheckpoint(path, content, spec, run, _holds(run, record, path, purpose))
+
+
+def _holds(run: Run, record: dict | None, path: Path, purpose: Purpose) -> bool:
+    """Whether the checkpoint's own calibration holds for the run; InputError where it does not belong to it."""
+    if purpose != "ranking":
+        return run.calibration_holds(record, path)
+    if record is not None:
+        same_weights(run, record, path)
+    return False
 
 
 def _without_images(spec: SystemSpec, obj: str, seen: list[str], content: Checkpoint) -> zero_shot.TransferRun:

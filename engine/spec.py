@@ -50,7 +50,18 @@ def interval(text: str) -> float:
     return int(value) if value.is_integer() else value
 
 
-positive, natural, finite = number(int, 1), number(int, 0), number(float, -inf)
+def finite(text: str) -> float:
+    """A reader of any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = inf
+    if not isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} is not a number")
+    return value
+
+
+positive, natural = number(int, 1), number(int, 0)
 
 
 def setting(default: Any, help: str, **flag: Any) -> Any:

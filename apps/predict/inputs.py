@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from apps.predict import dicom, volumes
-from apps.predict.roi import Masks
+from apps.predict.roi import RegionMasks
 from apps.predict.volumes import Stack
 from dataset import open_picture, read_mask, readable
 from dataset.folders import SUFFIXES
@@ -115,14 +115,14 @@ class Reader:
 
     axis: int = 2
     window: tuple[float, float] | None = None
-    masks: Masks | None = None
+    masks: RegionMasks | None = None
 
     @staticmethod
     def of(axis: int, window: Sequence[float] | None, roi: Path | None, files: Sequence[Path]) -> "Reader":
         """A reader of `files`, or InputError when the folder of their masks is not there."""
         if roi is not None and not roi.is_dir():
             raise InputError(f"--roi {roi} is no folder: give the one that holds the masks")
-        masks = None if roi is None else Masks(roi, files)
+        masks = None if roi is None else RegionMasks(roi, files)
         return Reader(axis, None if window is None else tuple(window), masks)
 
     def open(self, path: Path) -> Stack:

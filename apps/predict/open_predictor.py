@@ -10,6 +10,7 @@ from apps.predict.reference_folders import open_untrained
 from apps.predict.spec import PredictSpec
 from dataset import Sample
 from engine.build import EncodedPrompts, build_system, encode_prompts
+from engine.checkpoint import read
 from engine.few_shot import FewShotRun
 from engine.open_checkpoint import named, open_checkpoint
 from engine.picture_scorer import by_prompts
@@ -33,24 +34,23 @@ def open_predictor(
 
     Raises InputError for whatever is missing or does not fit.
     """
-    seed_everything(spec.seed)
     if spec.ckpt:
         predictor, origin = of_checkpoint(spec.ckpt, asked, files)
-    elif spec.normal:
-        predictor, origin = of_folders(spec, asked, reader, files)
     else:
-        predictor, origin = of_prompts(spec, asked)
-    return settled(predictor, spec), {"weights_sha256": predictor.system.weights_sha256} | origin
+        seed_everything(spec.seed)
+        predictor, origin = of_folders(spec, asked, reader, files) if spec.normal else of_prompts(spec, asked)
+        predictor = settled(predictor, spec)
+    return predictor, {"weights_sha256": predictor.system.weights_sha256} | origin
 
 
 def of_checkpoint(path: Path, asked: Mapping[str, Any], files: Sequence[Path]) -> tuple[Predictor, dict]:
     """Trained adapters: few-shot ones with the memory bank of their support, transferred ones with prompts alone."""
-    opened = open_checkpoint(path, PredictSpec, asked, purpose="prediction")
-    if opened.content.record is None and "obj" not in asked:
+    if "obj" not in asked and read(path).record is None:
         raise InputError(
             f"{path} does not say what it was trained on: give the object with --obj and --data_path, or --normal"
             " without --ckpt"
         )
+    opened = open_checkpoint(path, PredictSpec, asked, purpose="prediction")
     run = opened.run
     if isinstance(run, FewShotRun):
         _note_seen(support_of(run), files)
@@ -73,7 +73,7 @@ def of_folders(
         blank = Predictor(
             system, run.scored_text(), {}, run.rule, _no_calibration(system), True, top=top, source=FOLDERS
         )
-        predictor, used = in_tiles(blank, run.pictures, tiling, spec)
+        predictor, used = in_tiles(blank, run.pictures, tiling, run.spec)
         return predictor, origin | {"options": used.plain()}
     if len(run.support.labels) > len(run.pictures):
         print(f"each in {len(run.support.labels) // len(run.pictures)} variants, as in few-shot training")

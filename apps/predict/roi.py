@@ -12,7 +12,7 @@ from runtime.files import suffix_of
 READ = (*SUFFIXES, *volumes.NIFTI, *volumes.NRRD)
 
 
-class Masks:
+class RegionMasks:
     """The masks below a folder. An input's is the one that lies there as the input does: of `in/a/s.png` it is
     `a/s.png`, or `s.png` if no other input would take that. It has the input's name or stem, alone or with _mask.
     """

@@ -17,7 +17,7 @@ from apps.predict import inputs
 from apps.predict.inputs import Reader, kind_of
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import UNREADABLE, Outputs, ScoredPicture
-from apps.predict.spec import PredictSpec
+from apps.predict.spec import PredictSpec, check_asked
 from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.environment import environment
@@ -124,6 +124,7 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
 
     asked: settings of `PredictSpec` by name. Raises InputError where nothing could start.
     """
+    check_asked(asked)
     spec = PredictSpec.of(asked)
     files = inputs.find(spec.input, spec.output)
     reader = Reader.of(spec.axis, spec.window, spec.roi, files)

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from engine.spec import PredictorSpec, Spec, finite, setting
 from runtime.errors import InputError
@@ -55,16 +54,14 @@ class PredictSpec(InputSpec, PredictorSpec):
         choices=("max", "mean"),
     )
 
-    @classmethod
-    def of(cls, asked: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> Self:
-        """As `Spec.of`; InputError for settings that contradict each other."""
-        asked = {**asked, **more}
-        with_checkpoint = asked.get("ckpt") is not None
-        adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
-        for name in ("normal", "abnormal", "score") if with_checkpoint else adapters:
-            if name in asked:
-                why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"
-                raise InputError(f"--{name} {why}; leave one out")
-        if asked.get("abnormal") and not asked.get("normal"):
-            raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")
-        return super().of(asked)
+
+def check_asked(asked: Mapping[str, Any]) -> None:
+    """Raise InputError for settings of `PredictSpec` that contradict each other."""
+    with_checkpoint = asked.get("ckpt") is not None
+    adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
+    for name in ("normal", "abnormal", "score") if with_checkpoint else adapters:
+        if name in asked:
+            why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"
+            raise InputError(f"--{name} {why}; leave one out")
+    if asked.get("abnormal") and not asked.get("normal"):
+        raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")

@@ -3,40 +3,13 @@
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
+from helpers.dicom_files import RAMP, dicom_file
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from apps.predict.dicom import is_dicom, open_stack
 from apps.predict.inputs import Reader, kind_of
 from runtime.errors import InputError
-
-RAMP = (np.arange(20, dtype=np.int16) * 100).reshape(4, 5)  # 0 to 1900
-
-
-def write(path, pixels=RAMP, **attributes):
-    """A DICOM file of pixels (H, W), frames (F, H, W) or colours (H, W, 3)."""
-    colour = pixels.shape[-1] == 3 and pixels.dtype == np.uint8
-    frames = pixels.ndim == (4 if colour else 3)
-    file = Dataset()
-    file.file_meta = FileMetaDataset()
-    file.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    file.file_meta.MediaStorageSOPClassUID = file.SOPClassUID = SecondaryCaptureImageStorage
-    file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid()
-    file.Rows, file.Columns = pixels.shape[1:3] if frames else pixels.shape[:2]
-    if frames:
-        file.NumberOfFrames = len(pixels)
-    file.BitsAllocated = file.BitsStored = 8 * pixels.dtype.itemsize
-    file.HighBit, file.PixelRepresentation = file.BitsStored - 1, int(pixels.dtype.kind == "i")
-    file.SamplesPerPixel = 3 if colour else 1
-    file.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
-        file.PlanarConfiguration = 0
-    for name, value in attributes.items():
-        setattr(file, name, value)
-    file.PixelData = np.ascontiguousarray(pixels).tobytes()
-    file.save_as(path, enforce_file_format=True)
-    return path
 
 
 def pixels(path, window=None) -> np.ndarray:
@@ -44,26 +17,28 @@ def pixels(path, window=None) -> np.ndarray:
 
 
 def test_without_a_window_values_are_scaled_over_the_file(tmp_path):
-    np.testing.assert_allclose(pixels(write(tmp_path / "a.dcm")), RAMP[None] / 1900, atol=1e-6)
+    np.testing.assert_allclose(pixels(dicom_file(tmp_path / "a.dcm")), RAMP[None] / 1900, atol=1e-6)
 
 
 def test_padding_does_not_count(tmp_path):
     padded = RAMP.copy()
     padded[0, 0] = -2000
-    found = pixels(write(tmp_path / "a.dcm", padded, PixelPaddingValue=-2000))
+    found = pixels(dicom_file(tmp_path / "a.dcm", padded, PixelPaddingValue=-2000))
     np.testing.assert_allclose(found[0].ravel()[1:], (RAMP.ravel()[1:] - 100) / 1800, atol=1e-6)
     assert found[0, 0, 0] == 0
 
 
 def test_the_users_window_is_of_rescaled_values(tmp_path):
-    path = write(tmp_path / "a.dcm", RescaleSlope=0.5, RescaleIntercept=-100)
+    path = dicom_file(tmp_path / "a.dcm", RescaleSlope=0.5, RescaleIntercept=-100)
     expected = np.clip((RAMP * 0.5 - 100 - (40 - 200)) / 400, 0, 1)
     np.testing.assert_allclose(pixels(path, (40, 400))[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [(500, 800), ([500, 9], [800, 9])])
 def test_the_headers_window_is_the_standards(tmp_path, window):
-    path = write(tmp_path / "a.dcm", WindowCenter=window[0], WindowWidth=window[1], RescaleSlope=1, RescaleIntercept=0)
+    path = dicom_file(
+        tmp_path / "a.dcm", WindowCenter=window[0], WindowWidth=window[1], RescaleSlope=1, RescaleIntercept=0
+    )
     file = pydicom.dcmread(path)
     theirs = pydicom.pixels.apply_windowing(RAMP, file)
     low, high = -(2**15), 2**15 - 1  # what that function spreads the window over
@@ -71,16 +46,16 @@ def test_the_headers_window_is_the_standards(tmp_path, window):
 
 
 def test_other_window_functions(tmp_path):
-    path = write(tmp_path / "s.dcm", WindowCenter=500, WindowWidth=800, VOILUTFunction="SIGMOID")
+    path = dicom_file(tmp_path / "s.dcm", WindowCenter=500, WindowWidth=800, VOILUTFunction="SIGMOID")
     np.testing.assert_allclose(pixels(path)[0], 1 / (1 + np.exp(-4 * (RAMP - 500.0) / 800)), atol=1e-6)
-    path = write(tmp_path / "e.dcm", WindowCenter=500, WindowWidth=800, VOILUTFunction="LINEAR_EXACT")
+    path = dicom_file(tmp_path / "e.dcm", WindowCenter=500, WindowWidth=800, VOILUTFunction="LINEAR_EXACT")
     np.testing.assert_allclose(pixels(path)[0], np.clip((RAMP - 100) / 800, 0, 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize("window", [{"WindowCenter": 0, "WindowWidth": 0}, {"WindowWidth": 800}])
 def test_a_window_without_width_or_centre_is_none(tmp_path, function, window):
-    path = write(tmp_path / "a.dcm", VOILUTFunction=function, **window)
+    path = dicom_file(tmp_path / "a.dcm", VOILUTFunction=function, **window)
     np.testing.assert_allclose(pixels(path), RAMP[None] / 1900, atol=1e-6)
 
 
@@ -88,24 +63,24 @@ def test_a_voi_table(tmp_path):
     table = Dataset()
     table.LUTDescriptor = [2000, 0, 8]  # entries, first value, bits
     table.LUTData = (np.arange(2000) % 256).astype("<u2").tobytes()
-    found = pixels(write(tmp_path / "a.dcm", RAMP.astype(np.uint16), VOILUTSequence=Sequence([table])))
+    found = pixels(dicom_file(tmp_path / "a.dcm", RAMP.astype(np.uint16), VOILUTSequence=Sequence([table])))
     np.testing.assert_allclose(found[0], (RAMP % 256) / 255, atol=1e-6)
 
 
 def test_monochrome1_is_turned_round(tmp_path):
-    path = write(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")
+    path = dicom_file(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")
     np.testing.assert_allclose(pixels(path)[0], 1 - RAMP / 1900, atol=1e-6)
 
 
 def test_frames_share_one_scale(tmp_path):
     frames = np.stack([RAMP, RAMP // 2, RAMP * 2])
-    stack = open_stack(write(tmp_path / "a.dcm", frames), None)
+    stack = open_stack(dicom_file(tmp_path / "a.dcm", frames), None)
     assert stack.several and stack.save is None and len(stack.pictures) == 3
     np.testing.assert_allclose(pixels(tmp_path / "a.dcm"), frames / 3800, atol=1e-6)
 
 
 def test_a_single_frame_is_one_image(tmp_path):
-    stack = open_stack(write(tmp_path / "a.dcm"), None)
+    stack = open_stack(dicom_file(tmp_path / "a.dcm"), None)
     assert not stack.several and stack.pictures[0].size == (5, 4)
 
 
@@ -118,20 +93,20 @@ def test_windows_and_rescaling_of_functional_groups(tmp_path):
         return both
 
     groups = Sequence([group(500.5, 1), group(1000.5, 2)])
-    path = write(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), PerFrameFunctionalGroupsSequence=groups)
+    path = dicom_file(tmp_path / "a.dcm", np.stack([RAMP, RAMP]), PerFrameFunctionalGroupsSequence=groups)
     expected = np.stack([np.clip(RAMP / 1000, 0, 1), np.clip((RAMP * 2 - 500) / 1000, 0, 1)])
     np.testing.assert_allclose(pixels(path), expected, atol=1e-5)
 
 
 def test_colours_stay(tmp_path):
     colours = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    stack = open_stack(write(tmp_path / "a.dcm", colours), None)
+    stack = open_stack(dicom_file(tmp_path / "a.dcm", colours), None)
     assert stack.pictures[0].mode == "RGB"
     np.testing.assert_array_equal(pixels(tmp_path / "a.dcm")[0], colours)
 
 
 def test_files_are_known_by_suffix_or_first_bytes(tmp_path):
-    write(tmp_path / "a.dcm").rename(tmp_path / "IM0001")
+    dicom_file(tmp_path / "a.dcm").rename(tmp_path / "IM0001")
     (tmp_path / "readme").write_text("text")
     assert is_dicom(tmp_path / "IM0001") and not is_dicom(tmp_path / "readme")
     assert is_dicom(tmp_path / "A.DCM")
@@ -140,16 +115,16 @@ def test_files_are_known_by_suffix_or_first_bytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["1.2.840.113619.2.5.1762", "scan.ima", "scan.dicom"])
 def test_other_suffixes_say_nothing(tmp_path, name):
-    write(tmp_path / "a.dcm").rename(tmp_path / name)
+    dicom_file(tmp_path / "a.dcm").rename(tmp_path / name)
     (tmp_path / "table.ima").write_text("text")
     assert kind_of(tmp_path / name) == "dicom" and kind_of(tmp_path / "table.ima") is None
 
 
 def test_what_is_no_image_is_named_in_one_line(tmp_path):
-    whole = write(tmp_path / "cut.dcm").read_bytes()
+    whole = dicom_file(tmp_path / "cut.dcm").read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[:-20])
     (tmp_path / "text.dcm").write_text("no image")
-    bare = pydicom.dcmread(write(tmp_path / "bare.dcm"))
+    bare = pydicom.dcmread(dicom_file(tmp_path / "bare.dcm"))
     del bare.PixelData
     bare.save_as(tmp_path / "bare.dcm")
     for name in ("cut.dcm", "text.dcm", "bare.dcm"):

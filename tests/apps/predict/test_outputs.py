@@ -8,16 +8,18 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-from apps.predict.predictor import Predictor, by_prompts, shrunk
+from helpers.dicom_files import dicom_file
 from helpers.lab import Lab, files
 from helpers.predicting import ckpt, noise, predict
 from PIL import Image
-from test_dicom import write as dicom_file
 
-from apps.predict import predictor as judge
-from apps.predict.outputs import MAP_TOP, UNREADABLE, Outputs, Prediction
-from apps.predict.roi import Masks
+from apps.predict.outputs import MAP_TOP, UNREADABLE, Outputs, ScoredPicture
+from apps.predict.roi import RegionMasks
+from engine import picture_scorer, tiled_calibration
+from engine.picture_scorer import by_prompts, shrunk
+from engine.predictor import Predictor
 from runtime.errors import InputError
+from scoring.predictions import MAP_MAXIMUM
 
 
 def test_pictures_are_at_the_inputs_own_resolution(folders):
@@ -104,8 +106,8 @@ def test_dicom_files(folders):
 def test_names_that_are_no_utf8(tmp_path):
     """As file systems may hold them, of Latin-1 for one."""
     name = os.fsdecode(b"caf\xe9.png")
-    outputs = Outputs(tmp_path, Predictor(None, None, {}, True, False, by_prompts(4), False))
-    bad = Prediction(name, None, None, None, UNREADABLE, None, f"{name} can't be read")
+    outputs = Outputs(tmp_path, Predictor(None, None, {}, MAP_MAXIMUM, by_prompts(4), False))
+    bad = ScoredPicture(name, None, None, None, UNREADABLE, None, f"{name} can't be read")
     assert "caf\\udce9.png" in outputs.table([bad]).read_text(encoding="utf-8")
     assert "caf" in outputs.write_page([bad], {"script": "predict.py"}, name).read_text(encoding="utf-8")
     outputs.chart("cafe", [0.1, 0.2], Path(name))
@@ -187,7 +189,7 @@ def test_a_mask_is_found_where_its_image_lies(tmp_path):
     inputs = [tmp_path / "in" / name for name in ("s.png", "a/s.png", "b/s.png", "r.tif", "1.2.840.1", "none.png")]
     for file in inputs:
         noise(file.with_name("x.png")).rename(file)
-    masks = Masks(tmp_path / "roi", inputs)
+    masks = RegionMasks(tmp_path / "roi", inputs)
     found = [masks.of(file).relative_to(tmp_path / "roi").as_posix() for file in inputs[:-1]]
     assert found == ["s.png", "a/s.png", "b/s_mask.png", "r.tif", "1.2.840.1.png"]
     with pytest.raises(InputError, match="no mask"):
@@ -207,7 +209,7 @@ def test_no_image_is_its_own_mask(folders):
     assert out.code == 1 and all("no mask" in row["note"] for row in out.rows)
     noise(folders.root / "new" / "new0_mask.png")
     files = [folders.root / "new" / "new0.png"]
-    assert Masks(folders.root / "new", files).of(files[0]).name == "new0_mask.png"
+    assert RegionMasks(folders.root / "new", files).of(files[0]).name == "new0_mask.png"
 
 
 def large(path: Path, seed: int = 0, size: tuple[int, int] = (150, 110)) -> Path:
@@ -232,8 +234,8 @@ def test_large_images_in_tiles(folders):
 
 
 def test_tiles_have_a_bar_and_many_are_announced(folders, monkeypatch):
-    monkeypatch.setattr(judge, "BAR_AFTER", 0)
-    monkeypatch.setattr(judge, "MANY", 29)
+    monkeypatch.setattr(picture_scorer, "BAR_AFTER", 0)
+    monkeypatch.setattr(tiled_calibration, "MANY", 29)
     for number in range(2):
         large(folders.root / "large" / f"{number}.png", number)
     flags = ["--normal", folders.root / "large", "--input", folders.root / "large", "--tile", 50, "--overlap", 20]
@@ -275,18 +277,18 @@ def test_memory_is_bounded_by_the_tile(folders, score):
     """Beside its own map, an image of four times the pixels takes hardly more."""
     import tracemalloc
 
-    peaks, look = [], Predictor.look
+    peaks, map_and_score = [], Predictor.map_and_score
 
     def watched(*args: object) -> tuple[np.ndarray, float]:
         tracemalloc.start()
-        full, value = look(*args)
+        full, value = map_and_score(*args)
         peaks.append(tracemalloc.get_traced_memory()[1] - full.nbytes)
         tracemalloc.stop()
         return full, value
 
     for number, side in enumerate((400, 800)):
         Image.new("L", (side, side), 90).save(folders.root / f"{number}.png")
-    with patch.object(Predictor, "look", watched):
+    with patch.object(Predictor, "map_and_score", watched):
         inputs = [folders.root / "0.png", folders.root / "1.png"]
         assert predict(folders, "--input", *inputs, "--tile", 200, "--score", score).code == 0
     assert peaks[1] < peaks[0] + 200_000  # the map grew by 1.9 million bytes

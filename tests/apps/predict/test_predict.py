@@ -1,22 +1,23 @@
 """predict.py from end to end on the tiny model: scores, thresholds, and what goes wrong."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import nibabel
 import numpy as np
 import pytest
-from apps.predict.predictor import Predictor
 from helpers import trees
+from helpers.dicom_files import dicom_file
 from helpers.lab import SIZE, files, run
 from helpers.predicting import KINDS, ckpt, noise, predict
 from safetensors.torch import save_file
-from test_dicom import write as dicom_file
 
 import dataset
 from apps.predict import inputs
 from engine import checkpoint
+from engine.predictor import Predictor
 
 
 @pytest.mark.parametrize("obj", ["Brain", "Chest"])
@@ -67,6 +68,27 @@ def test_a_transferred_checkpoint_scores_by_its_prompts_alone(trained):
     assert seen.code == 2 and "trained on Liver" in seen.err
 
 
+@pytest.mark.parametrize("branches", ["few", "both"])
+def test_transferred_adapters_have_no_bank_to_score_by(trained, branches):
+    path = trained.root / "zero" / "Brain.pth"
+    out = predict(trained, "--ckpt", path, "--input", trained.data, "--branches", branches, to="no bank")
+    assert out.code == 2 and out.err.count("\n") == 1 and not out.folder.exists()
+    assert f"{path} holds adapters of transfer, which have no memory bank: leave --branches out" in out.err
+    image = trained.data / "Brain_AD" / "test" / "good" / "img" / "test_n0.png"
+    assert predict(trained, "--ckpt", path, "--input", image, "--branches", "zero", to="zero alone").code == 0
+
+
+def test_transferred_adapters_need_no_image_of_any_object(trained, tmp_path):
+    """Nor the demo's, where they were trained in it."""
+    content = checkpoint.read(trained.root / "zero" / "Brain.pth")
+    options = content.record["options"] | {"demo": True, "data_path": str(tmp_path / "demo")}
+    path = tmp_path / "demo.pth"
+    checkpoint.write(path, replace(content, record=content.record | {"options": options}))
+    image = trained.data / "Brain_AD" / "test" / "good" / "img" / "test_n0.png"
+    out = predict(trained, "--ckpt", path, "--obj", "thing", "--input", image, to="no image")
+    assert out.code == 0 and not (tmp_path / "demo").exists()
+
+
 def test_adapters_that_others_published_need_to_be_told_their_object(trained):
     adapters = trained.checkpoint().last.adapters
     path = trained.root / "published.safetensors"
@@ -95,23 +117,25 @@ def test_the_support_may_have_moved(trained, tmp_path):
     one = predict(trained, *ckpt(trained), "--input", image, to="one")
     other = predict(trained, *ckpt(trained), "--data_path", tmp_path, "--input", image, to="other")
     assert one.code == other.code == 0 and one.scores == other.scores
+    wrong = predict(trained, *ckpt(trained), "--obj", "Liver", "--input", image, to="wrong")
+    assert wrong.code == 2 and "was trained on Brain, not on Liver; leave --obj out" in wrong.err
     gone = predict(trained, *ckpt(trained), "--data_path", tmp_path / "none", "--input", image, to="gone")
     assert gone.code == 2 and "--data_path" in gone.err
 
 
 @pytest.mark.parametrize("mode", ["checkpoint", "folders", "prompts"])
-def test_an_image_alone_is_judged_as_in_a_crowd(trained, mode):
+def test_an_image_alone_is_judged_as_among_others(trained, mode):
     test = trained.data / "Brain_AD" / "test"
     valid = trained.data / "Brain_AD" / "valid"
     flags = {"checkpoint": ckpt(trained), "folders": ["--normal", valid / "good"], "prompts": []}[mode]
-    crowd = predict(trained, *flags, "--input", test, to=f"{mode} crowd")
-    for row in crowd.rows[:3]:
+    among = predict(trained, *flags, "--input", test, to=f"{mode} all")
+    for row in among.rows[:3]:
         alone = predict(trained, *flags, "--input", row["file"], to=f"{mode} alone")
         (own,) = alone.rows
         assert {key: own[key] for key in own if key != "seconds"} == {key: row[key] for key in row if key != "seconds"}
         name = Path(row["file"]).name
         for kind in KINDS:
-            np.testing.assert_array_equal(alone.picture(kind, name), crowd.picture(kind, name))
+            np.testing.assert_array_equal(alone.picture(kind, name), among.picture(kind, name))
         for path in files(alone.folder):
             (alone.folder / path).unlink()
 
@@ -200,15 +224,15 @@ def test_without_words_there_is_a_hint(folders):
 
 
 def test_stopping_leaves_whole_files_and_the_scores_so_far(folders):
-    look, calls = Predictor.look, []
+    map_and_score, calls = Predictor.map_and_score, []
 
     def stopped(*args: object) -> tuple[np.ndarray, float]:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return look(*args)
+        return map_and_score(*args)
 
-    with patch.object(Predictor, "look", stopped):
+    with patch.object(Predictor, "map_and_score", stopped):
         out = predict(folders, "--input", folders.root / "new")
     assert out.code == 2 and "stopped" in out.err and len(out.rows) == 2 and out.settings["stopped"]
     assert not [path for path in files(out.folder) if Path(path).name.startswith(".")]
@@ -247,7 +271,7 @@ def test_a_second_run_says_that_it_is_not_the_first(folders, monkeypatch):
 
 @pytest.mark.parametrize(("precision", "mend"), [("fp32", "leave it out"), ("bf16", "score it with --precision fp32")])
 def test_a_score_that_is_no_number_names_a_mend_that_helps(folders, precision, mend):
-    with patch.object(Predictor, "look", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
+    with patch.object(Predictor, "map_and_score", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
         out = predict(folders, "--input", folders.root / "new" / "new0.png", "--precision", precision)
     assert out.code == 1 and out.rows[0]["note"].endswith(f"its score is not a number; {mend}")
 

@@ -1,20 +1,20 @@
 """predict.py without training: memory bank, thresholds and prompts from folders and words alone."""
 
-from argparse import Namespace
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import torch
-from apps.predict.predictor import Known
+from helpers.dicom_files import dicom_file
 from helpers.lab import SIZE
 from helpers.predicting import noise, predict
 from PIL import Image
-from test_dicom import write as dicom_file
 
-from apps.predict import reference_folders as untrained
+from apps.predict import reference_folders
+from apps.predict.spec import PredictSpec
 from dataset import FewShotSet, Sample
+from engine.tiled_calibration import KnownPicture
 
 
 def test_thresholds_come_from_the_folders_and_not_from_what_is_scored(folders):
@@ -96,11 +96,11 @@ def test_prompts_alone_project_the_trunks_tokens_as_clip_does(folders, tiny):
 
 def test_of_a_volume_some_slices_are_seen_for_calibration(monkeypatch):
     """Slices count singly: a volume of hundreds would otherwise be scored whole."""
-    monkeypatch.setattr(untrained, "CALIBRATED_ON", 3)
-    pictures = [Known(0, 1, Image.Image), *(Known(1, 0, Image.Image) for _ in range(10))]
+    monkeypatch.setattr(reference_folders, "CALIBRATED_ON", 3)
+    pictures = [KnownPicture(0, 1, Image.Image), *(KnownPicture(1, 0, Image.Image) for _ in range(10))]
     data = FewShotSet(None, (Sample(Path("head.nii"), 0),), (Sample(Path("bad.png"), 1),), (), {})
-    support = untrained._support(pictures, SIZE, 1)
-    run = untrained.UntrainedRun(Namespace(seed=0), None, (), None, None, "", data, support, pictures)
+    support = reference_folders._support(pictures, SIZE, 1)
+    run = reference_folders.UntrainedRun(PredictSpec(seed=0), None, (), None, None, data, support, pictures=pictures)
     rows = run.calibrated_on().tolist()
     assert rows[0] == 0 and len(rows) == 4 and rows == sorted(set(rows))
 
