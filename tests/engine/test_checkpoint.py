@@ -249,7 +249,7 @@ def test_cut_and_damaged_files_never_end_in_a_traceback(tmp_path, trained, name)
     else:
         PUBLISHED[name](path)
     whole = path.read_bytes()
-    outcomes = {"read": 0, "refused": 0}
+    attempts = {"read": 0, "refused": 0}
     for attempt in range(400):
         body = bytearray(whole)
         if attempt % 3 == 0:
@@ -260,11 +260,11 @@ def test_cut_and_damaged_files_never_end_in_a_traceback(tmp_path, trained, name)
         path.write_bytes(body)
         try:
             checkpoint.read(path)
-            outcomes["read"] += 1  # a weight's bits alone were changed, or nothing that is read
+            attempts["read"] += 1  # a weight's bits alone were changed, or nothing that is read
         except InputError as fault:
             assert str(path) in str(fault) and "\n" not in str(fault)
-            outcomes["refused"] += 1
-    assert outcomes["refused"] > 130
+            attempts["refused"] += 1
+    assert attempts["refused"] > 130
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])

@@ -74,7 +74,7 @@ def paint(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind beside its files; `seen` are the test images' readings, an item an evaluation."""
+    """What a run left behind beside its files; `seen` are the test images' predictions, an item an evaluation."""
 
     code: int
     out: str
@@ -171,9 +171,9 @@ def run(script: str, *flags: object) -> Run:
 def watched(seen: list[Predictions]) -> Iterator[None]:
     """Note what is evaluated."""
 
-    def evaluate(views: Predictions, *rest: object) -> dict:
-        seen.append(views)
-        return evaluation.evaluate(views, *rest)
+    def evaluate(predictions: Predictions, *rest: object) -> dict:
+        seen.append(predictions)
+        return evaluation.evaluate(predictions, *rest)
 
     with patch("engine.run.evaluate", evaluate):
         yield
@@ -184,16 +184,16 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def same(one: list[Predictions], other: list[Predictions]) -> bool:
-    """Whether readings are equal to the last bit."""
+def same(first: list[Predictions], second: list[Predictions]) -> bool:
+    """Whether predictions are equal to the last bit."""
 
     def tensors(seen: list[Predictions]) -> list[Tensor | None]:
         return [
             getattr(part, branch)
-            for views in seen
-            for part in (views.maps, views.scores or views.maps)
+            for one in seen
+            for part in (one.maps, one.scores or one.maps)
             for branch in ("zero", "few")
         ]
 
-    pairs = list(zip(tensors(one), tensors(other), strict=True))
+    pairs = list(zip(tensors(first), tensors(second), strict=True))
     return all(a is b if a is None or b is None else a.equal(b) for a, b in pairs)

@@ -176,7 +176,7 @@ def test_an_overlay_is_the_same_however_it_is_cut_into_bands(monkeypatch):
     rng = np.random.default_rng(0)
     picture, full = rng.integers(0, 256, (70, 20, 3), np.uint8), rng.random((70, 20), np.float32)
     whole = overlay(picture, full, full > 0.5, SCALE)
-    monkeypatch.setattr("figures.BAND", 7)
+    monkeypatch.setattr("report.colours.BAND", 7)
     np.testing.assert_array_equal(overlay(picture, full, full > 0.5, SCALE), whole)
 
 

@@ -21,7 +21,7 @@ def metrics(value: float, masks: bool = True) -> dict[str, float]:
     return {name: value if masks or not name.startswith("pixel") else math.nan for name in COLUMNS}
 
 
-def outcome(obj: str = "Brain", value: float = 0.5, selected: str = "last", epoch: int = 50, **kind) -> Result:
+def result(obj: str = "Brain", value: float = 0.5, selected: str = "last", epoch: int = 50, **kind) -> Result:
     branches = {"zero": metrics(value - 0.1, **kind), "few": metrics(value - 0.2, **kind)}
     return Result(obj, epoch, selected, branches | {"fused": metrics(value, **kind)})
 
@@ -62,16 +62,16 @@ def test_grep_lines_are_rounded_as_python_prints():
 
 
 def test_grep_lines_take_the_fusion_or_what_there_is():
-    both = outcome(value=0.9)
+    both = result(value=0.9)
     assert grep_lines(both) == ["Brain pAUC : 0.9", "Brain AUC : 0.9"]
     zero = Result("Brain", 50, "last", {"zero": metrics(0.7)})
     assert grep_lines(zero) == ["Brain pAUC : 0.7", "Brain AUC : 0.7"]
-    assert grep_lines(outcome("Chest", 0.9, masks=False)) == ["Chest AUC : 0.9"]
+    assert grep_lines(result("Chest", 0.9, masks=False)) == ["Chest AUC : 0.9"]
     assert grep_lines(Result("Chest", 50, "last", {"few": {"image_auroc": math.nan}})) == []
 
 
 def test_table_has_a_block_for_each_selection():
-    text = table([outcome(value=0.91234), outcome(value=0.95, selected="best", epoch=17)], 4)
+    text = table([result(value=0.91234), result(value=0.95, selected="best", epoch=17)], 4)
     last, best = text.split("\n\n")
     assert last.startswith("Brain, last epoch: chosen before seeing the test set (epoch 50)\n")
     assert best.startswith("Brain, best epoch 17: SELECTED ON THE TEST SET, as published\n")
@@ -85,7 +85,7 @@ def test_table_has_a_block_for_each_selection():
 
 
 def test_table_columns_stand_under_their_headings():
-    lines = table([outcome(value=1.0)], 4).splitlines()
+    lines = table([result(value=1.0)], 4).splitlines()
     bars = [[at for at, sign in enumerate(line) if sign == "|"] for line in lines if "|" in line]
     assert len(bars[0]) == 4 and all(row == bars[0] for row in bars)
     headings = [name for part in lines[2].split("|") for name in part.split()]
@@ -93,7 +93,7 @@ def test_table_columns_stand_under_their_headings():
 
 
 def test_missing_values_are_printed_as_such():
-    text = table([outcome("Chest", 0.9, masks=False)])
+    text = table([result("Chest", 0.9, masks=False)])
     assert rows_of(text, "fused")[0].split("|")[2].split() == ["n/a"] * 4
     assert "nan" not in text
     assert "published" not in text
@@ -101,15 +101,15 @@ def test_missing_values_are_printed_as_such():
 
 
 def test_demo_runs_say_so_and_show_nothing_published():
-    text = table([outcome()], 4, demo=True)
+    text = table([result()], 4, demo=True)
     assert text.splitlines()[-1] == DEMO_NOTE == "demo data: generated pictures; says nothing about medical images"
     assert "MVFA" not in text and "PatchCore" not in text
-    assert DEMO_NOTE not in table([outcome()], 4)
+    assert DEMO_NOTE not in table([result()], 4)
 
 
 def test_several_classes_have_a_row_each_and_a_mean():
     classes = FAMILIES["mvtec"]
-    text = table([outcome(name, 0.5 + 0.01 * index) for index, name in enumerate(classes)], 4)
+    text = table([result(name, 0.5 + 0.01 * index) for index, name in enumerate(classes)], 4)
     assert text.startswith("15 objects, last epoch: chosen before seeing the test set (epoch 50)")
     assert len(rows_of(text, "fused")) == 16
     assert rows_of(text, "fused  mean")[0].split("|")[1].split() == ["57.00"] * 3
@@ -119,7 +119,7 @@ def test_several_classes_have_a_row_each_and_a_mean():
 
 
 def test_part_of_a_set_is_not_compared_with_the_published_average():
-    text = table([outcome("mvtec/bottle"), outcome("mvtec/cable", epoch=3)], 4)
+    text = table([result("mvtec/bottle"), result("mvtec/cable", epoch=3)], 4)
     assert "ClipMPCAD" not in text
     assert "(epoch of each object)" in text
     assert text.splitlines()[-1] == "mean AUC : 0.5"
@@ -134,14 +134,14 @@ def test_groups():
 
 
 def test_mean_is_over_objects_that_have_the_metric_and_says_so():
-    parts = [outcome("Brain", 0.9), outcome("Chest", 0.5, masks=False, epoch=9)]
+    parts = [result("Brain", 0.9), result("Chest", 0.5, masks=False, epoch=9)]
     mean = mean_of(parts)
     assert mean.epoch is None
     assert mean.branches["fused"]["image_auroc"] == pytest.approx(0.7)
     assert mean.branches["fused"]["pixel_auroc"] == 0.9
     assert math.isnan(mean_of([parts[1]]).branches["fused"]["pixel_auroc"])
     assert "(pixel means: over the 1 of 2 objects that have them)" in table(parts)
-    assert "means: over" not in table([parts[0], outcome("Liver", 0.8)])
+    assert "means: over" not in table([parts[0], result("Liver", 0.8)])
 
 
 def test_results_are_written_whole(tmp_path):
@@ -149,8 +149,8 @@ def test_results_are_written_whole(tmp_path):
     class Part:
         names: tuple[str, ...]
 
-    found = [outcome("Brain", 0.123456789012345), outcome("Chest", 0.5, masks=False)]
-    found.append(outcome("Brain", 0.6, "best", 17))
+    found = [result("Brain", 0.123456789012345), result("Chest", 0.5, masks=False)]
+    found.append(result("Brain", 0.6, "best", 17))
     record = {"results": found, "options": {"shot": np.int64(4), "path": Path("a") / "b"}, "seed": 111}
     record |= {
         "support": Part(("x.png",)),
@@ -182,10 +182,10 @@ def test_results_are_written_whole(tmp_path):
 
 
 def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path):
-    write_results(tmp_path, {"results": [outcome()]})
+    write_results(tmp_path, {"results": [result()]})
     before = (tmp_path / "results.json").read_text()
     with pytest.raises(TypeError):
-        write_results(tmp_path, {"results": [outcome()], "mixed": {1, "a"}})
+        write_results(tmp_path, {"results": [result()], "mixed": {1, "a"}})
     assert (tmp_path / "results.json").read_text() == before
     assert len(list(tmp_path.iterdir())) == 2
 

@@ -107,7 +107,7 @@ def test_without_abnormal_images_figures_are_not_available(lab, build, flags):
     tested = lab.done("test_few", "--obj", "Cells")
     assert same(run.seen, tested.seen) and len(files(pictures)) == 4
     one, other = (lab.results(f"{way}_few/Cells_1-shot")["results"] for way in ("train", "test"))
-    assert one == other and [outcome["selected"] for outcome in one] == ["last"]
+    assert one == other and [result["selected"] for result in one] == ["last"]
     for row in one[0]["branches"].values():
         assert 0 <= row.pop("specificity") <= 1 and 0 <= row.pop("specificity_at_half") <= 1
         assert set(row.values()) == {None}
@@ -124,13 +124,13 @@ def test_all_classes_of_a_family(lab, kind):
         run = lab.done(f"{way}_{kind}", "--obj", "mpdd")
         suffix = "_1-shot" if kind == "few" else ""
         whole = lab.results(f"{way}_{kind}/mpdd{suffix}")
-        last = [outcome for outcome in whole["results"] if outcome["selected"] == "last"]
-        assert [outcome["obj"] for outcome in last] == names
-        for outcome in last:
-            alone = lab.results(f"{way}_{kind}/{outcome['obj'].replace('/', '_')}{suffix}")
-            assert outcome in alone["results"]
+        last = [result for result in whole["results"] if result["selected"] == "last"]
+        assert [result["obj"] for result in last] == names
+        for result in last:
+            alone = lab.results(f"{way}_{kind}/{result['obj'].replace('/', '_')}{suffix}")
+            assert result in alone["results"]
         assert [mean["selected"] for mean in whole["means"]] == ["last", "best"]
         branch, row = next(iter(whole["means"][0]["branches"].items()))
         for metric, value in row.items():
-            assert value == pytest.approx(np.mean([outcome["branches"][branch][metric] for outcome in last]))
+            assert value == pytest.approx(np.mean([result["branches"][branch][metric] for result in last]))
         assert f"{branch:<7}mean" in run.out and "mpdd AUC : " in run.out

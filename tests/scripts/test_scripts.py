@@ -36,9 +36,9 @@ def test_testing_gives_the_figures_of_training(lab, kind, obj, masks):
     tested = lab.done(f"test_{kind}", "--obj", obj)
     name = f"{obj}_1-shot" if kind == "few" else obj
     one, other = (lab.results(f"{way}_{kind}/{name}")["results"] for way in ("train", "test"))
-    assert [outcome["selected"] for outcome in one] == ["last", "best"]
+    assert [result["selected"] for result in one] == ["last", "best"]
     assert one == other
-    assert all(isfinite(figure) for outcome in one for row in outcome["branches"].values() for figure in row.values())
+    assert all(isfinite(figure) for result in one for row in result["branches"].values() for figure in row.values())
     assert same(trained.seen, tested.seen)
     said = [run.out[run.out.index(f"{obj}, last epoch") :] for run in (trained, tested)]
     assert said[0] == said[1]
@@ -65,8 +65,8 @@ def test_the_same_seed_gives_the_same_bits(lab, kind):
     found = []
     for seed in (1, 1, 2):
         run = lab.done(f"train_{kind}", "--seed", seed)
-        stages = lab.checkpoint(PAIRS[kind])
-        found.append((run.seen, stages.last.adapters, stages.best.adapters, stages.last.calibration))
+        kept = lab.checkpoint(PAIRS[kind])
+        found.append((run.seen, kept.last.adapters, kept.best.adapters, kept.last.calibration))
     (seen, *first), (again, *second), (other, *third) = found
     assert same(seen, again) and not same(seen, other)
     assert first[2] == second[2] != third[2]
@@ -87,13 +87,13 @@ def test_scores_do_not_depend_on_their_company_nor_on_who_reads(lab, kind, obj):
         run = lab.done(f"test_{kind}", "--obj", obj, *flags.split())
         name = f"{obj}_1-shot" if kind == "few" else obj
         found.append((run.seen, lab.results(f"test_{kind}/{name}")["results"]))
-    seen, outcomes = found[0]
-    assert all(same(seen, other) and outcomes == others for other, others in found[1:])
+    seen, results = found[0]
+    assert all(same(seen, other) and results == others for other, others in found[1:])
 
 
 @pytest.mark.parametrize("branches", ["few", "zero", "both"])
 def test_other_branches_than_in_training_may_be_tested(lab, branches):
-    """PatchScores of a branch never depend on the other; a threshold there is for each branch that is scored."""
+    """Patch scores of a branch never depend on the other; a threshold there is for each branch that is scored."""
     lab.medical()
     lab.done("train_few", "--branches", "both")
     whole = lab.results("train_few/Brain_1-shot")["results"][0]["branches"]
@@ -128,7 +128,7 @@ def test_the_record_tells_how_figures_came_about(lab, kind):
     lab.done(f"train_{kind}", "--seed", 5, "--epoch", 2)
     name = PAIRS[kind]
     record, stored = lab.results(f"train_{kind}/{name}"), lab.checkpoint(name)
-    outcomes, means = record.pop("results"), record.pop("means")
+    results, means = record.pop("results"), record.pop("means")
     assert json.loads(json.dumps(stored.record)) | {"seconds": record["seconds"]} == record  # which took longer
     assert record["options"]["seed"] == 5 and record["options"]["features_list"] == [1, 2, 3, 4]
     assert {"obj", "data_path", "adapter", "learning_rate", "epoch", "prompts"} < record["options"].keys()
@@ -144,12 +144,12 @@ def test_the_record_tells_how_figures_came_about(lab, kind):
         assert record["counts"]["scored"] == {"normal": 4, "abnormal": 3, "published": None}
     else:
         assert record["trained_on"] == ["Liver", "Histopathology"]
-    assert (outcomes[0]["selected"], outcomes[0]["epoch"]) == ("last", 2) and not means
+    assert (results[0]["selected"], results[0]["epoch"]) == ("last", 2) and not means
     with (lab.root / "results" / f"train_{kind}" / name / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    for row, (outcome, branch) in zip(rows, [(o, b) for o in outcomes for b in o["branches"]], strict=True):
-        assert (row["obj"], row["selected"], row["branch"]) == ("Brain", outcome["selected"], branch)
-        assert all(float(row[key]) == figure for key, figure in outcome["branches"][branch].items())
+    for row, (result, branch) in zip(rows, [(one, name) for one in results for name in one["branches"]], strict=True):
+        assert (row["obj"], row["selected"], row["branch"]) == ("Brain", result["selected"], branch)
+        assert all(float(row[key]) == figure for key, figure in result["branches"][branch].items())
 
 
 def test_a_test_run_names_its_checkpoint(lab):

@@ -18,7 +18,7 @@ def lab(lab) -> Lab:
     return lab
 
 
-def outcomes(lab: Lab, name: str) -> list[dict]:
+def results(lab: Lab, name: str) -> list[dict]:
     return lab.results(name)["results"]
 
 
@@ -28,15 +28,15 @@ def test_the_cache_changes_no_bit(lab, kind):
     flags = ["--epoch", 2, "--prompts", "base"]
     lab.done(f"train_{kind}", *flags, "--cache_gb", 0)
     assert not (lab.root / "cache").exists()
-    without = outcomes(lab, name)
+    without = results(lab, name)
     for _ in ("cold", "warm"):
         lab.done(f"train_{kind}", *flags)
-        assert outcomes(lab, name) == without
+        assert results(lab, name) == without
     entries = [path for path in (lab.root / "cache").rglob("*") if path.is_file()]
     for path in entries:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
     lab.done(f"train_{kind}", *flags)
-    assert outcomes(lab, name) == without  # nothing damaged was trusted
+    assert results(lab, name) == without  # nothing damaged was trusted
 
 
 def test_images_seen_before_are_not_decoded_again(lab, monkeypatch):
@@ -78,7 +78,7 @@ def test_int8_has_no_gradients_so_it_does_not_train(lab):
 
 
 @pytest.mark.parametrize("cap", ["20", "coreset", "coreset:10"])
-def test_a_capped_bank_is_calibrated_anew(lab, cap):
+def test_a_limited_bank_is_calibrated_anew(lab, cap):
     lab.done("train_few", "--eval_every", 0)
     whole = lab.done("test_few")
     run = lab.done("test_few", "--bank_cap", cap)
