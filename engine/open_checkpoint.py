@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import prompt
-from dataset import ObjectInfo
+from dataset import ObjectInfo, registry
 from engine import few_shot, zero_shot
 from engine.build import build_system, encode_prompts, objects_of
 from engine.checkpoint import Checkpoint, Snapshot, read
@@ -87,8 +87,11 @@ def _holds(run: Run, record: dict | None, path: Path, purpose: Purpose) -> bool:
 
 
 def _without_images(spec: SystemSpec, obj: str, seen: list[str], content: Checkpoint) -> zero_shot.TransferRun:
-    """A transfer run for whatever image comes, by the score rule that the checkpoint was calibrated by."""
-    info = named(obj, spec.classname, content.record["masks"])
+    """A transfer run for whatever image comes, by the object's own score rule where that is known, else by that of the
+    object that the checkpoint is for."""
+    record, benchmark = content.record, (registry.MEDICAL | registry.INDUSTRIAL).get(obj)
+    masks = record["masks"] if benchmark is None or obj == record["obj"] else benchmark.masks
+    info = named(obj, spec.classname, masks)
     (prompts,) = encode_prompts(spec, [info])  # before the image tower is in memory
     return zero_shot.TransferRun(spec, info, (), build_system(spec), prompts, seen)
 

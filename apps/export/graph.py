@@ -1,6 +1,6 @@
 """A trained system as one graph: image in, anomaly map and score out, with prompts and memory bank inside.
 
-The graph is that of `scoring` and `evaluation`, scaled by the checkpoint's calibration. Only what an exchange format
+The graph is that of `scoring`, scaled by the checkpoint's calibration. Only what an exchange format
 can't hold is swapped for a twin that gives the same numbers.
 """
 
@@ -60,7 +60,7 @@ def without_fft(decoder: MDecoder, length: int) -> None:
         module.frequency_attention = MatrixFAB(module.frequency_attention, across, along)
 
 
-class Scorer(nn.Module):
+class ScoringGraph(nn.Module):
     """Images (B, 3, S, S), RGB in [0, 1] -> anomaly maps (B, S, S) and image scores (B,), of the main branch.
 
     banks: by head; text: directions (D, 2) or None. Both outputs are scaled by the calibration, so that its thresholds

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from apps.export.graph import Scorer, settle, without_fft
+from apps.export.graph import ScoringGraph, settle, without_fft
 from engine.checkpoint import Snapshot
 from engine.few_shot import FewShotRun
 from engine.open_checkpoint import open_checkpoint
@@ -102,10 +102,10 @@ def stages() -> Iterator[Callable[[], None]]:
         yield done
 
 
-def scorer_of(run: FewShotRun | TransferRun, calibration: Calibration | None) -> Scorer:
+def scorer_of(run: FewShotRun | TransferRun, calibration: Calibration | None) -> ScoringGraph:
     """The run's system as a module on the CPU."""
     banks = run.banks(keep=True) if isinstance(run, FewShotRun) else {}
-    scorer = Scorer(run.system, run.scored_text(), banks, rule=run.rule, calibration=calibration)
+    scorer = ScoringGraph(run.system, run.scored_text(), banks, rule=run.rule, calibration=calibration)
     run.system.device = torch.device("cpu")
     return scorer.to("cpu").eval()
 
@@ -117,7 +117,7 @@ def test_images(run: Run) -> Tensor:
     return torch.cat([support, noise])[:CHECKED]
 
 
-def traced(scorer: Scorer) -> torch.onnx.ONNXProgram:
+def traced(scorer: ScoringGraph) -> torch.onnx.ONNXProgram:
     """The scorer's graph, for any batch size."""
     example = torch.rand(2, 3, scorer.size, scorer.size)
     with quiet(), plain():
@@ -145,7 +145,7 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def metadata(run: Run, snapshot: Snapshot, scorer: Scorer, path: Path) -> dict[str, str]:
+def metadata(run: Run, snapshot: Snapshot, scorer: ScoringGraph, path: Path) -> dict[str, str]:
     """What a program that reads the file has to know."""
     found = {
         "object": run.info.name,
@@ -164,14 +164,14 @@ def metadata(run: Run, snapshot: Snapshot, scorer: Scorer, path: Path) -> dict[s
     return found | thresholds(scorer)
 
 
-def thresholds(scorer: Scorer) -> dict[str, str]:
+def thresholds(scorer: ScoringGraph) -> dict[str, str]:
     """Those of the image score and of the map's pixels, as far as they are known."""
     known = {"image_threshold": scorer.calibration.image, "pixel_threshold": scorer.calibration.pixel}
     values = {name: by_branch.get(scorer.branch, math.nan) for name, by_branch in known.items()}
     return {name: repr(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def size_of(scorer: Scorer) -> int:
+def size_of(scorer: ScoringGraph) -> int:
     """Bytes of its weights, memory bank included."""
     return sum(tensor.nbytes for tensor in scorer.state_dict().values())
 
@@ -215,7 +215,7 @@ def beside(target: Path) -> str:
     return f" and {second.name}, {second.stat().st_size / 1e6:.1f} MB: keep them together" if second.exists() else ""
 
 
-def thresholds_in_words(run: Run, scorer: Scorer) -> str:
+def thresholds_in_words(run: Run, scorer: ScoringGraph) -> str:
     """The thresholds in words."""
     known = [f"{name.replace('_', ' ')} {float(value):.4f}" for name, value in thresholds(scorer).items()]
     return f"{run.info.name}: {', '.join(known) or 'no threshold is known; values are mean probabilities of abnormal'}"

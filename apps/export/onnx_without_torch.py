@@ -1,6 +1,7 @@
-"""Score one image with a file that export.py wrote. Needs onnxruntime, numpy and pillow; no PyTorch, no ClipMPCAD.
+"""Score one image with a file that `python -m apps.export` wrote. Needs onnxruntime, numpy and pillow; no PyTorch, and
+of ClipMPCAD nothing but this file.
 
-python examples/onnx_without_torch.py Brain.onnx image.png map.png
+python apps/export/onnx_without_torch.py Brain.onnx image.png map.png
 """
 
 import sys
@@ -33,7 +34,7 @@ def main() -> None:
         raise SystemExit(__doc__)
     model, image, output = sys.argv[1:]
     if not Path(model).is_file():
-        raise SystemExit(f"no file {model}; write it with export.py")
+        raise SystemExit(f"no file {model}; write it with python -m apps.export")
     try:
         session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
         facts = session.get_modelmeta().custom_metadata_map

@@ -14,14 +14,16 @@ from helpers.lab import ROOT, SIZE, Lab, files, run
 
 import dataset
 import madff
-from apps.export import __main__
+from apps.export import __main__, onnx_file
 from apps.export.graph import MatrixFAB, settle, waves, without_fft
 from decoder import MDecoder
 from engine.system import System
+from runtime.errors import InputError
 from scoring.calibration import Calibration
 from scoring.maps import scaled_maps
 from scoring.predictions import Predictions, main_branch
 
+EXPORT = "apps/export/__main__"
 NEAR = {"rtol": 0, "atol": 1e-3}
 
 
@@ -41,9 +43,9 @@ def file(brain: Lab) -> Path:
 
 
 def written(lab: Lab, ckpt: str, *flags: object) -> Path:
-    """The file that export.py makes of a checkpoint of this lab."""
+    """The file that `python -m apps.export` makes of a checkpoint of this lab."""
     file = lab.root / "out" / "model.onnx"
-    done = run("export", "--ckpt", lab.root / f"ckpt/{ckpt}.pth", "--onnx", file, *cached(lab), *flags)
+    done = run(EXPORT, "--ckpt", lab.root / f"ckpt/{ckpt}.pth", "--onnx", file, *cached(lab), *flags)
     assert done.code == 0, done.err
     assert "against PyTorch on 3 images: " in done.out
     return file
@@ -121,6 +123,9 @@ def test_transfer_checkpoints_need_no_images(lab):
     agree(file, "Brain", lab.data, judged(seen, last.calibration))
     assert seen.scores is not None  # means of det tokens, beside maps of seg tokens
 
+    flags = ["--ckpt", lab.root / "ckpt/Brain.pth", "--onnx", lab.root / "few.onnx", *cached(lab)]
+    refused = run(EXPORT, *flags, "--branches", "both")
+    assert refused.code == 2 and refused.err.endswith("which have no memory bank: leave --branches out\n")
     other = written(lab, "Brain", "--data_path", lab.root / "nowhere", "--obj", "Chest")  # its words, no threshold
     facts = session(other).get_modelmeta().custom_metadata_map
     assert facts["object"] == "Chest" and not {"image_threshold", "pixel_threshold"} & facts.keys()
@@ -163,7 +168,7 @@ def test_settled_positions_change_nothing(clip, images):
 
 
 def test_large_models_have_a_second_file(brain, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(__main__, "LARGE", 0)
+    monkeypatch.setattr(onnx_file, "LARGE", 0)
     large = tmp_path / "large.onnx"
     flags = ["--ckpt", brain.root / "ckpt/Brain_1-shot.pth", "--onnx", large, *cached(brain)]
     monkeypatch.setattr(sys, "argv", ["export.py", *map(str, flags)])
@@ -178,7 +183,7 @@ def test_large_models_have_a_second_file(brain, file, tmp_path, monkeypatch):
     draft = tmp_path / "draft" / "large.onnx"
     draft.parent.mkdir()
     draft.write_bytes(b"small")
-    __main__.put(draft, large)
+    onnx_file.put(draft, large)
     assert files(tmp_path) == {"large.onnx"} and large.read_bytes() == b"small"  # the second file went with the first
 
 
@@ -186,7 +191,7 @@ def test_faults(brain, tmp_path, monkeypatch):
     ckpt, there = brain.root / "ckpt/Brain_1-shot.pth", files(brain.root)
 
     def line(*flags: object) -> str:
-        stopped = run("export", *flags, *cached(brain))
+        stopped = run(EXPORT, *flags, *cached(brain))
         assert stopped.code == 2 and files(brain.root) == there and not files(tmp_path)
         return stopped.err.splitlines()[-1]
 
@@ -201,9 +206,9 @@ def test_faults(brain, tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_one_line(monkeypatch):
-    monkeypatch.setattr(__main__, "NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(onnx_file, "NEEDED", ("onnx", "no_such_package"))
     monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "a.pth", "--onnx", "a.onnx"])
-    with pytest.raises(__main__.InputError, match=r"no_such_package is missing: pip install -r requirements/onnx\.txt"):
+    with pytest.raises(InputError, match=r"no_such_package is missing: pip install -r requirements/onnx\.txt"):
         __main__.main()
 
 
@@ -213,7 +218,7 @@ def test_the_example_runs_without_torch(brain, file, tmp_path):
         (barred / name).mkdir(parents=True)
         (barred / name / "__init__.py").write_text("raise ImportError('barred')")
     image, picture = brain.data / "Brain_AD/test/Ungood/img/test_a0.png", tmp_path / "map.png"
-    command = [sys.executable, ROOT / "examples/onnx_without_torch.py", file, image, picture]
+    command = [sys.executable, ROOT / "apps/export/onnx_without_torch.py", file, image, picture]
     done = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": str(barred)}, cwd=tmp_path, capture_output=True, text=True
     )
@@ -234,7 +239,7 @@ def test_adapters_published_by_others_are_calibrated_on_the_support(brain, file,
     target = tmp_path / "model.onnx"
     flags = ["--model_name", brain.config, "--clip_path", brain.weights, "--img_size", SIZE, "--data_path", brain.data]
     flags += ["--prompts", brain.words, "--shot", 1, "--iterate", -1, *cached(brain)]
-    done = run("export", "--ckpt", published, "--onnx", target, "--obj", "Brain", *flags)
+    done = run(EXPORT, "--ckpt", published, "--onnx", target, "--obj", "Brain", *flags)
     assert done.code == 0, done.err
     facts, own = (session(path).get_modelmeta().custom_metadata_map for path in (target, file))
     assert {name for name in own if own[name] != facts.get(name)} == {"checkpoint", "epoch"}
