@@ -10,7 +10,7 @@ from runtime.errors import InputError
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """One set of published weights.
 
     urls: tried in order; more than one where a hub repository may hold either format.
@@ -34,24 +34,26 @@ class Source:
         return [(path.with_suffix(Path(url).suffix), url) for url in self.urls] or [(path, "")]
 
 
-def _openai(model_name: str, filename: str, digest: str) -> Source:
+def _openai(model_name: str, filename: str, digest: str) -> WeightsSource:
     url = f"https://openaipublic.azureedge.net/clip/models/{digest}/{filename}"
-    return Source(model_name, "openai", filename, (url,), digest, quick_gelu=True)
+    return WeightsSource(model_name, "openai", filename, (url,), digest, quick_gelu=True)
 
 
-def _release(model_name: str, tag: str, digits: str) -> Source:
+def _release(model_name: str, tag: str, digits: str) -> WeightsSource:
     """OpenCLIP's GitHub release; the last part of its file names is the start of the sha256."""
     stem = f"{model_name.lower().replace('-', '_')}-{tag}-{digits}"
     url = f"https://github.com/mlfoundations/open_clip/releases/download/v0.2-weights/{stem}.pt"
-    return Source(model_name, tag, f"{model_name}-{tag}.pt", (url,), digits)
+    return WeightsSource(model_name, tag, f"{model_name}-{tag}.pt", (url,), digits)
 
 
-def _hub(model_name: str, tag: str, repository: str, quick_gelu: bool = False, half_range: bool = False) -> Source:
+def _hub(
+    model_name: str, tag: str, repository: str, quick_gelu: bool = False, half_range: bool = False
+) -> WeightsSource:
     """A repository on Hugging Face's hub, which states the sha256 when the file is fetched."""
     root = f"https://huggingface.co/{repository}/resolve/main"
     urls = (f"{root}/open_clip_model.safetensors", f"{root}/open_clip_pytorch_model.bin")
     scale = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)} if half_range else {}
-    return Source(model_name, tag, f"{model_name}-{tag}.safetensors", urls, quick_gelu=quick_gelu, **scale)
+    return WeightsSource(model_name, tag, f"{model_name}-{tag}.safetensors", urls, quick_gelu=quick_gelu, **scale)
 
 
 # Model -> the endings of LAION's hub repositories. The tag is the ending in lower case, with _ for - and .
@@ -103,9 +105,9 @@ _TABLE = (
     _hub("ViT-L-14", "dfn2b", "apple/DFN2B-CLIP-ViT-L-14", quick_gelu=True),
     _hub("ViT-L-14", "dfn2b_s39b", "apple/DFN2B-CLIP-ViT-L-14-39B"),
     # Comes with the repository; trained on images in [0, 1] as they are.
-    Source("ViT-T-16-demo", "demo", "ViT-T-16-demo.safetensors", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    WeightsSource("ViT-T-16-demo", "demo", "ViT-T-16-demo.safetensors", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 )
-SOURCES: dict[tuple[str, str], Source] = {(row.model_name, row.pretrain): row for row in _TABLE}
+SOURCES: dict[tuple[str, str], WeightsSource] = {(row.model_name, row.pretrain): row for row in _TABLE}
 ALIASES = {  # a short name is the first of these that the model has
     "laion400m": ("laion400m_e32",),
     "laion2b": ("laion2b_s34b_b88k", "laion2b_s32b_b82k"),
@@ -117,7 +119,7 @@ ALIASES = {  # a short name is the first of these that the model has
 OFFICIAL = {row.sha256 for row in _TABLE if row.pretrain == "openai"}
 
 
-def kind(pretrain: str) -> Source:
+def kind(pretrain: str) -> WeightsSource:
     """Any weights of a tag or short name: what holds of them all (activation, mean, deviation) holds of a file of it.
 
     Raises InputError if no model has such weights.
@@ -131,7 +133,7 @@ def kind(pretrain: str) -> Source:
     raise InputError(f"--pretrain {pretrain} is the name of no published weights{hint}")
 
 
-def source(model_name: str, pretrain: str) -> Source:
+def source(model_name: str, pretrain: str) -> WeightsSource:
     """The published weights of a model under a tag or a short name of it.
 
     Raises InputError, with the model's tags, if there are none of that name.

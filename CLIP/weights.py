@@ -20,12 +20,23 @@ import torch
 from torch import Tensor
 
 from CLIP.download import NotPublished, by_hand, fetch
-from CLIP.sources import OFFICIAL, SOURCES, Source, kind, source
+from CLIP.sources import OFFICIAL, SOURCES, WeightsSource, kind, source
 from CLIP.torchscript import Archive
 from runtime.errors import InputError
 from runtime.files import atomic_write, sha256
 
-__all__ = ["SOURCES", "Source", "check_shapes", "fetch", "find", "kind", "read", "source", "verify", "weights_hash"]
+__all__ = [
+    "SOURCES",
+    "WeightsSource",
+    "check_shapes",
+    "fetch",
+    "find",
+    "kind",
+    "read",
+    "source",
+    "verify",
+    "weights_hash",
+]
 
 T = TypeVar("T")
 FOLDER = Path(__file__).with_name("ckpt")

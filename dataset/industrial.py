@@ -25,7 +25,7 @@ from dataset.folders import (
 from dataset.images import Sample, check
 from dataset.layouts import layout_of
 from dataset.registry import ObjectInfo
-from dataset.support import FewShotSet, Pool, Request, choose, tally
+from dataset.support import Candidates, FewShotSet, Request, choose, tally
 from runtime.errors import InputError
 
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
@@ -36,13 +36,13 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     train = read_train(info, root)
     info, test = read_test(info, root)
     test_place = subfolder(root, "test") or root
-    pool = Pool(
+    candidates = Candidates(
         normal={sample.image.name: sample for sample in train},
         abnormal={_defect_name(sample): sample for sample in test if sample.label},
         normal_place=train[0].image.parent,
         abnormal_place=test_place,
     )
-    support = choose(info, pool, request)
+    support = choose(info, candidates, request)
     taken = set(support[1])
     scored = tuple(sample for sample in test if sample not in taken)
     if info.layout != "own" and taken and not any(sample.label for sample in scored):

@@ -10,7 +10,7 @@ from dataset.folders import BARE, Fault, Report, descend, images_in, pair_masks,
 from dataset.images import Sample, check
 from dataset.layouts import MEDICAL_EXPECTED, MedicalTree, SplitFolders, no_layout, split_folders, tree_of
 from dataset.registry import ObjectInfo
-from dataset.support import FewShotSet, Pool, Request, choose, tally
+from dataset.support import Candidates, FewShotSet, Request, choose, tally
 
 
 def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
@@ -20,13 +20,13 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     test = read_split(info, root, "test")
     tree = tree_of(root)
     at = split_folders(tree, root, "valid")
-    pool = Pool(
+    candidates = Candidates(
         normal={sample.image.name: sample for sample in valid if not sample.label},
         abnormal={sample.image.name: sample for sample in valid if sample.label},
         normal_place=at.normal or at.folder / tree.normal.format(at.folder.name),
         abnormal_place=at.abnormal or at.folder / tree.abnormal.format(at.folder.name),
     )
-    support = choose(info, pool, request)
+    support = choose(info, candidates, request)
     check((*valid, *test), info.name)
     counts = tally(info, "valid", valid, test, support)
     return FewShotSet(info, support[0], support[1], test, counts)

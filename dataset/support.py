@@ -49,7 +49,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Pool:
+class Candidates:
     """What support may come from, by name (industrial abnormal images: DEFECT/name), and its places."""
 
     normal: Mapping[str, Sample]
@@ -58,7 +58,9 @@ class Pool:
     abnormal_place: Path
 
 
-def choose(info: ObjectInfo, pool: Pool, request: Request) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
+def choose(
+    info: ObjectInfo, candidates: Candidates, request: Request
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...], str]:
     """Normal support, abnormal support, and in words where the choice comes from.
 
     A stored selection (`fewshot_seed/OBJ/K-shot.txt`) wins unless `iterate` is -1; otherwise, or for more
@@ -67,10 +69,10 @@ def choose(info: ObjectInfo, pool: Pool, request: Request) -> tuple[tuple[Sample
     The words say so where a selection was asked for and there is none. Raises InputError when k is more
     than there is, and for a stored selection that doesn't fit the folder or isn't of k normal images.
     """
-    _enough(info, pool, request)
+    _enough(info, candidates, request)
     rng = np.random.default_rng(request.seed)
-    normal = _draw(pool.normal, request.shot, rng)
-    abnormal = _draw(pool.abnormal, request.abnormal, rng)
+    normal = _draw(candidates.normal, request.shot, rng)
+    abnormal = _draw(candidates.abnormal, request.abnormal, rng)
     source = f"drawn with seed {request.seed}"
     if not request.use_seed_files or request.iterate < 0:
         return normal, abnormal, source
@@ -78,12 +80,12 @@ def choose(info: ObjectInfo, pool: Pool, request: Request) -> tuple[tuple[Sample
     if not file.is_file():
         return normal, abnormal, f"{source}: no published selection for {request.shot}-shot of {info.name}"
     names, abnormal_names = _selection(file, request)
-    normal = _look_up(names, pool.normal, pool.normal_place, file)
+    normal = _look_up(names, candidates.normal, candidates.normal_place, file)
     stored = f"{file.parent.parent.name}/{info.name}/{file.name}, iterate {request.iterate}"
     if request.abnormal > len(abnormal_names):
         return normal, abnormal, f"{stored}, which names {len(abnormal_names)} abnormal; abnormal {source}"
     wanted = abnormal_names[: request.abnormal]
-    return normal, _look_up(wanted, pool.abnormal, pool.abnormal_place, file), stored
+    return normal, _look_up(wanted, candidates.abnormal, candidates.abnormal_place, file), stored
 
 
 def _selection(file: Path, request: Request) -> tuple[list[str], list[str]]:
@@ -97,27 +99,27 @@ def _selection(file: Path, request: Request) -> tuple[list[str], list[str]]:
     return normal, abnormal
 
 
-def _enough(info: ObjectInfo, pool: Pool, request: Request) -> None:
-    there = len(pool.normal)
+def _enough(info: ObjectInfo, candidates: Candidates, request: Request) -> None:
+    there = len(candidates.normal)
     if request.shot > there:
         raise InputError(
-            f"{info.name}: {request.shot} normal support images asked for, {there} in {pool.normal_place}: "
+            f"{info.name}: {request.shot} normal support images asked for, {there} in {candidates.normal_place}: "
             f"use --shot {there} or less"
             if there
-            else f"{info.name}: no normal images for support in {pool.normal_place}: put some there"
+            else f"{info.name}: no normal images for support in {candidates.normal_place}: put some there"
         )
-    there = len(pool.abnormal)
+    there = len(candidates.abnormal)
     if request.abnormal > there:
         less = f"--abnormal_shot {there} or less, or " if there else ""
         raise InputError(
             f"{info.name}: {request.abnormal} abnormal support images asked for, "
-            f"{there} in {pool.abnormal_place}: use {less}--abnormal_shot 0 for normal images alone"
+            f"{there} in {candidates.abnormal_place}: use {less}--abnormal_shot 0 for normal images alone"
         )
 
 
-def _draw(pool: Mapping[str, Sample], count: int, rng: np.random.Generator) -> tuple[Sample, ...]:
-    names = sorted(pool)
-    return tuple(pool[names[i]] for i in rng.permutation(len(names))[:count])
+def _draw(candidates: Mapping[str, Sample], count: int, rng: np.random.Generator) -> tuple[Sample, ...]:
+    names = sorted(candidates)
+    return tuple(candidates[names[i]] for i in rng.permutation(len(names))[:count])
 
 
 def read_selection(file: Path, iterate: int = 0) -> tuple[list[str], list[str]]:
@@ -146,11 +148,11 @@ def read_selection(file: Path, iterate: int = 0) -> tuple[list[str], list[str]]:
     return lines[f"n-{iterate}"], lines[f"a-{iterate}"]
 
 
-def _look_up(names: Sequence[str], pool: Mapping[str, Sample], place: Path, file: Path) -> tuple[Sample, ...]:
+def _look_up(names: Sequence[str], candidates: Mapping[str, Sample], place: Path, file: Path) -> tuple[Sample, ...]:
     for name in names:
-        if name not in pool:
+        if name not in candidates:
             raise InputError(f"{name} is named in {file} but not in {place}: restore it, or draw with --iterate -1")
-    return tuple(pool[name] for name in names)
+    return tuple(candidates[name] for name in names)
 
 
 def count(samples: Sequence[Sample], published: int | None = None) -> dict[str, int | None]:

@@ -153,6 +153,6 @@ def _normalisation(spec: ModelSpec) -> tuple[Sequence[float], Sequence[float]]:
     return _published(spec).mean, _published(spec).std
 
 
-def _published(spec: ModelSpec) -> weights.Source:
+def _published(spec: ModelSpec) -> weights.WeightsSource:
     """Which published weights --pretrain names; beside --clip_path it only says whose the file is."""
     return weights.source(spec.model_name, spec.pretrain) if spec.clip_path is None else weights.kind(spec.pretrain)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import dataset
-from dataset.check.findings import KINDS, Finding, Review, review
+from dataset.check.findings import KINDS, Flaw, Review, review
 from dataset.check.near_duplicates import ALIKE
 from dataset.support import Request
 from runtime.errors import InputError, Parser, exit_code
@@ -57,11 +57,11 @@ def _most(counts: Counter | None, name: Callable[[object], str]) -> str:
 
 def _found(result: Review, shown: int) -> Iterator[str]:
     """The findings, gathered by what they are; the gravest first."""
-    if not result.findings and any(result.listing.splits.values()):
+    if not result.flaws and any(result.listing.splits.values()):
         yield "nothing found"
-    by_what: dict[tuple[str, str], list[Finding]] = {}
-    for finding in result.findings:
-        by_what.setdefault((finding.kind, finding.what), []).append(finding)
+    by_what: dict[tuple[str, str], list[Flaw]] = {}
+    for flaw in result.flaws:
+        by_what.setdefault((flaw.kind, flaw.what), []).append(flaw)
     for (kind, what), same in sorted(by_what.items(), key=lambda item: (list(KINDS).index(item[0][0]), item[0][1])):
         yield f"{kind:<5} {len(same)} x {what}"
         for one in same[:shown]:
@@ -81,7 +81,7 @@ def write_csv(path: Path, results: Iterable[Review]) -> None:
         rows = csv.writer(file)
         rows.writerow(("object", "kind", "finding", "file", "other", "detail"))
         for result in results:
-            for one in result.findings:
+            for one in result.flaws:
                 rows.writerow((result.info.name, one.kind, one.what, one.file, one.other or "", one.detail))
 
 

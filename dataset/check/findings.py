@@ -31,7 +31,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Flaw:
     """One thing about one file, or about two."""
 
     kind: str  # of KINDS
@@ -49,7 +49,7 @@ class Look:
     size: tuple[int, int] | None = None
     mode: str = ""
     thumbnail: np.ndarray | None = None
-    findings: tuple[Finding, ...] = ()
+    flaws: tuple[Flaw, ...] = ()
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Review:
     drawn: bool  # by dataset.demo, so no published count is its
     sizes: dict[str, Counter] = field(default_factory=dict)
     modes: dict[str, Counter] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    flaws: list[Flaw] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)  # says so where the object is there more than once
     runs: dict[str, str] = field(default_factory=dict)  # script -> what would stop it, "" if nothing
 
@@ -70,13 +70,13 @@ class Review:
     def fault(self) -> str:
         """Why a run can't start or would stop; "" if it can."""
         stopped = [fault for fault in self.runs.values() if fault]
-        unread = [f"{one.file} {one.detail or one.what}" for one in self.findings if one.kind == "FAULT"]
+        unread = [f"{one.file} {one.detail or one.what}" for one in self.flaws if one.kind == "FAULT"]
         return (stopped + unread + [""])[0]
 
 
 def look_at(sample: Sample) -> Look:
     """Read a sample's image and mask in full."""
-    findings = list(_look_at_mask(sample)) if sample.mask else []
+    flaws = list(_look_at_mask(sample)) if sample.mask else []
     try:
         pixels = read_rgb(sample.image)
         digest = hashlib.sha256(sample.image.read_bytes()).digest()
@@ -84,12 +84,12 @@ def look_at(sample: Sample) -> Look:
             size, mode = image.size, image.mode
     except (InputError, OSError) as fault:
         detail = str(fault).removeprefix(f"{sample.image} ")
-        findings.append(Finding("FAULT", "image that can't be read", sample.image, detail=detail))
-        return Look(findings=tuple(findings))
-    return Look(digest, size, mode, thumbnail(pixels), tuple(findings))
+        flaws.append(Flaw("FAULT", "image that can't be read", sample.image, detail=detail))
+        return Look(flaws=tuple(flaws))
+    return Look(digest, size, mode, thumbnail(pixels), tuple(flaws))
 
 
-def _look_at_mask(sample: Sample) -> Iterator[Finding]:
+def _look_at_mask(sample: Sample) -> Iterator[Flaw]:
     try:
         marked = read_mask(sample.mask)
         with Image.open(sample.mask) as mask, Image.open(sample.image) as image:
@@ -97,20 +97,20 @@ def _look_at_mask(sample: Sample) -> Iterator[Finding]:
             levels = _levels(mask)
     except InputError as fault:
         detail = str(fault).removeprefix(f"{sample.mask} ")
-        yield Finding("FAULT", "mask that can't be read", sample.mask, detail=detail)
+        yield Flaw("FAULT", "mask that can't be read", sample.mask, detail=detail)
         return
     except OSError:
         return  # the image, which says so itself
     if sizes[0] != sizes[1]:
         detail = "{}x{} and {}x{}".format(*sizes[0], *sizes[1])
-        yield Finding("FAULT", "mask of another size than its image", sample.mask, sample.image, detail)
+        yield Flaw("FAULT", "mask of another size than its image", sample.mask, sample.image, detail)
     if marked.all():
-        yield Finding("look", "mask that marks the whole image", sample.mask)
+        yield Flaw("look", "mask that marks the whole image", sample.mask)
     elif not marked.any():
-        yield Finding("look", "mask that marks nothing", sample.mask, sample.image)
+        yield Flaw("look", "mask that marks nothing", sample.mask, sample.image)
     if len(levels) > 2 or (len(levels) == 2 and levels[0] != 0):
         detail = f"{len(levels)} values, {levels[0]} to {levels[-1]}; {marked.mean():.1%} counts as abnormal"
-        yield Finding("look", "mask that is not black and one value", sample.mask, detail=detail)
+        yield Flaw("look", "mask that is not black and one value", sample.mask, detail=detail)
 
 
 def _levels(mask: Image.Image) -> np.ndarray:
@@ -135,9 +135,9 @@ def review(obj: str, data_path: Path, request: Request, *, alike: float = ALIKE,
     result.passed_over = dataset.passed_over(info, data_path)
     result.runs = try_runs(obj, data_path, replace(request, use_seed_files=not drawn))
     looks = look_at_all(result, workers)
-    result.findings += unfit(result.listing)
-    result.findings += repeated(result.listing, looks)
-    result.findings += similar(result.listing, looks, alike)
+    result.flaws += unfit(result.listing)
+    result.flaws += repeated(result.listing, looks)
+    result.flaws += similar(result.listing, looks, alike)
     return result
 
 
@@ -178,7 +178,7 @@ def look_at_all(result: Review, workers: int) -> Looks:
     with ThreadPoolExecutor(max(1, workers)) as pool, bar:
         for window in (rows[first : first + WINDOW] for first in range(0, len(rows), WINDOW)):
             for (split, _), look in zip(window, pool.map(look_at, (sample for _, sample in window)), strict=True):
-                result.findings += look.findings
+                result.flaws += look.flaws
                 if look.size:
                     result.sizes.setdefault(split, Counter())[look.size] += 1
                     result.modes.setdefault(split, Counter())[look.mode] += 1
@@ -188,14 +188,14 @@ def look_at_all(result: Review, workers: int) -> Looks:
     return Looks(digests, thumbnails)
 
 
-def unfit(listing: Listing) -> Iterator[Finding]:
+def unfit(listing: Listing) -> Iterator[Flaw]:
     """Files that do not fit together."""
     faults = sorted(listing.faults, key=lambda fault: (fault.what, fault.file))
-    yield from (Finding("FAULT", fault.what, fault.file) for fault in faults)
-    yield from (Finding("look", "image that 1cls.csv does not name", path) for path in sorted(listing.unnamed))
+    yield from (Flaw("FAULT", fault.what, fault.file) for fault in faults)
+    yield from (Flaw("look", "image that 1cls.csv does not name", path) for path in sorted(listing.unnamed))
 
 
-def repeated(listing: Listing, looks: Looks) -> Iterator[Finding]:
+def repeated(listing: Listing, looks: Looks) -> Iterator[Flaw]:
     """Images whose files are equal byte for byte."""
     first: dict[bytes, tuple[str, Sample]] = {}
     for (split, sample), digest in zip(listing.samples(), looks.digests, strict=True):
@@ -205,14 +205,14 @@ def repeated(listing: Listing, looks: Looks) -> Iterator[Finding]:
         if twin is sample:
             continue
         if twin.label != sample.label:
-            yield Finding("LEAK", "image that is there as normal and as abnormal", sample.image, twin.image)
+            yield Flaw("LEAK", "image that is there as normal and as abnormal", sample.image, twin.image)
         elif known != split:
-            yield Finding("LEAK", f"image that is in {known} and in {split}", sample.image, twin.image)
+            yield Flaw("LEAK", f"image that is in {known} and in {split}", sample.image, twin.image)
         else:
-            yield Finding("look", f"image that is in {split} twice", sample.image, twin.image)
+            yield Flaw("look", f"image that is in {split} twice", sample.image, twin.image)
 
 
-def similar(listing: Listing, looks: Looks, alike: float) -> Iterator[Finding]:
+def similar(listing: Listing, looks: Looks, alike: float) -> Iterator[Flaw]:
     """Images of the support's split that look like one of `test`, other than byte for byte."""
     rows = list(listing.samples())
     known = {
@@ -227,4 +227,4 @@ def similar(listing: Listing, looks: Looks, alike: float) -> Iterator[Finding]:
             continue
         for one, (other, value) in near_duplicates(looks.thumbnails[places], looks.thumbnails[test], alike).items():
             pair = rows[places[one]][1].image, rows[test[other]][1].image
-            yield Finding("leak?", f"image of {split} that looks like one of test", *pair, f"correlation {value:.3f}")
+            yield Flaw("leak?", f"image of {split} that looks like one of test", *pair, f"correlation {value:.3f}")

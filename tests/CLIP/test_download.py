@@ -1,15 +1,16 @@
 """Fetching, against a server on this machine."""
 
 import hashlib
-import http.server
 import os
 import re
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from helpers.file_server import FileServer, send, serving
 
 from CLIP import download
 from CLIP.download import NotPublished, fetch
@@ -17,49 +18,14 @@ from runtime.errors import InputError
 
 BODY = bytes(range(256)) * 4000  # 1 MB
 DIGEST = hashlib.sha256(BODY).hexdigest()
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Gives `answers[path]` the request, and notes each request's Range header."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, Answer] = {}
-        self.ranges: list[str | None] = []
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is part of these tests."""
-
-    def url(self, path: str, answer: Answer) -> str:
-        self.answers[path] = answer
-        return f"http://127.0.0.1:{self.server_port}{path}"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.server.ranges.append(self.headers.get("Range"))
-        self.server.answers[self.path](self)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-def send(request: Handler, body: bytes, status: int = 200, length: int | None = None, **headers: str) -> None:
-    request.send_response(status)
-    for name, value in headers.items():
-        request.send_header(name.replace("_", "-"), value)
-    request.send_header("Content-Length", str(len(body) if length is None else length))
-    request.end_headers()
-    request.wfile.write(body)
-
-
-def whole(request: Handler) -> None:
+def whole(request: BaseHTTPRequestHandler) -> None:
     """A server that knows no ranges."""
     send(request, BODY)
 
 
-def ranged(request: Handler) -> None:
+def ranged(request: BaseHTTPRequestHandler) -> None:
     span = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
     if span is None:
         return send(request, BODY)
@@ -69,17 +35,15 @@ def ranged(request: Handler) -> None:
     return send(request, BODY[start:], 206, Content_Range=f"bytes {start}-{len(BODY) - 1}/{len(BODY)}")
 
 
-def cut(request: Handler) -> None:
+def cut(request: BaseHTTPRequestHandler) -> None:
     """Promises the whole file and hangs up half way, whatever was asked for."""
     send(request, BODY[: len(BODY) // 2], length=len(BODY))
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield server
-        server.shutdown()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    with serving(monkeypatch) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import CLIP
 from CLIP import download, weights
-from CLIP.sources import ALIASES, SOURCES, Source, source
+from CLIP.sources import ALIASES, SOURCES, WeightsSource, source
 from runtime.errors import InputError
 from runtime.files import sha256
 
@@ -488,7 +488,7 @@ def test_a_file_that_is_there_is_verified(tmp_path, fetched, monkeypatch):
     with pytest.raises(InputError, match="not the published file"):
         weights.find("ViT-L-14-336", "openai", folder=tmp_path)
     for digest in (sha256(path), sha256(path)[:8]):
-        row = Source("ViT-L-14-336", "openai", path.name, ("http://x/y.pt",), digest)
+        row = WeightsSource("ViT-L-14-336", "openai", path.name, ("http://x/y.pt",), digest)
         monkeypatch.setitem(SOURCES, ("ViT-L-14-336", "openai"), row)
         assert weights.find("ViT-L-14-336", "openai", folder=tmp_path, offline=True) == path
     assert fetched == []

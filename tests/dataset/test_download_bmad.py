@@ -7,7 +7,6 @@ import shutil
 import stat
 import struct
 import sys
-import threading
 import zipfile
 from collections import namedtuple
 from collections.abc import Callable, Iterator
@@ -15,10 +14,9 @@ from pathlib import Path
 
 import pytest
 from helpers import trees
+from helpers.file_server import FileServer, send, serving
 from helpers.lab import files, paint
-from test_download import Server, send
 
-from CLIP import download as http
 from dataset.download import __main__ as download
 from dataset.download import archive
 from dataset.download.archive import unpack_zip
@@ -28,14 +26,9 @@ Change = Callable[[zipfile.ZipFile], None]
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(http, "WAIT", 0.0)
-    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        monkeypatch.delenv(name)
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    with serving(monkeypatch) as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture

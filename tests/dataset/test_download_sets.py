@@ -5,14 +5,13 @@ import io
 import os
 import sys
 import tarfile
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from helpers import trees
+from helpers.file_server import FileServer, send, serving
 from helpers.lab import files, paint
-from test_download import Server, send
 
 from dataset.download import __main__ as download
 from dataset.download import archive
@@ -23,11 +22,9 @@ Change = Callable[[tarfile.TarFile], None]
 
 
 @pytest.fixture
-def server():
-    with Server() as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    with serving(monkeypatch) as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture(autouse=True)
