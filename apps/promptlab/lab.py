@@ -1,7 +1,7 @@
 """The prompt lab without its page: tokens of chosen images stay in memory, so an edited prompt costs its text alone.
 
 A `Lab` is one object with one checkpoint or none. `predict` gives maps, scores and figures of chosen images under a set
-of prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. opening.py makes labs.
+of prompts, `pulls` the sentences that move each image's score most, `judge` one image's verdict. `open_lab` makes labs.
 """
 
 import threading
@@ -151,8 +151,9 @@ class Pull:
 class Lab:
     """One object under one checkpoint, or under the bare trunk, and what was looked at.
 
-    banks: by head; empty switches the few branch off. support: what calibrates, None: nothing does. own: the digest of
-    the sentences that a checkpoint's calibration holds for, and that calibration.
+    banks: by head; empty switches the few branch off. own: the digest of the sentences that a checkpoint's calibration
+    holds for, and that calibration. limit: bytes that tokens of images may take. `support` is what calibrates, None:
+    nothing does.
     """
 
     def __init__(

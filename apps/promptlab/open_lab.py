@@ -1,6 +1,6 @@
 """Which labs there are, and how one is opened: an object with a few-shot or a transfer checkpoint, or with none."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,15 +8,16 @@ from typing import Any, ClassVar
 import dataset
 from apps.promptlab.lab import Lab
 from apps.promptlab.prompt_set import PromptSet
-from dataset import demo, registry
+from dataset import ObjectInfo, Sample, demo, registry
 from engine import zero_shot
 from engine.build import GB, build_system, objects_of, open_encoder
 from engine.checkpoint import read
-from engine.few_shot import FewShotRun
+from engine.few_shot import FewShotRun, open_support
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.options import recall, without_adapters
-from engine.run import Run, same_weights
+from engine.run import same_weights
 from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec, number, setting
+from engine.system import System
 from runtime.errors import InputError
 from scoring.predictions import ScoreRule, score_rule
 
@@ -66,15 +67,22 @@ def open_lab(asked: Mapping[str, Any], obj: str, path: Path | None) -> Lab:
         return _bare(LabSpec.of({**asked, "obj": obj}))
     try:
         opened = open_checkpoint(path, LabSpec, asked, obj, purpose="lab")
-    except InputError as fault:  # whatever else is wrong comes up again without the support
+    except InputError as fault:
         return _without_support(asked, obj, path, fault)
     return _with_support(opened)
 
 
-def _lab(spec: LabSpec, run: Run, rule: ScoreRule, notes: list[str], **more: Any) -> Lab:
-    start = PromptSet.of(run.info.name, spec.prompts, run.info.classname)
-    limit = spec.tokens_gb * GB
-    return Lab(run.info, run.test, run.system, rule, open_encoder(spec), start, limit, notes=notes, **more)
+def _lab(
+    spec: LabSpec,
+    info: ObjectInfo,
+    test: Sequence[Sample],
+    system: System,
+    rule: ScoreRule,
+    notes: Sequence[str],
+    **more: Any,
+) -> Lab:
+    start = PromptSet.of(info.name, spec.prompts, info.classname)
+    return Lab(info, test, system, rule, open_encoder(spec), start, spec.tokens_gb * GB, notes=notes, **more)
 
 
 def _bare(spec: LabSpec) -> Lab:
@@ -82,32 +90,46 @@ def _bare(spec: LabSpec) -> Lab:
     (obj,) = objects_of(spec)
     info, test = dataset.open_test(obj, spec.data_path, classname=spec.classname)
     note = "no checkpoint: prompts alone, on the bare trunk's tokens"
-    start, rule = PromptSet.of(info.name, spec.prompts, info.classname), score_rule(bool(info.masks))
-    system, limit = build_system(spec, bare=True), spec.tokens_gb * GB
-    return Lab(info, test, system, rule, open_encoder(spec), start, limit, notes=[note])
+    return _lab(spec, info, test, build_system(spec, bare=True), score_rule(bool(info.masks)), [note])
 
 
 def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: InputError) -> Lab:
-    """A few-shot checkpoint whose support is not at hand: its adapters under the prompts alone, without thresholds."""
+    """A few-shot checkpoint whose support is not at hand: its adapters under the prompts alone, without thresholds.
+
+    Raises `fault`, for which it could not be opened with the support, where it was not the support's absence.
+    """
     content = read(path)
-    if content.record is not None and ("trained_on" in content.record or content.record["obj"] != obj):
+    record = content.record
+    if record is not None and ("trained_on" in record or record["obj"] != obj):
         raise fault
     spec = recall(LabSpec, asked, content, path, obj)
+    if _has_support(spec, obj):
+        raise fault
     run = zero_shot.open_run(spec, obj, seen=[])
-    rule = score_rule(run.masks)  # that of few-shot scoring
-    if content.record is not None:
-        same_weights(run, content.record, path)
+    if record is not None:
+        same_weights(run, record, path)
     run.load_snapshot(content.last, path)
-    return _lab(spec, run, rule, [f"no support, so prompts alone and no thresholds ({fault})"])
+    note = f"no support, so prompts alone and no thresholds ({fault})"
+    return _lab(spec, run.info, run.test, run.system, score_rule(run.masks), [note])  # the rule of few-shot scoring
+
+
+def _has_support(spec: LabSpec, obj: str) -> bool:
+    """Whether the support images of a few-shot run are there."""
+    try:
+        open_support(spec, obj)
+    except InputError:
+        return False
+    return True
 
 
 def _with_support(opened: OpenedCheckpoint) -> Lab:
     """A run as test scripts open it, with the last epoch's adapters in."""
     run, snapshot = opened.run, opened.load()
+    parts = (opened.spec, run.info, run.test, run.system, run.rule)
     own = None if snapshot.calibration is None else (run.prompts_sha256, snapshot.calibration)
     if not isinstance(run, FewShotRun):
         note = "zero-shot transfer: prompts alone; thresholds hold for the checkpoint's own prompts"
-        return _lab(opened.spec, run, run.rule, [note], own=own)
-    lab = _lab(opened.spec, run, run.rule, [], banks=run.banks(keep=True), own=own)
+        return _lab(*parts, [note], own=own)
+    lab = _lab(*parts, [], banks=run.banks(keep=True), own=own)
     lab.calibrate_on(run.support_tokens(run.rule.maps), *run.support_truth())
     return lab

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from apps.promptlab import fragments as views
+from apps.promptlab import fragments
 from apps.promptlab.open_lab import LabSpec
 from apps.promptlab.session import EACH, MB, SETS, LabSession
 from runtime.errors import InputError
@@ -66,7 +66,7 @@ class Page:
         gr = self.gr
         with gr.Row(elem_id="chosen"):
             self.each = gr.Slider(1, MOST_EACH, EACH, step=1, label="test images of either label", scale=2)
-            self.order = gr.Radio(views.ORDERS, value=views.ORDERS[0], label="order", elem_id="order", scale=2)
+            self.order = gr.Radio(fragments.ORDERS, value=fragments.ORDERS[0], label="order", elem_id="order", scale=2)
             with gr.Column(scale=3), gr.Accordion("test images by name", open=False):
                 self.images = gr.Dropdown([], multiselect=True, show_label=False, elem_id="images")
         self.chosen = gr.State([])  # what `images` shows: the browser may lag behind with a list behind a fold
@@ -138,7 +138,7 @@ class Page:
 
     def _said(self, fault: InputError, others: int) -> tuple:
         """The fault as a message, and everything else left as it is."""
-        return (views.message("fault", str(fault)), *[self.gr.skip()] * others)
+        return (fragments.message("fault", str(fault)), *[self.gr.skip()] * others)
 
     # What the events call: values of the inputs, to values of the outputs
 
@@ -176,7 +176,7 @@ class Page:
         try:
             self.session.lab(obj, ckpt)
         except InputError as fault:
-            return views.message("fault", str(fault)), "", ""
+            return fragments.message("fault", str(fault)), "", ""
         try:
             answer = self.session.answer(obj, ckpt, images, order, texts)
         except InputError as fault:
@@ -204,7 +204,7 @@ class Page:
         try:
             return self.session.judged(obj, ckpt, upload, texts[:half] if words == SETS[0] else texts[half:])
         except InputError as fault:
-            return views.message("fault", str(fault))
+            return fragments.message("fault", str(fault))
 
 
 def serve(session: LabSession, host: str, port: int, wait: bool = True) -> Page:

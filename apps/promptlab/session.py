@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import prompt
-from apps.promptlab import fragments as views
+from apps.promptlab import fragments
 from apps.promptlab.lab import Lab
 from apps.promptlab.open_lab import LabSpec, found_checkpoints, found_objects, open_lab
 from apps.promptlab.prompt_set import PromptSet, diff
@@ -91,11 +91,11 @@ class LabSession:
         for side, part in zip(SETS, (texts[:half], texts[half:]), strict=True):
             with naming(f"set {side}"):
                 result = lab.predict(samples, PromptSet.typed(*part))
-            sides.append(views.Side(side, result, lab.pulls(result)))
-        figures, table = views.figures_table(sides), views.images_table(sides, order)
+            sides.append(fragments.Side(side, result, lab.pulls(result)))
+        figures, table = fragments.figures_table(sides), fragments.images_table(sides, order)
         said = [note for side in sides for note in side.result.words.notes]
         seconds = f"{len(samples)} images, both sets: {time.perf_counter() - started:.2f} s"
-        return LabAnswer(figures, table, views.message("note", *lab.notes, *dict.fromkeys(said), seconds))
+        return LabAnswer(figures, table, fragments.message("note", *lab.notes, *dict.fromkeys(said), seconds))
 
     def saved(self, obj: str, name: str, texts: tuple[str, ...], side: str) -> Path:
         """A JSON file of a set's sentences, for --prompts."""
@@ -122,7 +122,7 @@ class LabSession:
         try:
             self._check(path)
             lab = self.lab(obj, name)
-            return views.judged(lab.judge(path, PromptSet.typed(*texts)), " ".join(lab.notes[:1]))
+            return fragments.judged(lab.judge(path, PromptSet.typed(*texts)), " ".join(lab.notes[:1]))
         except InputError as fault:
             raise InputError(str(fault).replace(str(path), path.name)) from fault
 

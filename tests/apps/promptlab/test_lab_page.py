@@ -8,44 +8,28 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_promptlab import arguments
+from helpers.browser import chromium
+from helpers.lab import ROOT
+from helpers.promptlab import asked
 
-import app
+from apps.promptlab import page as lab_page
+from apps.promptlab.open_lab import LabSpec
 from apps.promptlab.session import LabSession
-from benchmarks.lab_picture import browser_page, chromium
 from runtime.errors import InputError
 
-ROOT = Path(__file__).parents[3]
-OURS = ("warning", "error")
 TEXT = b"this is a text, not a picture\n"
-
-
-def missing() -> str:
-    """Why there can be no page, or nothing."""
-    for package in ("gradio", "playwright"):
-        try:
-            __import__(package)
-        except ImportError:
-            return f"no {package}: pip install -r requirements/dev.txt"
-    try:
-        chromium()
-    except InputError as fault:
-        return str(fault)
-    return ""
-
-
-needs_browser = pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 
 
 @pytest.fixture
 def served(lab, tmp_path, monkeypatch):
     """The address of a page over one small object and its checkpoint, and the folder it may write to."""
+    pytest.importorskip("gradio", reason="needs gradio: pip install -r requirements/dev.txt")
     lab.medical()
     lab.done("train_few")
     folder = tmp_path / "page"
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
-    page = app.serve(LabSession(arguments(lab), folder), "127.0.0.1", 0, wait=False)
+    page = lab_page.serve(LabSession(asked(lab), folder), "127.0.0.1", 0, wait=False)
     yield page.blocks.local_url, folder
     page.blocks.close()
 
@@ -62,9 +46,9 @@ def test_without_gradio_one_line_says_how_to_install_it(tmp_path):
     assert done.stderr == "error: the page needs gradio: pip install -r requirements/app.txt\n"
 
 
-@needs_browser
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_when_it_ends_its_folder_goes(tmp_path, by):
+    pytest.importorskip("gradio", reason="needs gradio: pip install -r requirements/dev.txt")
     flags = [sys.executable, str(ROOT / "app.py"), "--demo", "--data_path", str(tmp_path), "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(flags, stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment) as process:
@@ -79,21 +63,19 @@ def test_a_port_in_use_is_named():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"no page at 127.0.0.1:{port} .* choose another --port"):
-            app._free("127.0.0.1", port)
+            lab_page._free("127.0.0.1", port)
 
 
 def test_by_default_only_this_machine_is_let_in():
-    from engine import options
-
-    assert options.app([]).host == "127.0.0.1"
+    assert LabSpec().host == "127.0.0.1"
 
 
 @pytest.mark.slow
-@needs_browser
 def test_the_page_in_a_browser(served, tmp_path):
     url, folder = served
     said, asked = [], set()
-    with browser_page() as page:
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1250})
         page.set_default_timeout(60_000)
         page.on("console", lambda one: said.append(one.text) if one.type == "error" else None)
         page.on("pageerror", lambda fault: said.append(str(fault)))

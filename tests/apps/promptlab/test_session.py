@@ -6,11 +6,11 @@ import zlib
 from pathlib import Path
 
 import pytest
+from helpers.promptlab import asked
 from PIL import Image
-from test_promptlab import arguments
 
 import prompt
-from apps.promptlab import session as desk_module
+from apps.promptlab import session as lab_session
 from apps.promptlab.session import NONE, LabSession
 from runtime.errors import InputError
 
@@ -18,23 +18,23 @@ FILE = "Brain_1-shot.pth"
 
 
 @pytest.fixture
-def desk(lab, tmp_path) -> LabSession:
-    """A desk over one object and its checkpoint."""
+def session(lab, tmp_path) -> LabSession:
+    """A session over one object and its checkpoint."""
     lab.medical()
     lab.done("train_few")
-    return LabSession(arguments(lab), tmp_path / "page")
+    return LabSession(asked(lab), tmp_path / "page")
 
 
-def start(desk: LabSession) -> tuple[str, ...]:
-    return desk.start(desk.lab("Brain", FILE))
+def start(session: LabSession) -> tuple[str, ...]:
+    return session.start(session.lab("Brain", FILE))
 
 
 def scores(html: str, name: str) -> list[str]:
     return re.findall(rf'data-set="{name}">.*?class="score">([^<]+)<', html, flags=re.DOTALL)
 
 
-def upload(desk: LabSession, content: bytes, name: str = "picture.png") -> str:
-    path = desk.folder / "gradio" / name
+def upload(session: LabSession, content: bytes, name: str = "picture.png") -> str:
+    path = session.folder / "gradio" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return str(path)
@@ -47,11 +47,11 @@ def claimed(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def test_an_edit_changes_its_own_set_alone(desk):
-    names = desk.chosen(desk.lab("Brain", FILE), 2)
-    before = desk.answer("Brain", FILE, names, "name", start(desk) * 2)
-    edited = (start(desk)[0] + "\na quiet {classname}", *start(desk)[1:])
-    after = desk.answer("Brain", FILE, names, "name", start(desk) + edited)
+def test_an_edit_changes_its_own_set_alone(session):
+    names = session.chosen(session.lab("Brain", FILE), 2)
+    before = session.answer("Brain", FILE, names, "name", start(session) * 2)
+    edited = (start(session)[0] + "\na quiet {classname}", *start(session)[1:])
+    after = session.answer("Brain", FILE, names, "name", start(session) + edited)
     assert len(scores(before.images, "A")) == len(names) == 4
     assert scores(before.images, "A") == scores(before.images, "B") == scores(after.images, "A")
     assert scores(after.images, "B") != scores(after.images, "A")
@@ -59,19 +59,19 @@ def test_an_edit_changes_its_own_set_alone(desk):
 
 
 @pytest.mark.parametrize("order", ["score of A", "A less B"])
-def test_rows_are_in_the_order_asked_for(desk, order):
-    names = desk.chosen(desk.lab("Brain", FILE), 4)
+def test_rows_are_in_the_order_asked_for(session, order):
+    names = session.chosen(session.lab("Brain", FILE), 4)
     other = ("good\nfine", "bad", "", "", "")
-    html = desk.answer("Brain", FILE, names, order, start(desk) + other).images
+    html = session.answer("Brain", FILE, names, order, start(session) + other).images
     a, b = ([float(score) for score in scores(html, name)] for name in "AB")
     shown = a if order == "score of A" else [round(abs(x - y), 3) for x, y in zip(a, b, strict=True)]
     assert shown == sorted(shown, reverse=True) and len(set(shown)) > 1
 
 
-def test_words_are_shown_and_never_run(desk):
+def test_words_are_shown_and_never_run(session):
     nasty = "<img src=x onerror=alert(1)> ${alert(2)} {{ 7 * 7 }}"
-    names, texts = desk.chosen(desk.lab("Brain", FILE), 1), (nasty + "\nfine", "bad\nworse", "", "", "")
-    html = desk.answer("Brain", FILE, names, "name", texts * 2).images
+    names, texts = session.chosen(session.lab("Brain", FILE), 1), (nasty + "\nfine", "bad\nworse", "", "", "")
+    html = session.answer("Brain", FILE, names, "name", texts * 2).images
     assert "&lt;img src=x onerror=alert(1)&gt; ${alert(2)} {{ 7 * 7 }}" in html and "<img src=x" not in html
 
 
@@ -82,45 +82,45 @@ def test_words_are_shown_and_never_run(desk):
         (("good", "bad", "a state", "", ""), "set A: normal states, line 1"),
     ],
 )
-def test_faulty_sets_are_named(desk, texts, message):
+def test_faulty_sets_are_named(session, texts, message):
     with pytest.raises(InputError, match=message):
-        desk.answer("Brain", FILE, desk.chosen(desk.lab("Brain", FILE), 1), "name", texts + start(desk))
+        session.answer("Brain", FILE, session.chosen(session.lab("Brain", FILE), 1), "name", texts + start(session))
 
 
-def test_no_images_no_answer(desk):
+def test_no_images_no_answer(session):
     with pytest.raises(InputError, match="choose at least one"):
-        desk.answer("Brain", FILE, ["../../etc/passwd"], "name", start(desk) * 2)
+        session.answer("Brain", FILE, ["../../etc/passwd"], "name", start(session) * 2)
 
 
 @pytest.mark.parametrize(("obj", "name"), [("Liver", NONE), ("Brain", "../ckpt/Brain_1-shot.pth"), ("/etc", NONE)])
-def test_only_what_is_offered_is_opened(desk, obj, name):
+def test_only_what_is_offered_is_opened(session, obj, name):
     with pytest.raises(InputError, match=r"not one of the objects|no checkpoint"):
-        desk.lab(obj, name)
+        session.lab(obj, name)
 
 
-def test_a_lab_is_opened_once(desk):
-    assert desk.lab("Brain", FILE) is desk.lab("Brain", FILE) is not desk.lab("Brain", NONE)
+def test_a_lab_is_opened_once(session):
+    assert session.lab("Brain", FILE) is session.lab("Brain", FILE) is not session.lab("Brain", NONE)
 
 
-def test_a_saved_set_is_what_prompts_reads(desk):
-    path = desk.saved("Brain", FILE, ("a good {classname}", "a bad one", "", "", ""), "A")
-    assert path.is_relative_to(desk.folder)
+def test_a_saved_set_is_what_prompts_reads(session):
+    path = session.saved("Brain", FILE, ("a good {classname}", "a bad one", "", "", ""), "A")
+    assert path.is_relative_to(session.folder)
     assert prompt.read_json(path, "Brain") == (["a good Brain"], ["a bad one"])
 
 
-def test_the_diff_names_the_edit(desk):
-    texts = desk.start(desk.lab("Brain", FILE), "all")
-    assert "no edit" in desk.diff("Brain", FILE, texts)
-    edited = desk.diff("Brain", FILE, (*texts[:2], texts[2] + "\nnew {}", *texts[3:]))
+def test_the_diff_names_the_edit(session):
+    texts = session.start(session.lab("Brain", FILE), "all")
+    assert "no edit" in session.diff("Brain", FILE, texts)
+    edited = session.diff("Brain", FILE, (*texts[:2], texts[2] + "\nnew {}", *texts[3:]))
     assert '+    "new {}",' in edited and "+++ b/prompt.py" in edited
 
 
-def test_an_upload_is_judged(desk, lab):
+def test_an_upload_is_judged(session, lab):
     image = next((lab.data / "Brain_AD" / "test" / "Ungood" / "img").iterdir())
-    html = desk.judged("Brain", FILE, upload(desk, image.read_bytes()), start(desk))
+    html = session.judged("Brain", FILE, upload(session, image.read_bytes()), start(session))
     assert re.search(r'class="chip (ab)?normal"', html) and "abnormal from" in html
     assert html.count("data:image/jpeg") == 4, "input, overlay, map and the colours' scale"
-    bare = desk.judged("Brain", NONE, upload(desk, image.read_bytes()), start(desk))
+    bare = session.judged("Brain", NONE, upload(session, image.read_bytes()), start(session))
     assert "no threshold: no checkpoint" in bare and 'class="chip' not in bare
 
 
@@ -134,32 +134,32 @@ def test_an_upload_is_judged(desk, lab):
         (b"0" * 40_000_000, "picture.png has 38.1 MB; at most 32 MB"),
     ],
 )
-def test_faulty_uploads_are_refused_in_clear_words(desk, content, message):
-    path = upload(desk, content)
+def test_faulty_uploads_are_refused_in_clear_words(session, content, message):
+    path = upload(session, content)
     with pytest.raises(InputError, match=f"^{message}") as caught:
-        desk.judged("Brain", FILE, path, start(desk))
-    assert str(desk.folder) not in str(caught.value)
+        session.judged("Brain", FILE, path, start(session))
+    assert str(session.folder) not in str(caught.value)
 
 
-def test_an_upload_is_never_opened_whole_when_it_is_too_large(desk, monkeypatch):
-    monkeypatch.setattr(desk_module, "MOST_PIXELS", 99)
-    texts, path = start(desk), desk.folder / "ten.png"
+def test_an_upload_is_never_opened_whole_when_it_is_too_large(session, monkeypatch):
+    monkeypatch.setattr(lab_session, "MOST_PIXELS", 99)
+    texts, path = start(session), session.folder / "ten.png"
     path.parent.mkdir(exist_ok=True)
     Image.new("RGB", (10, 10)).save(path)
     monkeypatch.setattr("dataset.images._decoded", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="10x10 pixels"):
-        desk.judged("Brain", FILE, str(path), texts)
+        session.judged("Brain", FILE, str(path), texts)
 
 
-def test_files_elsewhere_are_no_uploads(desk, lab):
+def test_files_elsewhere_are_no_uploads(session, lab):
     image = next((lab.data / "Brain_AD" / "test" / "good" / "img").iterdir())
-    inside = desk.folder / "link.png"
+    inside = session.folder / "link.png"
     inside.parent.mkdir(exist_ok=True)
     inside.symlink_to(image)
-    for path in (image, inside, Path("/etc/passwd"), desk.folder / ".." / image.name):
+    for path in (image, inside, Path("/etc/passwd"), session.folder / ".." / image.name):
         with pytest.raises(InputError, match="not uploaded here"):
-            desk.judged("Brain", FILE, str(path), start(desk))
+            session.judged("Brain", FILE, str(path), start(session))
 
 
-def test_nothing_uploaded_nothing_said(desk):
-    assert desk.judged("Brain", FILE, None, start(desk)) == ""
+def test_nothing_uploaded_nothing_said(session):
+    assert session.judged("Brain", FILE, None, start(session)) == ""
