@@ -20,6 +20,7 @@ def evaluate(checkpoint: str | Path, **settings: Any) -> list[Result]:
     Writes results.json, results.csv and report.html. Raises InputError for whatever is missing or does not fit.
     """
     transferred = "trained_on" in (read(checkpoint).record or {})
+    (TransferTestSpec if transferred else FewShotTestSpec).refuse_unknown(settings)
     return (evaluate_transfer if transferred else evaluate_few_shot)({**settings, "ckpt": Path(checkpoint)})[1]
 
 

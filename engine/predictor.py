@@ -64,6 +64,7 @@ class Predictor(PictureScorer):
         settings: those of `PredictorSpec` that are to be other than the checkpoint's: device, data_path, prompts, tile,
         ... Raises InputError for a file that can't be read or does not fit.
         """
+        PredictorSpec.refuse_unknown(settings)
         opened = open_checkpoint(Path(path), PredictorSpec, settings, purpose="prediction")
         return of_opened(opened, cls)
 

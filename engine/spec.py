@@ -5,9 +5,12 @@ alone says so (`spec: ModelSpec`) and takes any run's. `replace(spec, seed=7)` m
 """
 
 import argparse
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from math import inf, isfinite
+from numbers import Number
+from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -89,9 +92,19 @@ class Spec:
     @classmethod
     def of(cls, asked: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> Self:
         """From what is asked for by name; settings that this spec lacks are passed over, `demo` brings its own."""
+        cls.refuse_unknown(more)
         asked, names = {**asked, **more}, {one.name for one in fields(cls)}
         implied = cls.demo_settings() if asked.get("demo") else {}
         return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
+
+    @classmethod
+    def refuse_unknown(cls, names: Iterable[str]) -> None:
+        """Raise InputError for a name that is none of this spec's settings."""
+        known = [one.name for one in fields(cls)]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                raise InputError(f"no setting {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
     @classmethod
     def demo_settings(cls) -> dict[str, Any]:
@@ -112,19 +125,21 @@ def _checked(one: Field, value: Any) -> Any:
             raise InputError(f"--{one.name} {value!r} is neither true nor false")
         return value
     several = "nargs" in one.metadata
-    if several != isinstance(value, (list, tuple)):
-        raise InputError(f"--{one.name} {value!r} is {'no list' if several else 'not what it takes'}")
+    if several != isinstance(value, (list, tuple)) or (several and not value and one.metadata["nargs"] == "+"):
+        raise InputError(f"--{one.name} takes {'a list of values' if several else 'one value'}, not {value!r}")
     return tuple(_read(one, part) for part in value) if several else _read(one, value)
 
 
 def _read(one: Field, value: Any) -> Any:
     kind, choices = one.metadata.get("type", str), one.metadata.get("choices")
+    if isinstance(value, bool) or not isinstance(value, (str, PathLike, Number)):
+        raise InputError(f"--{one.name} {value!r} is not what it takes")
     try:
         found = kind(str(value))
     except (ValueError, argparse.ArgumentTypeError) as fault:
         raise InputError(f"--{one.name} {value}: {fault}") from fault
-    if isinstance(value, bool) or (choices and found not in choices):
-        raise InputError(f"--{one.name} {value} is none of {', '.join(map(str, choices or ['its values']))}")
+    if choices and found not in choices:
+        raise InputError(f"--{one.name} {value} is none of {', '.join(map(str, choices))}")
     return found
 
 
