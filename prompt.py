@@ -14,6 +14,7 @@ The file is long because it is data: everything above the line "Builder" is word
 import hashlib
 import json
 import re
+import runpy
 from pathlib import Path
 
 from runtime.errors import InputError
@@ -1070,6 +1071,4 @@ def _unique(texts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    from apps.prompts.__main__ import run  # it imports this file once more, as `prompt`; nothing here ever changes
-
-    raise SystemExit(run())
+    runpy.run_module("apps.prompts", run_name="__main__")  # by name: this file uses nothing above itself

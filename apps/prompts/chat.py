@@ -57,7 +57,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ChatReply:
     """What came back, whatever its status."""
 
     status: int
@@ -119,9 +119,9 @@ def ask(to: Endpoint, messages: list[dict[str, str]]) -> str:
     return _content(to, answer)
 
 
-def _asked(to: Endpoint, question: dict) -> Answer:
+def _asked(to: Endpoint, question: dict) -> ChatReply:
     """One attempt, at most `timeout` seconds long."""
-    done: list[Answer | BaseException] = []
+    done: list[ChatReply | BaseException] = []
     deadline = time.monotonic() + to.timeout
 
     def attempt() -> None:
@@ -135,7 +135,7 @@ def _asked(to: Endpoint, question: dict) -> Answer:
     thread.start()
     _waiting(thread.join, to.timeout, "asking", lambda: not thread.is_alive())
     outcome = done[0] if done else TimeoutError()
-    if isinstance(outcome, Answer):
+    if isinstance(outcome, ChatReply):
         return outcome
     if isinstance(outcome, InputError):
         raise outcome
@@ -148,7 +148,7 @@ def _asked(to: Endpoint, question: dict) -> Answer:
     raise outcome
 
 
-def _post(to: Endpoint, body: bytes, deadline: float) -> Answer:
+def _post(to: Endpoint, body: bytes, deadline: float) -> ChatReply:
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if to.key:
         headers["Authorization"] = f"Bearer {to.key}"
@@ -169,7 +169,7 @@ def _post(to: Endpoint, body: bytes, deadline: float) -> Answer:
             if time.monotonic() > deadline:
                 raise TimeoutError
             pieces.append(piece)
-        return Answer(response.status, response.headers, b"".join(pieces))
+        return ChatReply(response.status, response.headers, b"".join(pieces))
 
 
 def _is_local(host: str) -> bool:
@@ -203,7 +203,7 @@ def _pause(retry_after: str | None) -> float:
     return PAUSE if math.isnan(seconds) else max(0.0, seconds)
 
 
-def _message(to: Endpoint, answer: Answer) -> str:
+def _message(to: Endpoint, answer: ChatReply) -> str:
     """What a server says of a fault: the protocol's error message, or its body."""
     text = answer.body.decode("utf-8", "replace")
     with contextlib.suppress(ValueError, RecursionError, KeyError, TypeError):
@@ -211,7 +211,7 @@ def _message(to: Endpoint, answer: Answer) -> str:
     return to.quoted(text) or "no reason given"
 
 
-def _content(to: Endpoint, answer: Answer) -> str:
+def _content(to: Endpoint, answer: ChatReply) -> str:
     try:
         choice = json.loads(answer.body)["choices"][0]
         content, reason = choice["message"]["content"], choice.get("finish_reason")

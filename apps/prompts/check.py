@@ -6,13 +6,13 @@ to judge.
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import prompt
 
-KINDS = {  # kind of finding: what it means
+KINDS = {  # kind of slip: what it means
     "empty": "says nothing",
     "control": "holds a character that can't be seen, such as a line break or a terminal's escape",
     "place-holder": "has braces other than {classname}, which stay as they are",
@@ -66,7 +66,7 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}  # Unicode's categories
 
 
 @dataclass(frozen=True)
-class Finding:
+class Slip:
     """One slip: its kind (a key of KINDS), the list and the place in it, counted from 1, and the sentence."""
 
     kind: str
@@ -80,7 +80,7 @@ class Finding:
         return visible(f'{self.kind}: {self.label} {self.number} "{text}" {self.note}')
 
 
-def findings(normal: Sequence[str], abnormal: Sequence[str], name: str) -> list[Finding]:
+def slips(normal: Sequence[str], abnormal: Sequence[str], name: str) -> list[Slip]:
     """All slips of two lists, in their order. `name` fills {classname}, and does not count against a sentence."""
     found, lists = [], {"normal": normal, "abnormal": abnormal}
     plain = {label: [_plain(text, name) for text in texts] for label, texts in lists.items()}
@@ -95,19 +95,17 @@ def findings(normal: Sequence[str], abnormal: Sequence[str], name: str) -> list[
                     notes.append(_repeats(text, texts[number + before - 1], number + before))
                 if same in other:
                     notes.append(("both", "is in the other list too"))
-            found += [Finding(kind, label, number, text, note) for kind, note in notes]
+            found += [Slip(kind, label, number, text, note) for kind, note in notes]
     return found
 
 
-def tally(found: Sequence[Finding]) -> dict[str, int]:
-    """How many findings there are of each kind."""
-    counts: dict[str, int] = defaultdict(int)
-    for finding in found:
-        counts[finding.kind] += 1
+def tally(found: Sequence[Slip]) -> dict[str, int]:
+    """How many slips there are of each kind."""
+    counts = Counter(slip.kind for slip in found)
     return {kind: counts[kind] for kind in KINDS}
 
 
-def blanks(obj: str) -> list[Finding]:
+def blanks(obj: str) -> list[Slip]:
     """Entries without words in prompt.py's lists for `obj`, which leave gaps in the middle of sentences."""
     block = prompt.P_PROMPTS.get(obj, prompt.GENERIC)
     voice = block.get("voice", "inspection")
@@ -116,7 +114,7 @@ def blanks(obj: str) -> list[Finding]:
     for key in ("NORMAL_STATES", "ABNORMAL_STATES", "TEMPLATES"):
         lists[key] = getattr(prompt, key)
     return [
-        Finding("empty", key, number, text, "is an entry without words; take it away")
+        Slip("empty", key, number, text, "is an entry without words; take it away")
         for key, texts in lists.items()
         for number, text in enumerate(texts, start=1)
         if not text.strip()

@@ -1,19 +1,20 @@
 """P-Prompts from a language model: asked for, validated like a stranger's, shown as a difference, written on demand."""
 
-import argparse
 import difflib
 import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import prompt
 from apps.prompts.chat import ask, endpoint
-from apps.prompts.check import findings, visible
-from engine.options import number, positive
-from runtime.errors import InputError, Parser
+from apps.prompts.check import slips, visible
+from engine.spec import Spec, number, positive, setting
+from runtime.errors import InputError
 
 ROLES = [  # words of the modality or the object: who speaks; the first that fits
     (r"histo|patholog|cytolog|microscop|biops|h&e|\bstain(?:ed|ing)?\b|smear", "a pathologist"),
@@ -23,7 +24,35 @@ ROLES = [  # words of the modality or the object: who speaks; the first that fit
     (r"\bmri?\b|\bct\b|x-?ray|radiogra|tomogra|ultraso|sonogra|mammo|\bpet\b|angiogra", "a radiologist"),
     (r"", "a quality inspector on a production line"),
 ]
-SHOWN = 20  # findings of an answer that are printed
+SHOWN = 20  # slips in an answer that are printed
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateSpec(Spec):
+    """P-Prompts from any OpenAI-compatible chat endpoint. Without --output they are only shown."""
+
+    GROUP: ClassVar = "generating"
+    obj: str | None = setting(None, "the object, of prompt.py or your own", required=True)
+    modality: str | None = setting(None, "what kind of image, e.g. 'T2-weighted brain MRI'", required=True)
+    api: str | None = setting(None, "e.g. http://localhost:11434/v1", required=True, metavar="URL")
+    model: str | None = setting(None, "the model's name at that endpoint", required=True)
+    key_env: str | None = setting(None, "environment variable of the key (default: OPENAI_API_KEY)", metavar="NAME")
+    classname: str | None = setting(None, "words for the object; default: its own")
+    role: str | None = setting(None, "who speaks, e.g. 'a radiologist'; default: by the modality")
+    normal: int = setting(40, "normal sentences to ask for", type=positive)
+    abnormal: int = setting(80, "abnormal sentences to ask for", type=positive)
+    timeout: float = setting(300.0, "for a whole answer", type=number(float, 1, 3600), metavar="S")
+    drop: bool = setting(False, "leave faulty sentences out rather than refuse the answer")
+    output: Path | None = setting(None, "write a file for --prompts, if all is well", type=Path, metavar="FILE")
+    force: bool = setting(False, "write over an existing --output")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.modality or "").strip() or not (self.model or "").strip():
+            raise InputError("--modality and --model must say something")
+        if self.output is not None and self.output.suffix.lower() != ".json":
+            raise InputError(f"--output {self.output}: name a .json file, which --prompts will read")
+
 
 SYSTEM = """You are {role} with long practice. You write captions of images: short sentences that a vision-language \
 model (CLIP) will compare with an image to tell normal from abnormal. You write only what can be seen in a single \
@@ -52,72 +81,47 @@ Answer with JSON alone, without Markdown and without any word before or after it
 {{"normal": {{"prompts": ["...", "..."]}}, "abnormal": {{"prompts": ["...", "..."]}}}}"""
 
 
-def options(argv: Sequence[str]) -> argparse.Namespace:
-    """The options of `prompt.py generate`; InputError before anything is asked where nothing could be written."""
-    parser = Parser(
-        prog="prompt.py generate",
-        description="P-Prompts from any OpenAI-compatible chat endpoint. Without --output they are only shown.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--obj", required=True, help="the object, of prompt.py or your own")
-    parser.add_argument("--modality", required=True, help="what kind of image, e.g. 'T2-weighted brain MRI'")
-    parser.add_argument("--api", required=True, metavar="URL", help="e.g. http://localhost:11434/v1")
-    parser.add_argument("--model", required=True, help="the model's name at that endpoint")
-    parser.add_argument("--key_env", metavar="NAME", help="environment variable of the key (default: OPENAI_API_KEY)")
-    parser.add_argument("--classname", help="words for the object; default: its own")
-    parser.add_argument("--role", help="who speaks, e.g. 'a radiologist'; default: by the modality")
-    parser.add_argument("--normal", type=positive, default=40, help="normal sentences to ask for")
-    parser.add_argument("--abnormal", type=positive, default=80, help="abnormal sentences to ask for")
-    parser.add_argument("--timeout", type=number(float, 1, 3600), default=300, metavar="S", help="for a whole answer")
-    parser.add_argument("--drop", action="store_true", help="leave faulty sentences out rather than refuse the answer")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write a file for --prompts, if all is well")
-    parser.add_argument("--force", action="store_true", help="write over an existing --output")
-    args = parser.parse_args(argv)
-    if not args.modality.strip() or not args.model.strip():
-        raise InputError("--modality and --model must say something")
-    if args.output is not None and args.output.suffix.lower() != ".json":
-        raise InputError(f"--output {args.output}: name a .json file, which --prompts will read")
-    _free(args)
-    return args
+def generate_prompts(asked: Mapping[str, Any]) -> None:
+    """Ask, validate, show the difference to what is there, and write. asked: settings of `GenerateSpec` by name.
 
-
-def generate(argv: Sequence[str]) -> None:
-    """Ask, validate, show the difference to what is there, and write."""
-    args = options(argv)
-    name = prompt.words_for(args.obj, args.classname)
-    to = endpoint(args.api, args.model, args.key_env, args.timeout)
+    Raises InputError, before anything is asked where nothing could be written.
+    """
+    spec = GenerateSpec.of(asked)
+    _check_free(spec)
+    name = prompt.words_for(spec.obj, spec.classname)
+    to = endpoint(spec.api, spec.model, spec.key_env, spec.timeout)
     if to.exposes:
         print(f"note: {to.url} is http and not https, so others may read the key on its way", file=sys.stderr)
-    lists = read(ask(to, messages(args, name)), args, name)
+    lists = read(ask(to, messages(spec, name)), spec, name)
     if any(map(to.reveals, [*lists[0], *lists[1]])):
         raise InputError(f"{to.url} puts your key into its answer; nothing is shown or written. Change the key")
-    print(difference(args, lists) or "no difference")
+    print(difference(spec, lists) or "no difference")
     print(f"{len(lists[0])} normal + {len(lists[1])} abnormal sentences, all checks passed")
-    if args.output is None:
+    if spec.output is None:
         print("nothing was written; --output FILE.json keeps an answer")
         return
-    _free(args)  # still
-    prompt.write_json(args.output, *lists)
-    print(f"written: {args.output}; use it with --prompts {args.output}")
+    _check_free(spec)  # still
+    prompt.write_json(spec.output, *lists)
+    print(f"written: {spec.output}; use it with --prompts {spec.output}")
 
 
-def messages(args: argparse.Namespace, name: str) -> list[dict[str, str]]:
+def messages(spec: GenerateSpec, name: str) -> list[dict[str, str]]:
     """What the model is told: who it is, then what is wanted."""
-    about = f"{args.modality} {args.obj} {name}".lower()
-    role = args.role or next(role for words, role in ROLES if re.search(words, about))
-    places = max(2, round(math.sqrt(args.abnormal)) - 1)
+    about = f"{spec.modality} {spec.obj} {name}".lower()
+    role = spec.role or next(role for words, role in ROLES if re.search(words, about))
+    places = max(2, round(math.sqrt(spec.abnormal)) - 1)
     request = REQUEST.format(
-        modality=args.modality,
+        modality=spec.modality,
         name=name,
-        normal=args.normal,
-        abnormal=args.abnormal,
-        findings=max(2, math.ceil(args.abnormal / places)),
+        normal=spec.normal,
+        abnormal=spec.abnormal,
+        findings=max(2, math.ceil(spec.abnormal / places)),
         places=places,
     )
     return [{"role": "system", "content": SYSTEM.format(role=role)}, {"role": "user", "content": request}]
 
 
-def read(answer: str, args: argparse.Namespace, name: str) -> tuple[list[str], list[str]]:
+def read(answer: str, spec: GenerateSpec, name: str) -> tuple[list[str], list[str]]:
     """The (normal, abnormal) sentences of an answer, `{classname}` as it stands.
 
     Raises InputError for anything but JSON of the right shape, for too few or too many sentences, and, after naming
@@ -130,31 +134,31 @@ def read(answer: str, args: argparse.Namespace, name: str) -> tuple[list[str], l
             f"the model's answer is not JSON ({visible(str(fault))}); ask again, or another --model"
         ) from None
     lists = [[text.strip() for text in texts] for texts in prompt.parse(content, "the model's answer")]
-    _counted(lists, args)
-    found = findings(*lists, name)
-    for finding in found[:SHOWN]:
-        print(f"left out: {finding}" if args.drop else finding)
+    _counted(lists, spec)
+    found = slips(*lists, name)
+    for slip in found[:SHOWN]:
+        print(f"left out: {slip}" if spec.drop else slip)
     if len(found) > SHOWN:
         print(f"... and {len(found) - SHOWN} more")
-    if found and not args.drop:
+    if found and not spec.drop:
         raise InputError(
             f"{len(found)} findings in the model's answer, nothing was written; ask again, or let --drop leave them out"
         )
-    faulty = {(finding.label, finding.number) for finding in found}
+    faulty = {(slip.label, slip.number) for slip in found}
     for label, texts in zip(("normal", "abnormal"), lists, strict=True):
         texts[:] = [text for number, text in enumerate(texts, start=1) if (label, number) not in faulty]
-    _counted(lists, args)
+    _counted(lists, spec)
     return lists[0], lists[1]
 
 
-def difference(args: argparse.Namespace, lists: tuple[list[str], list[str]]) -> str:
+def difference(spec: GenerateSpec, lists: tuple[list[str], list[str]]) -> str:
     """A unified diff from what is there, --output's file or else the object's P-Prompts, to the new lists."""
-    if args.output is not None and args.output.exists():
-        source, there = str(args.output), prompt.written(args.output)
+    if spec.output is not None and spec.output.exists():
+        source, there = str(spec.output), prompt.written(spec.output)
     else:
-        source, there = f"prompt.py, {args.obj}", prompt.sentences(args.obj, "llm", args.classname or "{classname}")
+        source, there = f"prompt.py, {spec.obj}", prompt.sentences(spec.obj, "llm", spec.classname or "{classname}")
     old, new = (prompt.to_json(*part).splitlines() for part in (there, lists))
-    lines = difflib.unified_diff(old, new, source, str(args.output or f"{args.model}, {args.obj}"), lineterm="")
+    lines = difflib.unified_diff(old, new, source, str(spec.output or f"{spec.model}, {spec.obj}"), lineterm="")
     return "\n".join(map(visible, lines))
 
 
@@ -167,9 +171,9 @@ def _bare(answer: str) -> str:
     return parts[1].removeprefix("json") if len(parts) == 3 else text
 
 
-def _counted(lists: Sequence[list[str]], args: argparse.Namespace) -> None:
+def _counted(lists: Sequence[list[str]], spec: GenerateSpec) -> None:
     """InputError unless there are about as many sentences as were asked for: half to twice."""
-    for label, texts, asked in zip(("normal", "abnormal"), lists, (args.normal, args.abnormal), strict=True):
+    for label, texts, asked in zip(("normal", "abnormal"), lists, (spec.normal, spec.abnormal), strict=True):
         low, high = math.ceil(asked / 2), 2 * asked
         if not low <= len(texts) <= high:
             raise InputError(
@@ -178,7 +182,7 @@ def _counted(lists: Sequence[list[str]], args: argparse.Namespace) -> None:
             )
 
 
-def _free(args: argparse.Namespace) -> None:
+def _check_free(spec: GenerateSpec) -> None:
     """InputError where --output would be written over without --force."""
-    if args.output is not None and args.output.exists() and not args.force:
-        raise InputError(f"--output {args.output} is there already; write over it with --force, or name another")
+    if spec.output is not None and spec.output.exists() and not spec.force:
+        raise InputError(f"--output {spec.output} is there already; write over it with --force, or name another")

@@ -12,7 +12,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from apps.prompts.check import visible
-from dataset import ObjectInfo
 from engine import text
 from engine.build import build_system, objects_of, open_encoder, sentences
 from engine.few_shot import open_support, run_name
@@ -30,6 +29,8 @@ from scoring.predictions import ScoreRule, score_rule
 
 BAR_AFTER = 2  # seconds
 BATCH = 16  # variants that go through the trunk at a time, where that gains anything
+Words = tuple[list[str], list[str]]  # normal and abnormal sentences
+Features = tuple[Tensor, Tensor]  # theirs, (N, D) and (M, D)
 COLUMNS = ("object", "list", "auroc_effect", "margin_effect", "auroc_without", "margin_without", "sentence")
 
 
@@ -76,11 +77,8 @@ class Bench:
         """With directions (D, 2); InputError when scores are not finite."""
         scale = Scale((0.0, float(len(self.tokens))), None)
         found = patch_scores(self.tokens, directions.to(self.tokens[0].device), None)
-        scores = (
-            self.rule.predictions({self.rule.maps: found})
-            .image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"]
-            .numpy()
-        )  # (V,)
+        predictions = self.rule.predictions({self.rule.maps: found})
+        scores = predictions.image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"].numpy()  # (V,)
         try:
             auroc = metrics.image_metrics(scores, self.labels)["auroc"]
         except ValueError as fault:
@@ -97,8 +95,7 @@ def rank_objects(asked: Mapping[str, Any]) -> None:
     spec, rows = RankSpec.of(asked), []
     if spec.csv is not None and spec.csv.is_dir():
         raise InputError(f"--csv {spec.csv} is a folder; name a file")
-    if spec.abnormal_shot == 0:
-        raise InputError("rank compares normal with abnormal support; leave --abnormal_shot 0 out")
+    _check_support(spec)
     for obj, bench, words, features in _benches(spec, asked):
         whole = bench.separation(text.directions(*features))
         ranked = sorted(leave_one_out(bench, words, features), key=_order(spec.by, whole), reverse=True)
@@ -112,35 +109,35 @@ def rank_objects(asked: Mapping[str, Any]) -> None:
         print(f"all {len(rows)} sentences: {spec.csv}")
 
 
-Words = tuple[list[str], list[str]]  # normal and abnormal sentences
-Features = tuple[Tensor, Tensor]  # theirs, (N, D) and (M, D)
-
-
 def _benches(spec: RankSpec, asked: Mapping[str, Any]) -> Iterator[tuple[str, Bench, Words, Features]]:
     """Every object's bench, sentences and features, under its checkpoint if one is given."""
     if spec.ckpt is None:
         without_adapters(asked)
         for obj in objects_of(spec):
             data, support = open_support(spec, obj)
-            words, features = _encoded(spec, data.info)
-            yield (
-                obj,
-                bench_of(build_system(spec, bare=True), support, score_rule(bool(data.info.masks))),
-                words,
-                features,
-            )
+            words = sentences(spec, data.info)
+            features = _features(spec, words)  # before the image tower is in memory
+            bench = bench_of(build_system(spec, bare=True), support, score_rule(bool(data.info.masks)))
+            yield obj, bench, words, features
         return
-    for opened in opened_objects(RankSpec, asked, lambda obj: run_name(obj, spec.shot), "few-shot test"):
+    for opened in opened_objects(RankSpec, asked, lambda obj: run_name(obj, spec.shot), "ranking"):
         run = opened.run
+        _check_support(opened.spec)
         opened.load_adapters()
-        words, features = _encoded(opened.spec, run.info)
-        yield run.info.name, bench_of(run.system, run.support, run.rule), words, features
+        words = sentences(opened.spec, run.info)
+        yield run.info.name, bench_of(run.system, run.support, run.rule), words, _features(opened.spec, words)
 
 
-def _encoded(spec: RankSpec, info: ObjectInfo) -> tuple[Words, Features]:
-    words = sentences(spec, info)
+def _check_support(spec: RankSpec) -> None:
+    """Raise InputError without abnormal support."""
+    if spec.abnormal_shot == 0:
+        raise InputError("rank compares normal with abnormal support; leave --abnormal_shot 0 out")
+
+
+def _features(spec: RankSpec, words: Words) -> Features:
+    normal, abnormal = words
     with open_encoder(spec) as encoder:
-        return words, encoder.features([*words[0], *words[1]]).split([len(words[0]), len(words[1])])
+        return encoder.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
 
 
 def bench_of(system: System, support: Support, rule: ScoreRule) -> Bench:
@@ -159,9 +156,7 @@ def support_tokens(system: System, support: Support, head: str) -> list[Tensor]:
         return system.decoder.joint(levels)
 
 
-def leave_one_out(
-    bench: Bench, words: tuple[list[str], list[str]], features: tuple[Tensor, Tensor]
-) -> Iterator[Leftout]:
+def leave_one_out(bench: Bench, words: Words, features: Features) -> Iterator[Leftout]:
     """The separation without each sentence in turn; a list's only sentence can't be left out."""
     turns = [(side, row) for side in (0, 1) for row in range(len(words[side])) if len(words[side]) > 1]
     left = text.without_each(*features).split([len(part) for part in features])  # (N, D, 2) and (M, D, 2)
@@ -183,9 +178,7 @@ def _row(obj: str, one: Leftout, whole: Separation) -> tuple:
     return obj, one.label, *effect(one, whole), one.without.auroc, one.without.margin, one.sentence
 
 
-def report(
-    obj: str, bench: Bench, words: tuple[list[str], list[str]], whole: Separation, ranked: list[Leftout], top: int
-) -> None:
+def report(obj: str, bench: Bench, words: Words, whole: Separation, ranked: list[Leftout], top: int) -> None:
     """Print the table of one object: the `top` sentences from either end, 0 for all."""
     abnormal = int(bench.labels.sum())
     normal = len(bench.labels) - abnormal

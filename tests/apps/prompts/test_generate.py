@@ -8,8 +8,7 @@ import pytest
 from helpers.chat_server import Reply, drips, raw, says, serving
 
 import prompt
-from apps.prompts import __main__ as command
-from apps.prompts import chat
+from apps.prompts import chat, command
 from runtime.errors import InputError
 
 KEY = "sk-very-secret-0123456789"

@@ -15,16 +15,21 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 import prompt
-from apps.prompts import __main__ as command
-from apps.prompts.check import findings, visible
-from engine import checkpoint, few_shot, options, system, text
-from engine.build import build, encoder, sentences
+from apps.prompts import command
+from apps.prompts.check import slips, visible
+from apps.prompts.rank import RankSpec
+from engine import system, text
+from engine.build import build_system, open_encoder, sentences
+from engine.few_shot import open_support
+from engine.open_checkpoint import open_checkpoint
+from engine.options import parse
+from engine.support import Support
 from utils import VARIANTS
 
 
 def kinds(normal: list[str], abnormal: list[str], name: str = "brain") -> list[tuple[str, str, int]]:
-    """(kind, list, number) of every finding."""
-    return [(found.kind, found.label, found.number) for found in findings(normal, abnormal, name)]
+    """(kind, list, number) of every slip."""
+    return [(found.kind, found.label, found.number) for found in slips(normal, abnormal, name)]
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -41,17 +46,23 @@ def write(path: Path, normal: list, abnormal: list) -> Path:
 # Commands
 
 
-def test_the_file_itself_is_the_command():
-    shown = subprocess.run([sys.executable, ROOT / "prompt.py", "show", "Brain"], capture_output=True, text=True)
+@pytest.mark.parametrize("start", [["prompt.py"], ["-m", "apps.prompts"]])
+def test_the_file_itself_is_the_command(start):
+    def called(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, *start, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+    shown = called("show", "Brain")
     assert shown.returncode == 0 and not shown.stderr
     assert "normal   1  a bad photo of a Brain.\n" in shown.stdout
-    refused = subprocess.run([sys.executable, ROOT / "prompt.py", "show", "Brian"], capture_output=True, text=True)
+    refused = called("show", "Brian")
     assert refused.returncode == 2 and not refused.stdout
     assert refused.stderr.count("\n") == 1 and "Did you mean Brain?" in refused.stderr
 
 
 def test_show_and_the_words_need_no_model():
-    code = "import sys; from prompts import command; command.run(['show', 'Brain']); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from apps.prompts import command as c; c.run(['show', 'Brain']); assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True).returncode == 0
 
 
@@ -76,6 +87,9 @@ def test_a_reader_that_goes_away_is_no_fault():
         (["check", "Brain", "--prompts", "few"], "choose base, llm, all"),
         (["rank", "--bank_cap", "9"], "unrecognized arguments: --bank_cap"),
         (["rank", "--abnormal_shot", "0"], "--abnormal_shot 0"),
+        (["rank", "--adapter", "mvfa"], "--adapter says which adapters, and without a checkpoint there are none"),
+        (["rank", "--madff", "fab"], "--madff says which adapters"),
+        (["rank", "--madff_axis", "token"], "--madff_axis says which adapters"),
         (["rank", "--top", "-1"], "--top"),
         (["rank", "--csv", "."], "--csv . is a folder"),
         (["rank", "--ckpt", "nowhere.pth"], "no checkpoint nowhere.pth"),
@@ -214,7 +228,7 @@ def test_hostile_sentences_take_no_time():
     letters = "".join(np.random.default_rng(0).choice(list("abcdefghijklmnopqrstuvwxyz"), 200_000))
     hostile = [letters, "{" * 100_000, "no " * 300 + "x", letters[:600], "without " * 120 + "mass", " " * 100_000]
     started = time.monotonic()
-    assert len(findings(hostile, hostile, "x")) >= len(hostile)
+    assert len(slips(hostile, hostile, "x")) >= len(hostile)
     assert time.monotonic() - started < 5
 
 
@@ -302,30 +316,30 @@ def ranked(lab: Lab, *flags: object) -> list[dict[str, str]]:
 
 
 @torch.no_grad()
-def support_tokens(run: few_shot.FewShotRun, bare: bool) -> list[list[Tensor]]:
+def support_tokens(made: system.System, support: Support, head: str, bare: bool) -> list[list[Tensor]]:
     """The patch tokens (P, D) a tap of every support variant, where text is."""
-    decoder, head = run.system.decoder, "seg" if run.masks else "det"
-    images = [[level[0, 1:] for level in decoder(image[None]).tokens(head)] for image in run.support.images]
+    decoder = made.decoder
+    images = [[level[0, 1:] for level in decoder(image[None]).tokens(head)] for image in support.images]
     if not bare:
         return images
     return [[decoder.visual.ln_post(level) @ decoder.visual.proj for level in levels] for levels in images]
 
 
-def separation(run: few_shot.FewShotRun, images: list[list[Tensor]], directions: Tensor) -> tuple[float, float]:
+def separation(masks: bool, labels: np.ndarray, images: list[list[Tensor]], directions: Tensor) -> tuple[float, float]:
     """(AUROC, margin) of the zero branch on the support, worked out from the method's formulas."""
     scores = []
     for levels in images:
         probabilities = []
         for level in levels:
             logits = 100 * F.normalize(level, dim=1) @ directions  # (P, 2)
-            if run.masks:
+            if masks:
                 side = round(len(logits) ** 0.5)
                 grid = logits.T.reshape(1, 2, side, side)
                 logits = F.interpolate(grid, (SIZE, SIZE), mode="bilinear", align_corners=True)[0].flatten(1).T
             probabilities.append(logits.softmax(dim=1)[:, 1])
         mean = torch.stack(probabilities).mean(dim=0)
-        scores.append(float(mean.max() if run.masks else mean.mean()))
-    labels, scores = run.support.labels.numpy(), np.array(scores)
+        scores.append(float(mean.max() if masks else mean.mean()))
+    scores = np.array(scores)
     return roc_auc_score(labels, scores), scores[labels == 1].mean() - scores[labels == 0].mean()
 
 
@@ -339,24 +353,25 @@ def test_rank_leaves_each_sentence_out(lab, capsys, masks, trained):
         flags = ["--ckpt", path]
     rows, out = ranked(lab, *flags), capsys.readouterr().out
 
-    args = options.rank(arguments(lab, *flags))
+    asked = parse(RankSpec, arguments(lab, *flags))
     if trained:
-        content = checkpoint.read(path)
-        args = options.recall(args, content.record, path, "Cells")
+        opened = open_checkpoint(path, RankSpec, asked, purpose="ranking")
+        opened.load_adapters()
+        made, spec = opened.run.system, opened.spec
     else:
-        args.adapter = "none"
-    run = few_shot.open_run(args, "Cells")
-    if trained:
-        run.system.decoder.load_adapters(content.last.adapters)
-    images = support_tokens(run, bare=not trained)
-    normal, abnormal = sentences(args, run.info)
-    with encoder(args) as encode:
-        features = dict(zip([*normal, *abnormal], encode.features([*normal, *abnormal]), strict=True))
+        spec = RankSpec.of(asked)
+        made = build_system(spec, bare=True)
+    data, support = open_support(spec, "Cells")
+    labels, head = support.labels.numpy(), "seg" if masks else "det"
+    images = support_tokens(made, support, head, bare=not trained)
+    normal, abnormal = sentences(spec, data.info)
+    with open_encoder(spec) as encoder:
+        features = dict(zip([*normal, *abnormal], encoder.features([*normal, *abnormal]), strict=True))
 
     def expected(without: str) -> tuple[float, float]:
         parts = [torch.stack([features[one] for one in part if one != without]) for part in (normal, abnormal)]
         columns = [F.normalize(part.mean(dim=0), dim=0) for part in parts]
-        return separation(run, images, torch.stack(columns, dim=1))
+        return separation(bool(masks), labels, images, torch.stack(columns, dim=1))
 
     whole = expected("")
     assert sorted(row["sentence"] for row in rows) == sorted([*normal, *abnormal])
@@ -389,18 +404,18 @@ def test_rank_knows_the_support_alone(lab):
 
 def test_rank_computes_sentences_and_tokens_once(lab, monkeypatch):
     lab.medical()
-    encode, prefix, encoded, seen = text.encode, system.System.stem, [], []
+    encode, prefix, encoded, seen = text.encode, system.System.prefix, [], []
 
     def noting_encode(clip: object, texts: list[str]) -> Tensor:
         encoded.extend(texts)
         return encode(clip, texts)
 
-    def noting_stem(self: system.System, images: Tensor) -> Tensor:
+    def noting_prefix(self: system.System, images: Tensor) -> Tensor:
         seen.append(len(images))
         return prefix(self, images)
 
     monkeypatch.setattr("engine.text.encode", noting_encode)
-    monkeypatch.setattr(system.System, "prefix", noting_stem)
+    monkeypatch.setattr(system.System, "prefix", noting_prefix)
     ranked(lab, "--cache_gb", 0)
     assert len(encoded) == len(set(encoded)) == 4
     assert sum(seen) == 4 * VARIANTS
@@ -448,10 +463,17 @@ def test_rank_refuses_a_checkpoint_that_is_not_the_objects(lab, capsys):
     assert {name for name in files(lab.root) - before if not name.startswith(("cache", "tiny"))} == set()
 
 
+def test_rank_needs_a_checkpoints_abnormal_support(lab, capsys):
+    lab.medical()
+    lab.done("train_few", "--shot", 2, "--abnormal_shot", 0)
+    capsys.readouterr()
+    assert command.run(["rank", *arguments(lab, "--ckpt", lab.root / "ckpt" / "Brain_2-shot.pth")]) == 2
+    assert "rank compares normal with abnormal support" in capsys.readouterr().err
+
+
 def test_project_is_the_way_of_the_class_token(lab):
     lab.medical()
-    args = options.rank(arguments(lab))
-    made = build(args, adapter="none")
+    made = build_system(RankSpec.of(parse(RankSpec, arguments(lab))), bare=True)
     images = torch.rand(2, 3, SIZE, SIZE)
     whole = made.decoder(images)
     projected = made.decoder.joint([whole.tokens("det")[-1]])[0]  # the last tap lies after the last block
