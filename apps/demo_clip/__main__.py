@@ -1,22 +1,27 @@
 """Train the embedded demo CLIP (ViT-T-16-demo) on generated picture and caption pairs.
 
-    python -m CLIP.pretrain_demo
+    python -m apps.demo_clip
 
 Pictures come from the generators of the demo benchmark, drawn with seeds that the benchmark never uses; the pairs are
-made in `demo_pairs.py`. The loss is the usual symmetric contrastive one, with several positives where several captions
+made in `pairs.py`. The loss is the usual symmetric contrastive one, with several positives where several captions
 are true of a picture. Towers this small, trained this briefly, would collapse on that alone: both are also drawn to
 learned anchors, one for every (object, state) and one for every finding, which are thrown away in the end.
 Training begins on small crops, which are cheap and in which a lesion is large, and ends on whole pictures.
 """
 
-import argparse
+from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
+
+# isort: split
 import copy
 import json
 import math
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import repeat
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,8 +32,10 @@ from tqdm import tqdm
 
 import CLIP
 import prompt
-from apps.demo_clip.pairs import SIZE, UNSTATED, Batch, PairBatches, Phase, Pool, draw_pool
+from apps.demo_clip.pairs import SIZE, UNSTATED, Batch, Drawings, PairBatches, Phase, draw_pictures
 from dataset.demo import OBJECTS
+from engine.options import parse
+from engine.spec import Spec, number, positive, setting
 from runtime.files import atomic_write
 from scoring.metrics import image_metrics
 
@@ -88,26 +95,26 @@ def step_loss(model: CLIP.CLIP, anchors: Anchors, batch: Batch, contrast: float)
 
 
 @torch.no_grad()
-def check(model: CLIP.CLIP, pools: dict[str, Pool]) -> dict[str, float]:
+def check(model: CLIP.CLIP, drawings: dict[str, Drawings]) -> dict[str, float]:
     """Zero-shot image AUROC by object, from the class token and all prompts, on held-out drawings."""
     model.eval()
     result = {}
-    for name, pool in pools.items():
+    for name, drawn in drawings.items():
         texts = []
         for sentences in prompt.sentences(name):
             features = F.normalize(model.encode_text(CLIP.tokenize(sentences)), dim=1).mean(dim=0)
             texts.append(F.normalize(features, dim=0))
-        images = torch.from_numpy(pool.pictures).permute(0, 3, 1, 2) / 255
+        images = torch.from_numpy(drawn.pictures).permute(0, 3, 1, 2) / 255
         features = F.normalize(torch.cat([model.encode_image(part) for part in images.split(32)]), dim=1)
         scores = (features @ (texts[1] - texts[0])).numpy()
-        labels = np.array([words["state"] == "abnormal" for words in pool.words])
+        labels = np.array([words["state"] == "abnormal" for words in drawn.words])
         result[name] = round(image_metrics(scores, labels)["auroc"], 4)
     model.train()
     return result
 
 
 @torch.no_grad()
-def start_patches(model: CLIP.CLIP, pools: dict[str, Pool], seed: int) -> None:
+def start_patches(model: CLIP.CLIP, drawings: dict[str, Drawings], seed: int) -> None:
     """Set the patch filters to the pictures' whitened principal components.
 
     Random filters mostly answer to a patch's brightness, which the layer norm behind them takes out again, so that all
@@ -115,9 +122,9 @@ def start_patches(model: CLIP.CLIP, pools: dict[str, Pool], seed: int) -> None:
     """
     rng, side = np.random.default_rng(seed), model.vision_config.patch_size
     patches = []
-    for pool in pools.values():
-        for index, y, x in rng.integers(0, (len(pool.pictures), SIZE - side, SIZE - side), (2000, 3)):
-            patches.append(pool.pictures[index, y : y + side, x : x + side].transpose(2, 0, 1).ravel() / 255)
+    for drawn in drawings.values():
+        for index, y, x in rng.integers(0, (len(drawn.pictures), SIZE - side, SIZE - side), (2000, 3)):
+            patches.append(drawn.pictures[index, y : y + side, x : x + side].transpose(2, 0, 1).ravel() / 255)
     patches = torch.tensor(np.array(patches), dtype=torch.float32)
     _, spread, components = torch.linalg.svd(patches - patches.mean(dim=0), full_matrices=False)
     spread = spread / len(patches) ** 0.5
@@ -163,29 +170,37 @@ def save(model: CLIP.CLIP, folder: Path) -> None:
         save_file({name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}, draft)
 
 
-def train(args: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class DemoClipSpec(Spec):
+    """Train the embedded demo CLIP (ViT-T-16-demo) on generated picture and caption pairs."""
+
+    GROUP: ClassVar = "training"
+    share: float = setting(1.0, "of the planned steps, e.g. 0.01 to try it out", type=number(float, 0))
+    pool: int = setting(1200, "pictures drawn of each object", type=positive)
+    learning_rate: float = setting(8e-4, "the highest, of AdamW", type=number(float, 0))
+    check_every: int = setting(100, "steps", type=positive)
+    workers: int = setting(2, "processes that draw", type=positive)
+    out: Path = setting(OUT, "folder for the weights and their log", type=Path)
+
+
+def train(spec: DemoClipSpec) -> None:
     """Draw the pictures, train for the given steps, log and save as it goes."""
     torch.manual_seed(DRAW_SEED)
     started = time.time()
-    names = list(OBJECTS)
-    with ProcessPoolExecutor(args.workers) as executor:
-        pools = dict(
-            zip(names, executor.map(draw_pool, names, [args.pool] * len(names), [DRAW_SEED] * len(names)), strict=True)
-        )
-        held = dict(
-            zip(names, executor.map(draw_pool, names, [HELD_OUT] * len(names), [CHECK_SEED] * len(names)), strict=True)
-        )
+    with ProcessPoolExecutor(spec.workers) as executor:
+        drawings = _drawn(executor, spec.pool, DRAW_SEED)
+        held_out = _drawn(executor, HELD_OUT, CHECK_SEED)
     model = CLIP.load_clip(MODEL, image_size=SIZE).requires_grad_(True).train()
-    start_patches(model, pools, DRAW_SEED)
-    batches = PairBatches(pools, DRAW_SEED)
+    start_patches(model, drawings, DRAW_SEED)
+    batches = PairBatches(drawings, DRAW_SEED)
     anchors = Anchors(len(batches.states), len(batches.number), model.embed_dim)
-    optimizer = optimiser(model, args.learning_rate)
+    optimizer = optimiser(model, spec.learning_rate)
     optimizer.add_param_group({"params": list(anchors.parameters()), "weight_decay": 0.0})
     mean_loss = 0.0
-    log = [{"pictures": args.pool * len(names), "seconds": round(time.time() - started)}]
-    plan = [phase for phase in PHASES for _ in range(int(phase.steps * args.share))]
+    log = [{"pictures": spec.pool * len(drawings), "seconds": round(time.time() - started)}]
+    plan = [phase for phase in PHASES for _ in range(int(phase.steps * spec.share))]
     for step, phase in enumerate(tqdm(plan, desc="pre-training", mininterval=10), start=1):
-        rate = args.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * step / len(plan))) + 0.01)
+        rate = spec.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * step / len(plan))) + 0.01)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = step_loss(model, anchors, batches.draw(phase), contrast=float(step > ALONE))
@@ -194,27 +209,31 @@ def train(args: argparse.Namespace) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         mean_loss += (loss.item() - mean_loss) / min(step, 50)
-        if step % args.check_every == 0 or step == len(plan):
-            spent, auroc = round(time.time() - started), check(model, held)
+        if step % spec.check_every == 0 or step == len(plan):
+            spent, auroc = round(time.time() - started), check(model, held_out)
             log.append({"step": step, "loss": round(mean_loss, 4), "seconds": spent, "zero-shot AUROC": auroc})
             print(json.dumps(log[-1]), flush=True)
-            save(model, args.out)
-            chosen = {name: str(value) for name, value in vars(args).items()} | {"phases": list(map(asdict, PHASES))}
-            with atomic_write(args.out / f"{MODEL}.log.json") as draft:
-                draft.write_text(json.dumps({"options": chosen, "log": log}, indent=1))
+            save(model, spec.out)
+            write_log(spec, log)
+
+
+def _drawn(executor: ProcessPoolExecutor, count: int, seed: int) -> dict[str, Drawings]:
+    """`count` pictures of every object of the demo."""
+    names = list(OBJECTS)
+    return dict(zip(names, executor.map(draw_pictures, names, repeat(count), repeat(seed)), strict=True))
+
+
+def write_log(spec: DemoClipSpec, log: list[dict]) -> None:
+    """Write the settings and what was noted on the way beside the weights."""
+    chosen = {name: str(value) for name, value in asdict(spec).items()} | {"phases": list(map(asdict, PHASES))}
+    with atomic_write(spec.out / f"{MODEL}.log.json") as draft:
+        draft.write_text(json.dumps({"options": chosen, "log": log}, indent=1))
 
 
 def main() -> None:
-    """Read the options and train."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--share", type=float, default=1.0, help="of the planned steps, e.g. 0.01 to try it out")
-    parser.add_argument("--pool", type=int, default=1200, help="pictures drawn of each object")
-    parser.add_argument("--learning_rate", type=float, default=8e-4)
-    parser.add_argument("--check_every", type=int, default=100)
-    parser.add_argument("--workers", type=int, default=2, help="processes that draw")
-    parser.add_argument("--out", type=Path, default=OUT)
-    train(parser.parse_args())
+    """Train as the command line says."""
+    train(DemoClipSpec.of(parse(DemoClipSpec, prog="python -m apps.demo_clip")))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))

@@ -48,7 +48,7 @@ DETAIL = (
 
 
 @dataclass(frozen=True)
-class Pool:
+class Drawings:
     """Pictures of one object: uint8 (N, 240, 240, 3), masks bool (N, 240, 240) and what was drawn, by slot."""
 
     pictures: np.ndarray
@@ -56,7 +56,7 @@ class Pool:
     words: list[dict[str, str]]
 
 
-def draw_pool(name: str, count: int, seed: int) -> Pool:
+def draw_pictures(name: str, count: int, seed: int) -> Drawings:
     """Half normal, half abnormal pictures of one object, every one from a seed of its own."""
     pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
     masks = np.empty((count, SIZE, SIZE), bool)
@@ -68,7 +68,7 @@ def draw_pool(name: str, count: int, seed: int) -> Pool:
         pictures[index] = np.asarray(picture)
         masks[index] = np.asarray(Image.fromarray(drawing.mask).resize((SIZE, SIZE), Image.Resampling.NEAREST))
         words.append({"object": name, "state": "abnormal" if index % 2 else "normal", **drawing.words})
-    return Pool(pictures, masks, words)
+    return Drawings(pictures, masks, words)
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Phase:
     whole: float
 
 
-def crop(rng: np.random.Generator, pool: Pool, index: int, phase: Phase) -> tuple[np.ndarray, dict[str, str]]:
+def crop(rng: np.random.Generator, drawings: Drawings, index: int, phase: Phase) -> tuple[np.ndarray, dict[str, str]]:
     """A random square of a picture, and the facts that hold of it: a crop past the lesion is a normal picture."""
-    words, mask = pool.words[index], pool.masks[index]
+    words, mask = drawings.words[index], drawings.masks[index]
     if rng.random() < phase.whole:
-        return pool.pictures[index], words
+        return drawings.pictures[index], words
     facts = {slot: words[slot] for slot in ("object", "state", "finding", "contrast") if slot in words}
     near = words["state"] == "abnormal" and rng.random() < 0.6
     while True:
@@ -99,9 +99,9 @@ def crop(rng: np.random.Generator, pool: Pool, index: int, phase: Phase) -> tupl
         window = tuple(slice(first, first + side) for first in corner)
         seen = mask[window].sum()
         if seen == 0:
-            return pool.pictures[index][window], {"object": words["object"], "state": "normal"}
+            return drawings.pictures[index][window], {"object": words["object"], "state": "normal"}
         if seen > SLIVER * mask.sum() or seen > ENOUGH * side**2:
-            return pool.pictures[index][window], facts
+            return drawings.pictures[index][window], facts
         near = rng.random() < 0.5  # neither a sliver of a lesion nor a cut through it: try elsewhere
 
 
@@ -138,15 +138,15 @@ class Batch:
 class PairBatches:
     """Endless batches of pictures of three objects at a time."""
 
-    def __init__(self, pools: dict[str, Pool], seed: int) -> None:
-        self.pools = pools
+    def __init__(self, drawings: dict[str, Drawings], seed: int) -> None:
+        self.drawings = drawings
         self.rng = np.random.default_rng(seed)
         self.wordings = {}
-        for name in pools:
+        for name in drawings:
             base, llm = prompt.sentences(name, "base"), prompt.sentences(name, "llm")
             self.wordings[name] = {"normal": base[0] + llm[0], "abnormal": base[1] + llm[1]}
-        values = {value for pool in pools.values() for words in pool.words for value in words.values()}
-        self.states = [(name, state) for name in pools for state in ("normal", "abnormal")]
+        values = {value for drawn in drawings.values() for words in drawn.words for value in words.values()}
+        self.states = [(name, state) for name in drawings for state in ("normal", "abnormal")]
         self.number = {value: place for place, value in enumerate(sorted(values))}
 
     def _row(self, facts: dict[str, str]) -> list[int]:
@@ -160,13 +160,13 @@ class PairBatches:
         ]
         return torch.tensor(rows)
 
-    def draw(self, phase: Phase) -> "Batch":
+    def draw(self, phase: Phase) -> Batch:
         """One batch over three objects, so that most negatives are of the same kind as the picture."""
-        names = self.rng.choice(list(self.pools), 3, replace=False)
+        names = self.rng.choice(list(self.drawings), 3, replace=False)
         images, texts, shown, stated = [], [], [], []
         for place in range(phase.batch):
-            pool = self.pools[names[place % 3]]
-            picture, facts = crop(self.rng, pool, int(self.rng.integers(len(pool.words))), phase)
+            drawn = self.drawings[names[place % 3]]
+            picture, facts = crop(self.rng, drawn, int(self.rng.integers(len(drawn.words))), phase)
             text, said = caption(self.rng, facts, self.wordings)
             image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).unsqueeze(0) / 255
             if image.shape[-1] != phase.side:

@@ -38,7 +38,7 @@ BAR_FROM = 50  # images
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldImage:
     """What is kept of an image: by head its tokens (1, L, D) a tap, and its distances to the bank (1, T, G, G)."""
 
     tokens: dict[str, list[Tensor]]
@@ -59,15 +59,15 @@ class Store:
 
     def __init__(self, limit: float) -> None:
         self.limit, self.size = limit, 0
-        self.held: OrderedDict[Path, Held] = OrderedDict()
+        self.held: OrderedDict[Path, HeldImage] = OrderedDict()
 
-    def get(self, path: Path) -> Held | None:
+    def get(self, path: Path) -> HeldImage | None:
         """What is held of an image; None if nothing is."""
         if path in self.held:
             self.held.move_to_end(path)
         return self.held.get(path)
 
-    def put(self, path: Path, held: Held) -> None:
+    def put(self, path: Path, held: HeldImage) -> None:
         """Keep what is new of an image."""
         self.held[path] = held
         self.size += held.size
@@ -79,7 +79,7 @@ class Store:
 class HeldSupport:
     """What calibrates: held support images that the bank knows without themselves, labels (V,), masks (V, S, S)."""
 
-    held: list[Held]
+    held: list[HeldImage]
     labels: np.ndarray
     masks: np.ndarray | None
 
@@ -247,14 +247,14 @@ class Lab:
                 return
         self.support = HeldSupport(held, labels, masks)
 
-    def _prompt_scores(self, held: Held, texts: Tensor) -> Tensor:
+    def _prompt_scores(self, held: HeldImage, texts: Tensor) -> Tensor:
         """An image's prompt scores (N,) under texts (N, D, 2), see `Pull`."""
         found = {head: patch_scores(held.tokens[head], texts, None) for head in self.rule.heads}
         grid = found[self.rule.maps].zero.shape[-1]
         return self.rule.predictions(found).image_scores(grid, self._absolute())["zero"]
 
     def _predict(
-        self, samples: tuple[Sample, ...], held: Sequence[Held], words: Words, calibration: Calibration
+        self, samples: tuple[Sample, ...], held: Sequence[HeldImage], words: Words, calibration: Calibration
     ) -> PromptResult:
         seen, size = self._see(held, words.text), self.system.size
         scores = seen.image_scores(size, calibration)
@@ -262,7 +262,7 @@ class Lab:
         figures = evaluate(seen, labels, masks, size, calibration if calibration.image else None)
         return PromptResult(samples, words, seen, scores, figures, calibration, size)
 
-    def _see(self, held: Sequence[Held], text: Tensor) -> Predictions:
+    def _see(self, held: Sequence[HeldImage], text: Tensor) -> Predictions:
         found = {head: PatchScores.join([one.scores(head, text) for one in held]) for head in self.rule.heads}
         return self.rule.predictions(found)
 
@@ -282,7 +282,7 @@ class Lab:
         scale = Scale(zero=(0.0, float(len(self.system.decoder.taps))), few=None)
         return Calibration(scale, scale, {}, {})
 
-    def _hold(self, samples: Sequence[Sample]) -> list[Held]:
+    def _hold(self, samples: Sequence[Sample]) -> list[HeldImage]:
         """What is held of the images, of new ones from now on. Raises InputError when they are too many to hold."""
         held = {sample.image: self.store.get(sample.image) for sample in samples}
         new = [replace(sample, mask=None) for sample in samples if held[sample.image] is None]
@@ -295,16 +295,16 @@ class Lab:
             self.store.put(item.path, held[item.path])
         return [held[sample.image] for sample in samples]
 
-    def _held(self, item: Item, keep: bool = False) -> Held:
+    def _held(self, item: Item, keep: bool = False) -> HeldImage:
         """An image through the model; `keep`: its prefix goes to the cache."""
         (decoded,) = self.system.tokens(self.system.prefixes([item], keep), self.rule.heads)
         return self._keep({head: decoded.tokens(head) for head in self.rule.heads})
 
-    def _keep(self, tokens: dict[str, list[Tensor]], without: int | None = None) -> Held:
+    def _keep(self, tokens: dict[str, list[Tensor]], without: int | None = None) -> HeldImage:
         few = {head: patch_scores(levels, None, self.banks.get(head), without).few for head, levels in tokens.items()}
         if self.system.decoder.kind == "none":
             tokens = {head: self.system.decoder.joint(levels) for head, levels in tokens.items()}
-        return Held({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)
+        return HeldImage({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)
 
 
 def _remembered(kept: OrderedDict, key: tuple, make: Callable[[], T]) -> T:

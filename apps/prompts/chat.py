@@ -149,6 +149,7 @@ def _asked(to: Endpoint, question: dict) -> ChatReply:
 
 
 def _post(to: Endpoint, body: bytes, deadline: float) -> ChatReply:
+    """The reply, read piece by piece; by urllib, since `requests` reads a redirect's body to its end, if it has one."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if to.key:
         headers["Authorization"] = f"Bearer {to.key}"

@@ -29,7 +29,7 @@ from scoring.predictions import ScoreRule, score_rule
 
 BAR_AFTER = 2  # seconds
 BATCH = 16  # variants that go through the trunk at a time, where that gains anything
-Words = tuple[list[str], list[str]]  # normal and abnormal sentences
+Sentences = tuple[list[str], list[str]]  # normal and abnormal sentences
 Features = tuple[Tensor, Tensor]  # theirs, (N, D) and (M, D)
 COLUMNS = ("object", "list", "auroc_effect", "margin_effect", "auroc_without", "margin_without", "sentence")
 
@@ -109,7 +109,7 @@ def rank_objects(asked: Mapping[str, Any]) -> None:
         print(f"all {len(rows)} sentences: {spec.csv}")
 
 
-def _benches(spec: RankSpec, asked: Mapping[str, Any]) -> Iterator[tuple[str, Bench, Words, Features]]:
+def _benches(spec: RankSpec, asked: Mapping[str, Any]) -> Iterator[tuple[str, Bench, Sentences, Features]]:
     """Every object's bench, sentences and features, under its checkpoint if one is given."""
     if spec.ckpt is None:
         without_adapters(asked)
@@ -134,7 +134,7 @@ def _check_support(spec: RankSpec) -> None:
         raise InputError("rank compares normal with abnormal support; leave --abnormal_shot 0 out")
 
 
-def _features(spec: RankSpec, words: Words) -> Features:
+def _features(spec: RankSpec, words: Sentences) -> Features:
     normal, abnormal = words
     with open_encoder(spec) as encoder:
         return encoder.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
@@ -156,7 +156,7 @@ def support_tokens(system: System, support: Support, head: str) -> list[Tensor]:
         return system.decoder.joint(levels)
 
 
-def leave_one_out(bench: Bench, words: Words, features: Features) -> Iterator[Leftout]:
+def leave_one_out(bench: Bench, words: Sentences, features: Features) -> Iterator[Leftout]:
     """The separation without each sentence in turn; a list's only sentence can't be left out."""
     turns = [(side, row) for side in (0, 1) for row in range(len(words[side])) if len(words[side]) > 1]
     left = text.without_each(*features).split([len(part) for part in features])  # (N, D, 2) and (M, D, 2)
@@ -178,7 +178,7 @@ def _row(obj: str, one: Leftout, whole: Separation) -> tuple:
     return obj, one.label, *effect(one, whole), one.without.auroc, one.without.margin, one.sentence
 
 
-def report(obj: str, bench: Bench, words: Words, whole: Separation, ranked: list[Leftout], top: int) -> None:
+def report(obj: str, bench: Bench, words: Sentences, whole: Separation, ranked: list[Leftout], top: int) -> None:
     """Print the table of one object: the `top` sentences from either end, 0 for all."""
     abnormal = int(bench.labels.sum())
     normal = len(bench.labels) - abnormal
