@@ -14,8 +14,8 @@ class InputSpec(Spec):
     """What is scored, and where results go."""
 
     GROUP: ClassVar = "what is scored"
-    input: tuple[str, ...] = setting(
-        (),
+    input: tuple[str, ...] | None = setting(
+        None,
         "png jpg bmp tif, DICOM, NIfTI (.nii, .nii.gz), NRRD; folders with all below them",
         nargs="+",
         required=True,
