@@ -58,7 +58,7 @@ TABLES = {
     "solar": Table(
         "solar",
         ("Solar",),
-        FEW,
+        {method: FEW[method] for method in (BANK, MADFF)},
         ("--model_name", "ViT-T-16-demo", "--pretrain", "demo", "--shot", "16", "--iterate", "-1", "--epoch", "2"),
         "Real electroluminescence images, a toy CLIP that has never seen a photograph.",
     ),

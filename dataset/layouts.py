@@ -21,8 +21,8 @@ EXPECTED = (
 class MedicalTree:
     """One way in which a medical set lies on a disk; folders match whatever their case, of several the first counts.
 
-    `normal`, `abnormal` and `masks` stand below a split's folder, and `{}` in them is that folder's own name. The files
-    lie in these folders, or in a folder `img` there.
+    `normal`, `abnormal` and `masks` stand below a split's folder, and `{}` in them is that folder's own name, in lower
+    case. The files lie in these folders, or in a folder `img` there.
     """
 
     name: str
@@ -50,6 +50,11 @@ class SplitFolders:
     abnormal: Path | None
     masks: Path | None
 
+    @property
+    def name(self) -> str:
+        """What stands for `{}` in a tree's paths."""
+        return self.folder.name.lower()
+
 
 def split_folders(tree: MedicalTree, root: Path, split: str) -> SplitFolders | None:
     """Where `tree` keeps the split "valid" or "test" of the set in `root`; None where it has no such split.
@@ -59,8 +64,8 @@ def split_folders(tree: MedicalTree, root: Path, split: str) -> SplitFolders | N
     folder = descend(root, *(tree.valid if split == "valid" else tree.test))
     if folder is None:
         return None
-    places = ((tree.normal,), (tree.abnormal,), tree.masks)
-    return SplitFolders(folder, *(descend(folder, *(path.format(folder.name) for path in paths)) for paths in places))
+    name, places = folder.name.lower(), ((tree.normal,), (tree.abnormal,), tree.masks)
+    return SplitFolders(folder, *(descend(folder, *(path.format(name) for path in paths)) for paths in places))
 
 
 def tree_of(root: Path) -> MedicalTree | None:

@@ -23,8 +23,8 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     candidates = Candidates(
         normal={sample.image.name: sample for sample in valid if not sample.label},
         abnormal={sample.image.name: sample for sample in valid if sample.label},
-        normal_place=at.normal or at.folder / tree.normal.format(at.folder.name),
-        abnormal_place=at.abnormal or at.folder / tree.abnormal.format(at.folder.name),
+        normal_place=at.normal or at.folder / tree.normal.format(at.name),
+        abnormal_place=at.abnormal or at.folder / tree.abnormal.format(at.name),
     )
     support = choose(info, candidates, request)
     check((*valid, *test), info.name)
@@ -73,7 +73,7 @@ def _both_there(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, split: st
                 line = f"{path} is neither good nor Ungood: abnormal images belong into {beside / 'Ungood'}"
                 report(Fault(path, f"{line} (tree: data/readme.md)"))
     if info.layout != "own" and split == "test" and not (at.normal and at.abnormal):
-        missing = (tree.abnormal if at.normal else tree.normal).format(at.folder.name)
+        missing = (tree.abnormal if at.normal else tree.normal).format(at.name)
         report(Fault(at.folder, f"{at.folder} has no folder {missing}: {_tree(info)}"))
 
 
@@ -82,7 +82,7 @@ def _abnormal(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, report: Rep
     if not info.masks:
         return [Sample(image, 1) for image in images]
     if at.masks is None:
-        first, *others = (Path(path.format(at.folder.name)) for path in tree.masks)
+        first, *others = (Path(path.format(at.name)) for path in tree.masks)
         folder = descend(at.folder, first.parent.as_posix()) or at.folder / first.parent
         names = " or ".join(path.name for path in (first, *others))
         line = f"{folder} has no folder {names}: put there a mask for every image of {at.abnormal}"

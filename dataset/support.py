@@ -149,10 +149,17 @@ def read_selection(file: Path, iterate: int = 0) -> tuple[list[str], list[str]]:
 
 
 def _look_up(names: Sequence[str], candidates: Mapping[str, Sample], place: Path, file: Path) -> tuple[Sample, ...]:
+    """The samples of a stored selection: by name, or where copies of a set have other endings by the name before it."""
+    by_stem: dict[str, list[str]] = {}
+    for name in candidates:
+        by_stem.setdefault(Path(name).stem, []).append(name)
+    found = []
     for name in names:
-        if name not in candidates:
+        alike = [name] if name in candidates else by_stem.get(Path(name).stem, [])
+        if len(alike) != 1:
             raise InputError(f"{name} is named in {file} but not in {place}: restore it, or draw with --iterate -1")
-    return tuple(candidates[name] for name in names)
+        found.append(candidates[alike[0]])
+    return tuple(found)
 
 
 def count(samples: Sequence[Sample], published: int | None = None) -> dict[str, int | None]:

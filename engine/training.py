@@ -97,13 +97,13 @@ class Evaluations:
     def plan(self, epochs: int, steps: int) -> dict[int, float]:
         """Steps done -> epochs done, of every evaluation of `epochs` epochs of `steps` steps each.
 
-        Less than a step apart, evaluations fall together.
+        Evaluations less than a step apart fall together, on the earliest of them.
         """
         if not self.every:
             return {}
         parts = math.ceil(epochs / self.every - ROUNDING) if self.ahead else math.floor(epochs / self.every + ROUNDING)
         times = [round((part + (not self.ahead)) * self.every, 6) for part in range(parts)]
-        return {math.floor(time * steps + ROUNDING): time for time in times}
+        return {math.floor(time * steps + ROUNDING): time for time in reversed(times)}
 
 
 @dataclass

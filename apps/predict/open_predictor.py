@@ -40,6 +40,7 @@ def open_predictor(
         seed_everything(spec.seed)
         predictor, origin = of_folders(spec, asked, reader, files) if spec.normal else of_prompts(spec, asked)
         predictor = settled(predictor, spec)
+    origin["options"] |= {"features_list": list(predictor.system.decoder.taps)}
     return predictor, {"weights_sha256": predictor.system.weights_sha256} | origin
 
 
@@ -64,7 +65,9 @@ def of_folders(
     spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: Sequence[Path]
 ) -> tuple[Predictor, dict]:
     """No training: the bank is of the bare trunk's tokens of --normal, thresholds lie below those of --abnormal."""
-    obj, prompts, system = _bare(spec, asked, wanted=spec.branches != "few")
+    wanted = spec.branches != "few"
+    spec = _with_words(spec, asked, wanted)
+    obj, prompts, system = _bare(spec, asked, wanted)
     run = open_untrained(spec, asked, obj, system, prompts, Reader(reader.axis, reader.window))
     _note_seen(support_of(run), files)
     top = 1.0 if spec.abnormal else NORMAL_TOP
@@ -86,18 +89,24 @@ def of_prompts(spec: PredictSpec, asked: Mapping[str, Any]) -> tuple[Predictor, 
     """No images of known label either."""
     if spec.branches == "few":
         raise InputError("--branches few needs normal images for the memory bank: give their folder with --normal")
+    spec = _with_words(spec, asked, wanted=True)
     obj, prompts, system = _bare(spec, asked, wanted=True)
     rule = score_rule(spec.score == "max")
     predictor = Predictor(system, prompts.text_directions, {}, rule, _no_calibration(system), False)
     return predictor, {"obj": obj, "prompts_sha256": prompts.sha256, "options": spec.plain()}
 
 
+def _with_words(spec: PredictSpec, asked: Mapping[str, Any], wanted: bool) -> PredictSpec:
+    """The spec with words for the object; InputError where there are none and they are `wanted`."""
+    if spec.classname is not None or "obj" in asked:
+        return spec
+    if wanted:
+        raise InputError("say what the images show: --classname 'solar cell', or --obj for an object of prompt.py")
+    return replace(spec, classname="object")
+
+
 def _bare(spec: PredictSpec, asked: Mapping[str, Any], wanted: bool) -> tuple[str, EncodedPrompts | None, System]:
-    """The object's name, its prompts if `wanted`, and the bare trunk. InputError without words for it."""
-    if spec.classname is None and "obj" not in asked:
-        if wanted:
-            raise InputError("say what the images show: --classname 'solar cell', or --obj for an object of prompt.py")
-        spec = replace(spec, classname="object")
+    """The object's name, its prompts if `wanted`, and the bare trunk."""
     obj, prompts = spec.obj if "obj" in asked else spec.classname, None
     if wanted:
         (prompts,) = encode_prompts(spec, [named(obj, spec.classname, False)])  # before the image tower is in memory

@@ -57,7 +57,7 @@ def _most(counts: Counter | None, name: Callable[[object], str]) -> str:
 
 def _found(result: Review, shown: int) -> Iterator[str]:
     """The findings, gathered by what they are; the gravest first."""
-    if not result.flaws and any(result.listing.splits.values()):
+    if not result.flaws and all(result.listing.splits.values()) and not any(result.runs.values()):
         yield "nothing found"
     by_what: dict[tuple[str, str], list[Flaw]] = {}
     for flaw in result.flaws:

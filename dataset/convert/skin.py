@@ -40,7 +40,7 @@ class Row:
 def _ham(table: Path) -> list[Row]:
     kinds = {"mel": MELANOMA, "nv": NAEVUS}
     rows = read_table(table, ("image_id", "dx"))
-    return [Row(line, row["image_id"], kinds[row["dx"]]) for line, row in rows if row["dx"] in kinds]
+    return [Row(line, row["image_id"], kinds[kind]) for line, row in rows if (kind := row["dx"].lower()) in kinds]
 
 
 def _isic(table: Path) -> list[Row]:
@@ -130,6 +130,8 @@ def split_rows(rows: Sequence[Row], table: Path) -> list[str]:
     labels = [int(row.label == NAEVUS) for row in rows]
     splits = ["train"] * len(rows)
     try:
+        if len(set(labels)) < 2:  # which scikit-learn would split all the same
+            raise ValueError
         rest = train_test_split(range(len(rows)), test_size=0.2, stratify=labels, random_state=42)[1]
         halves = train_test_split(rest, test_size=0.5, stratify=[labels[i] for i in rest], random_state=42)
     except ValueError as fault:
@@ -180,12 +182,17 @@ def _index(source: Path, names: Sequence[str], ending: str) -> Mapping[str, Path
     folders = [folder for name in names if (folder := subfolder(source, name))]
     if not folders:
         raise InputError(f"{source} has no folder {names[0]}: unpack the archive there")
-    return {path.name: path for path in _walk(folders) if path.name.endswith(ending)}
+    found: dict[str, Path] = {}
+    for path in _walk(folders):
+        name = path.name.removesuffix(path.suffix) + path.suffix.lower()
+        if name.endswith(ending) and found.setdefault(name, path) != path:
+            raise InputError(f"{found[name]} and {path} bear one name: take one of them away")
+    return found
 
 
 def _walk(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
-        yield from sorted(folder.rglob("*"))
+        yield from sorted(path for path in folder.rglob("*") if "__MACOSX" not in path.parts)
 
 
 def _named(files: Mapping[str, Path], row: Row, name: str, table: Path) -> Path:

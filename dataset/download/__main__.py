@@ -166,13 +166,15 @@ def obtain_bmad(data_path: Path, archive: Path | None = None, keep: bool = False
     print(LICENCE)
     data_path.mkdir(parents=True, exist_ok=True)
     folder = subfolder(data_path, BMAD_FOLDER) or data_path / BMAD_FOLDER
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file where a folder is wanted: take it away, then run this again")
     there = {obj: place for obj in SETS if (place := found_set(obj, data_path))}
     for place in there.values():
         print(f"{place} is there already and is kept")
     wanted = [obj for obj in SETS if obj not in there]
-    for obj in wanted:
-        if (folder / obj).exists():
-            raise InputError(f"{folder / obj} is there but holds no set: take it away, then run this again")
+    for place in folder.iterdir() if folder.is_dir() else ():
+        if place.name.lower() in {obj.lower() for obj in wanted}:
+            raise InputError(f"{place} is there but holds no set: take it away, then run this again")
     if wanted:
         there |= dict.fromkeys(_bring(data_path, folder, wanted, archive, keep))
     faults = []

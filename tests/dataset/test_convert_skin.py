@@ -191,6 +191,24 @@ def test_faults_of_the_downloads(tmp_path):
     (tmp_path / "away").rename(source / "HAM10000_segmentations_masks")
     write_table(table, [("image_id", "dx"), ("a", "mel"), ("b", "nv")])
     assert "1 melanomas and 1 naevi, too few" in fault("ham10000", source, out)
+    write_table(table, [("image_id", "dx"), *((f"a{i}", "nv") for i in range(40))])
+    assert "0 melanomas and 40 naevi, too few" in fault("ham10000", source, out) and not out.exists()
+    ham(source)
+    double = source / "HAM10000_images_part_1" / "again" / "ISIC_0024306.jpg"
+    trees.picture(double)
+    assert f"and {double} bear one name" in fault("ham10000", source, out)
+
+
+def test_kinds_and_endings_in_any_case_and_no_leftovers_of_archivers(tmp_path):
+    source = ham(tmp_path / "raw")
+    table = source / "HAM10000_metadata.csv"
+    table.write_text(table.read_text().replace(",mel,", ",MEL,"))
+    image = next((source / "HAM10000_images_part_1").iterdir())
+    image.rename(image.with_suffix(".JPG"))
+    trees.picture(source / "HAM10000_images_part_1" / "__MACOSX" / image.name)
+    assert skin.plan("ham10000", source) and sum(
+        file.name.count("Ungood/img") for file in skin.plan("ham10000", source)
+    )
 
 
 def test_faults_of_the_truth_of_isic2019(tmp_path):

@@ -166,6 +166,17 @@ def test_a_folder_in_the_way_is_not_touched(data, body, capsys):
     assert files(data) == {"bmad.zip", "bmad/Liver/notes.txt"}
 
 
+@pytest.mark.parametrize("name", ["bmad/liver", "bmad"])
+def test_what_is_in_the_way_is_seen_before_anything_is_fetched(data, name, capsys):
+    data.mkdir(exist_ok=True)
+    if name == "bmad":
+        (data / name).write_text("mine")
+    else:
+        (data / name).mkdir(parents=True)
+    assert said("--data_path", data) == 2
+    assert f"{name} is" in capsys.readouterr().err and not (data / "bmad.zip").exists()
+
+
 def test_every_set_with_a_fault_is_counted(tmp_path, data, capsys):
     tree = paint(trees.mirror(tmp_path / "tree"))
     for obj in ("Brain", "Liver"):

@@ -70,6 +70,15 @@ def test_a_stored_selection_is_taken_in_its_order(tmp_path, stored):
     assert names(few.support_abnormal) == ["valid_a0.png"]
 
 
+def test_a_stored_name_finds_a_copy_with_another_ending(tmp_path, stored):
+    """Mirrors keep some sets in other formats than those of the published names."""
+    good = tmp_path / "Brain_AD" / "valid" / "good" / "img"
+    (good / "valid_n4.png").rename(good / "valid_n4.bmp")
+    assert names(dataset.open_few("Brain", tmp_path, 2).support_normal) == ["valid_n4.bmp", "valid_n0.png"]
+    shutil.copy(good / "valid_n4.bmp", good / "valid_n4.tif")
+    assert "valid_n4.png is named in" in fault("Brain", tmp_path)
+
+
 def test_more_abnormal_than_stored_are_drawn(tmp_path, stored):
     few = dataset.open_few("Brain", tmp_path, 2, abnormal_shot=3)
     assert names(few.support_normal) == ["valid_n4.png", "valid_n0.png"]

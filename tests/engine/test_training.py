@@ -163,7 +163,7 @@ def test_the_best_snapshot_scores_highest_and_is_the_first_or_the_last_that_does
         (Evaluations(1, ahead=True), 3, 8, {0: 0, 8: 1, 16: 2}),
         (Evaluations(1.5, ahead=True), 3, 10, {0: 0, 15: 1.5}),
         (Evaluations(2, ahead=True), 3, 8, {0: 0, 16: 2}),
-        (Evaluations(0.001, ahead=True), 1, 2, {0: 0.499, 1: 0.999}),
+        (Evaluations(0.001, ahead=True), 1, 2, {0: 0, 1: 0.5}),
     ],
 )
 def test_evaluations_come_before_or_after_their_part_of_training(evaluations, epochs, steps, plan):

@@ -1,6 +1,7 @@
 """predict.py from end to end on the tiny model: scores, thresholds, and what goes wrong."""
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -221,6 +222,8 @@ def test_without_words_there_is_a_hint(folders):
         *("--img_size", SIZE, "--cache_path", folders.root / "cache", "--device", "cpu"),
     )
     assert bank.code == 0  # a memory bank alone needs none
+    options = json.loads((folders.root / "out" / "settings.json").read_text())["options"]
+    assert options["classname"] == "object" and options["features_list"] == [1, 2, 3, 4]  # as they were settled
 
 
 def test_stopping_leaves_whole_files_and_the_scores_so_far(folders):
