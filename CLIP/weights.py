@@ -19,9 +19,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from CLIP.download import NotPublished, by_hand, fetch
 from CLIP.sources import OFFICIAL, SOURCES, WeightsSource, kind, source
 from CLIP.torchscript import Archive
+from runtime.download import NotPublished, by_hand, fetch
 from runtime.errors import InputError
 from runtime.files import atomic_write, sha256
 

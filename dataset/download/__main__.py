@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dataset
-from CLIP.download import fetch as fetch_url
 from dataset.download.archive import unpack, unpack_zip
 from dataset.folders import subfolder, subfolders
 from dataset.layouts import layout_of, tree_of
 from dataset.registry import BMAD_FOLDER, MEDICAL, look_for
+from runtime.download import fetch as fetch_url
 from runtime.errors import InputError, Parser, exit_code
 from runtime.files import sha256
 

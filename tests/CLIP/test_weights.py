@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 
 import CLIP
-from CLIP import download, weights
+from CLIP import weights
 from CLIP.sources import ALIASES, SOURCES, WeightsSource, source
+from runtime import download
 from runtime.errors import InputError
 from runtime.files import sha256
 

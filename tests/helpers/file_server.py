@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from CLIP import download
+from runtime import download
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 

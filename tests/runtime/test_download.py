@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.file_server import FileServer, send, serving
 
-from CLIP import download
-from CLIP.download import NotPublished, fetch
+from runtime import download
+from runtime.download import NotPublished, fetch
 from runtime.errors import InputError
 
 BODY = bytes(range(256)) * 4000  # 1 MB
