@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.checkpoint import Checkpoint, recognise
-from engine.spec import Spec
+from engine.settings import Spec
 from runtime.errors import InputError, Parser, naming
 
 S = TypeVar("S", bound=Spec)

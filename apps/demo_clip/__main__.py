@@ -35,7 +35,7 @@ import prompt
 from apps.demo_clip.pairs import SIZE, UNSTATED, Batch, Drawings, PairBatches, Phase, draw_pictures
 from dataset.demo import OBJECTS
 from engine.options import parse
-from engine.spec import Spec, number, positive, setting
+from engine.settings import Spec, number, positive, setting
 from runtime.files import atomic_write
 from scoring.metrics import image_metrics
 

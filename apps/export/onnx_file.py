@@ -21,7 +21,8 @@ from engine.checkpoint import Snapshot
 from engine.few_shot import FewShotRun
 from engine.open_checkpoint import open_checkpoint
 from engine.run import Run
-from engine.spec import ScoreSpec, SupportSpec, SystemSpec, fixed, setting
+from engine.settings import fixed, setting
+from engine.spec import ScoreSpec, SupportSpec, SystemSpec
 from engine.zero_shot import TransferRun
 from runtime.errors import InputError
 from runtime.linear import plain

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from engine.spec import PredictorSpec, Spec, finite, setting
+from engine.settings import Spec, finite, setting
+from engine.spec import PredictorSpec
 from runtime.errors import InputError
 
 

@@ -16,7 +16,8 @@ from engine.few_shot import FewShotRun, open_support
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.options import recall, without_adapters
 from engine.run import same_weights
-from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec, number, setting
+from engine.settings import number, setting
+from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
 from engine.system import System
 from runtime.errors import InputError
 from scoring.predictions import ScoreRule, score_rule

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import prompt
 from apps.prompts.chat import ask, endpoint
 from apps.prompts.check import slips, visible
-from engine.spec import Spec, number, positive, setting
+from engine.settings import Spec, number, positive, setting
 from runtime.errors import InputError
 
 ROLES = [  # words of the modality or the object: who speaks; the first that fits

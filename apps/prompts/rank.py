@@ -17,7 +17,8 @@ from engine.build import build_system, objects_of, open_encoder, sentences
 from engine.few_shot import open_support, run_name
 from engine.open_checkpoint import opened_objects
 from engine.options import without_adapters
-from engine.spec import SupportSpec, SystemSpec, fixed, natural, setting
+from engine.settings import fixed, natural, setting
+from engine.spec import SupportSpec, SystemSpec
 from engine.support import Support
 from engine.system import System
 from runtime.errors import InputError

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from decoder import HEADS
 from engine import build, options
 from engine.checkpoint import Checkpoint, Snapshot
-from engine.spec import FewShotSpec, FewShotTestSpec, Spec, SystemSpec, TransferSpec, TransferTestSpec
+from engine.settings import Spec
+from engine.spec import FewShotSpec, FewShotTestSpec, SystemSpec, TransferSpec, TransferTestSpec
 from madff import BRANCHES, build_adapter
 from runtime.errors import InputError
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from engine import Predictor, evaluate, options
+from engine.settings import Spec
 from engine.spec import (
     DEMO,
     FewShotSpec,
     FewShotTestSpec,
     ModelSpec,
     PredictorSpec,
-    Spec,
     SystemSpec,
     TransferSpec,
     TransferTestSpec,
