@@ -235,3 +235,16 @@ def test_the_command(tmp_path):
     command[5] = tmp_path / "none"
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2 and run.stderr.startswith("error: no folder ") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("name", "made"), [("ham10000", ham), ("isic2019", isic)])
+def test_from_the_raw_download_to_figures(lab, name, made):
+    """Converted, trained on and tested by the scripts, nothing renamed between."""
+    folder = skin.convert(name, made(lab.root / "raw"), lab.data)
+    obj = folder.name.removesuffix("_AD")
+    trained = lab.done("train_few", "--obj", obj)
+    tested = lab.done("test_few", "--obj", obj)
+    pixels = obj == "Skin_HAM10000"  # ISIC 2019 has no masks
+    assert (f"{obj} AUC : " in trained.out) and (f"{obj} pAUC : " in trained.out) == pixels
+    assert lab.results(f"train_few/{obj}_1-shot")["results"] == lab.results(f"test_few/{obj}_1-shot")["results"]
+    assert tested.out.count(f"{obj} AUC : ") == trained.out.count(f"{obj} AUC : ")
