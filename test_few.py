@@ -8,10 +8,10 @@ from runtime.errors import exit_code  # first: Ctrl-C during the other imports i
 # isort: split
 import sys
 
-from engine.evaluate import evaluate_few_shot
 from engine.few_shot import protocol
 from engine.options import parse
 from engine.spec import FewShotTestSpec
+from engine.testing import evaluate_few_shot
 from report.tables import table
 from runtime import distributed
 

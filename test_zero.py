@@ -8,9 +8,9 @@ from runtime.errors import exit_code  # first: Ctrl-C during the other imports i
 # isort: split
 import sys
 
-from engine.evaluate import evaluate_transfer
 from engine.options import parse
 from engine.spec import TransferTestSpec
+from engine.testing import evaluate_transfer
 from report.tables import table
 from runtime import distributed
 

@@ -12,13 +12,11 @@ from engine.few_shot import protocol, train_few_shot
 from engine.options import parse
 from engine.spec import FewShotSpec
 from report.tables import table
-from runtime import distributed
 
 
 def main() -> None:
     """Train every object that --obj names."""
     spec = FewShotSpec.of(parse(FewShotSpec))
-    distributed.refuse("train_few.py")
     print(table(train_few_shot(spec), protocol(spec), demo=spec.demo))
 
 

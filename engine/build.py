@@ -23,6 +23,7 @@ from runtime.errors import InputError
 from utils import pick_device
 
 GB = 1 << 30
+DATA = Path("data")  # where benchmarks lie unless told
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def resolve(spec: ModelSpec) -> Trunk:
     return Trunk(file, weights.weights_hash(file), _activation(spec), normalisation)
 
 
+def taps_of(spec: ModelSpec) -> tuple[int, ...]:
+    """The blocks with adapters: those of the spec, else quarters of its model's depth."""
+    return tuple(spec.features_list or default_taps(CLIP.config(spec.model_name)[1].layers))
+
+
 def build_system(spec: SystemSpec, *, bare: bool = False) -> System:
     """The system that a spec asks for, adapters at their random start; `bare`: without adapters.
 
@@ -61,7 +67,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False) -> System:
     """
     device, trunk = pick_device(spec.device), resolve(spec)
     clip = _load(spec, trunk, "image", int8=spec.precision == "int8")
-    taps = spec.features_list or default_taps(clip.vision_config.layers)
+    taps = taps_of(spec)
     torch.manual_seed(spec.seed)
     decoder = MDecoder(
         clip,
@@ -118,6 +124,8 @@ def objects_of(spec: DataSpec, *, all_medical: bool = False) -> list[str]:
     names = dataset.expand(spec.obj)
     if not spec.demo:
         return names
+    if spec.data_path == DATA:
+        raise InputError(f"--demo draws its images into --data_path: name a folder for them alone, not {DATA}")
     made = [name for name in names if name in demo.OBJECTS]
     if not made:
         raise InputError(f"--obj {spec.obj} is not in the demo, which has: {', '.join(demo.OBJECTS)}")

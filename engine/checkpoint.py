@@ -93,12 +93,12 @@ def read(path: str | Path) -> Checkpoint:
         record = content.get("record")
         if record is not None and not {"obj", "masks", "options", "weights_sha256", "prompts_sha256"} <= record.keys():
             raise TypeError("its record is not whole")
-        return Checkpoint(_stage(content), None if best is None else _stage(best), content.get("record"))
+        return Checkpoint(_snapshot(content), None if best is None else _snapshot(best), content.get("record"))
     except (KeyError, TypeError, AttributeError, ValueError) as fault:
         raise InputError(f"{path} is not laid out as this version writes checkpoints: {fault!r}") from fault
 
 
-def _stage(content: dict) -> Snapshot:
+def _snapshot(content: dict) -> Snapshot:
     calibration = content.get("calibration")
     for name in HEADS:
         if not all(isinstance(key, str) and isinstance(weight, Tensor) for key, weight in content[name].items()):

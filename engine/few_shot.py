@@ -20,6 +20,7 @@ from engine.spec import FewShotSpec, SupportSpec
 from engine.support import Support, load_support
 from engine.training import Evaluations, Trainer, TrainingHistory, check_outputs, finish, shuffled, train
 from report.tables import Result
+from runtime import distributed
 from runtime.cache import key_of
 from runtime.errors import InputError
 from scoring.calibration import calibrate
@@ -259,6 +260,7 @@ def train_few_shot(spec: FewShotSpec) -> list[Result]:
     Gives for each object the result of the last epoch and, unless --eval_every is 0, of the best one on the test set.
     Writes the checkpoint, results.json and results.csv. Raises InputError for whatever is missing or does not fit.
     """
+    distributed.refuse(f"{SCRIPT}.py")
     results = [result for obj in objects_of(spec) for result in _train_object(spec, obj)]
     write_means(spec, SCRIPT, run_name(spec.obj, spec.shot), results)
     return results

@@ -57,13 +57,13 @@ def recall(kind: type[S], asked: Mapping[str, Any], checkpoint: Checkpoint, sour
     record = checkpoint.record
     if record is None:
         kinds = {} if "adapter" in asked else recognise(checkpoint.last.adapters)
-        return kind.of({**kinds, **asked, "obj": obj})
+        return kind.of({**asked, **kinds, "obj": obj})
     trained = {name: value for name, value in record["options"].items() if name in (*FITTED, *FOLLOWED)}
     if record["obj"] != obj:
         trained.pop("classname", None)  # the words of another object
     with naming(source):
         known = kind.of({**trained, "obj": obj})
-    spec = kind.of({**trained, **asked, "obj": obj})
+    spec = kind.of({**trained, **asked, "obj": asked.get("obj", obj)})
     for name in FITTED:
         if name in asked and name in trained and getattr(spec, name) != getattr(known, name):
             then, now = (_words(getattr(one, name)) for one in (known, spec))

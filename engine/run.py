@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset import ObjectInfo, Sample
-from engine.build import EncodedPrompts
+from engine.build import EncodedPrompts, taps_of
 from engine.checkpoint import Snapshot
 from engine.score_images import ground_truth
 from engine.spec import SystemSpec
@@ -184,6 +184,7 @@ def write_means(spec: SystemSpec, script: str, name: str, results: Sequence[Resu
     """Of several objects write their means too, in a folder called `name`."""
     if len({result.obj for result in results}) > 1 and main_process():
         folder = spec.results_path / script / name
-        record = {"script": f"{script}.py", "options": spec.plain(), "results": results}
+        options = spec.plain() | {"features_list": list(taps_of(spec))}
+        record = {"script": f"{script}.py", "options": options, "results": results}
         tables.write_results(folder, record | {"environment": environment(), "each": "in the folders beside"})
         print(f"results: {folder}")

@@ -20,7 +20,9 @@ def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
 
     def read(text: str) -> float:
         value = kind(text)
-        if not (low <= value <= high and isfinite(value)):
+        if not isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text} is not a finite number")
+        if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
         return value
 
@@ -82,8 +84,10 @@ class Spec:
     def of(cls, asked: Mapping[str, Any] = MappingProxyType({}), **more: Any) -> Self:
         """From what is asked for by name; settings that this spec lacks are passed over, `demo` brings its own."""
         cls.refuse_unknown(more)
-        asked, names = {**asked, **more}, {one.name for one in fields(cls)}
-        implied = cls.demo_settings() if asked.get("demo") else {}
+        asked, names = {**asked, **more}, {one.name for one in fields(cls) if not one.metadata.get("fixed")}
+        implied = dict(cls.demo_settings()) if asked.get("demo") else {}
+        if asked.get("clip_path") is not None:
+            implied.pop("pretrain", None)  # nobody said whose the file is
         return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
 
     @classmethod

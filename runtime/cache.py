@@ -85,7 +85,7 @@ class Cache:
     def _room(self, key: str, size: int) -> bool:
         """Whether an entry of `size` bytes fits, after older ones were removed for it."""
         if self.started is None:
-            self.started = self._survey()
+            self.started = self._entries()
         before = self.started.pop(key, 0) + self.own.pop(key, 0)
         self.size -= before
         while self.size + size > self.limit and self.started:
@@ -98,7 +98,7 @@ class Cache:
         self.size += self.own[key]
         return fits
 
-    def _survey(self) -> dict[str, int]:
+    def _entries(self) -> dict[str, int]:
         """Bytes of every entry that is there, the longest unused first."""
         found = []
         for path in self.folder.glob(f"??/[!.]*{SUFFIX}"):  # not the drafts of a run that is writing

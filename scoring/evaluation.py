@@ -40,14 +40,14 @@ def evaluate(
     return figures
 
 
-def pixel_figures(readings: PatchScores, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
+def pixel_figures(patches: PatchScores, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
     """`metrics.pixel_metrics` of a branch; of more pixels than IN_MEMORY in one pass, to about 1e-7."""
-    if len(readings) * size**2 <= IN_MEMORY:
-        return finite(metrics.pixel_metrics, full_maps(readings, scale, size, branch), masks[:])
+    if len(patches) * size**2 <= IN_MEMORY:
+        return finite(metrics.pixel_metrics, full_maps(patches, scale, size, branch), masks[:])
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         first = 0
-        for part in scaled_maps(readings, scale, size, branch):
+        for part in scaled_maps(patches, scale, size, branch):
             yield part.numpy(), masks[first : first + len(part)]
             first += len(part)
 

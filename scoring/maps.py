@@ -15,37 +15,37 @@ FUSION = 0.5  # the zero branch's share; the few branch has the rest
 MAP_CHUNK = 64  # images whose maps are built at a time
 
 
-def branch_maps(readings: PatchScores, branch: str, size: int) -> Tensor:
+def branch_maps(patches: PatchScores, branch: str, size: int) -> Tensor:
     """Unscaled maps (N, size, size) of "zero" (sum of probabilities, 0 to T) or "few" (sum of distances)."""
     if branch == "zero":
-        return upsample(readings.zero, size).sigmoid().sum(dim=1)
-    return upsample(readings.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
+        return upsample(patches.zero, size).sigmoid().sum(dim=1)
+    return upsample(patches.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
 
 
-def branch_means(readings: PatchScores, branch: str, size: int) -> Tensor:
+def branch_means(patches: PatchScores, branch: str, size: int) -> Tensor:
     """Unscaled image scores (N,) of an object without masks: zero's sum over taps of mean p, few's map mean."""
-    means, done = torch.empty(len(readings)), 0
-    for part in chunks(readings):
+    means, done = torch.empty(len(patches)), 0
+    for part in chunks(patches):
         means[done : done + len(part)] = means_at_once(part, branch, size)
         done += len(part)
     return means
 
 
-def means_at_once(readings: PatchScores, branch: str, size: int) -> Tensor:
+def means_at_once(patches: PatchScores, branch: str, size: int) -> Tensor:
     """`branch_means` of as few images as fit into memory together."""
     if branch == "zero":
-        return readings.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)
-    return branch_maps(readings, "few", size).mean(dim=(1, 2))
+        return patches.zero.sigmoid().mean(dim=(2, 3)).sum(dim=1)
+    return branch_maps(patches, "few", size).mean(dim=(1, 2))
 
 
-def chunks(readings: PatchScores) -> Iterator[PatchScores]:
-    """The readings in pieces whose full-size maps fit into memory.
+def chunks(patches: PatchScores) -> Iterator[PatchScores]:
+    """The patches in pieces whose full-size maps fit into memory.
 
     What is kept of a piece must lie in one tensor for all: small ones of their own, between the maps that come and go,
     leave holes that no map fits into, and memory grows by the size of all maps.
     """
-    for first in range(0, len(readings), MAP_CHUNK):
-        yield readings[first : first + MAP_CHUNK]
+    for first in range(0, len(patches), MAP_CHUNK):
+        yield patches[first : first + MAP_CHUNK]
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,14 @@ class Scale:
         return scaled
 
 
-def map_scale(readings: PatchScores, size: int) -> Scale:
+def map_scale(patches: PatchScores, size: int) -> Scale:
     """The range of each branch's full-size maps over all images."""
 
     def limits(branch: str) -> tuple[float, float] | None:
-        if getattr(readings, branch) is None:
+        if getattr(patches, branch) is None:
             return None
         lowest, highest = math.inf, -math.inf
-        for part in chunks(readings):
+        for part in chunks(patches):
             low, high = map(float, branch_maps(part, branch, size).aminmax())
             lowest, highest = min(lowest, low), max(highest, high)
         return lowest, highest
@@ -82,56 +82,55 @@ def map_scale(readings: PatchScores, size: int) -> Scale:
     return Scale(limits("zero"), limits("few"))
 
 
-def mean_scale(readings: PatchScores, size: int) -> Scale:
+def mean_scale(patches: PatchScores, size: int) -> Scale:
     """The range of each branch's image scores over all images of an object without masks."""
 
     def limits(branch: str) -> tuple[float, float] | None:
-        if getattr(readings, branch) is None:
+        if getattr(patches, branch) is None:
             return None
-        scores = branch_means(readings, branch, size)
+        scores = branch_means(patches, branch, size)
         return float(scores.min()), float(scores.max())
 
     return Scale(limits("zero"), limits("few"))
 
 
-def means_within(readings: PatchScores, within: Tensor, size: int) -> dict[str, float]:
+def means_within(patches: PatchScores, within: Tensor, size: int) -> dict[str, float]:
     """Unscaled score by branch of ONE image without masks, from a region alone: `branch_means` weighted by how much of
     a patch (zero) or of a map's pixel (few) lies in it. within: (H, W) bool, with a pixel that is True.
     """
     share, means = within[None, None].float(), {}  # (1, 1, H, W)
-    if readings.zero is not None:
-        weight = F.interpolate(share, readings.zero.shape[2:], mode="area")[0, 0]  # (G, G)
-        means["zero"] = float(((readings.zero[0].sigmoid() * weight).sum(dim=(1, 2)) / weight.sum()).sum())
-    if readings.few is not None:
+    if patches.zero is not None:
+        weight = F.interpolate(share, patches.zero.shape[2:], mode="area")[0, 0]  # (G, G)
+        means["zero"] = float(((patches.zero[0].sigmoid() * weight).sum(dim=(1, 2)) / weight.sum()).sum())
+    if patches.few is not None:
         weight = F.interpolate(share, (size, size), mode="area")[0, 0]
-        means["few"] = float((branch_maps(readings, "few", size)[0] * weight).sum() / weight.sum())
+        means["few"] = float((branch_maps(patches, "few", size)[0] * weight).sum() / weight.sum())
     return means
 
 
-def scaled_maps(readings: PatchScores, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:
+def scaled_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> Iterator[Tensor]:
     """By chunk, the scaled maps (n, size, size) of a branch that is on, "fused" included."""
-    for part in chunks(readings):
+    for part in chunks(patches):
         zero, few = (branch_maps(part, name, size) if branch in (name, "fused") else None for name in ("zero", "few"))
         yield scale.fuse(zero, few)[branch]
 
 
-def mean_scores(readings: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
+def mean_scores(patches: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object without masks."""
     zero, few = (
-        None if getattr(readings, branch) is None else branch_means(readings, branch, size)
-        for branch in ("zero", "few")
+        None if getattr(patches, branch) is None else branch_means(patches, branch, size) for branch in ("zero", "few")
     )
     return scale.fuse(zero, few)
 
 
-def max_scores(readings: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
+def max_scores(patches: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
     scores, done = {}, 0
-    for part in chunks(readings):
+    for part in chunks(patches):
         zero, few = (None if getattr(part, name) is None else branch_maps(part, name, size) for name in ("zero", "few"))
         for name, maps in scale.fuse(zero, few).items():
             if name not in scores:
-                scores[name] = torch.empty(len(readings))
+                scores[name] = torch.empty(len(patches))
             scores[name][done : done + len(part)] = maps.amax(dim=(1, 2))
         done += len(part)
     return scores

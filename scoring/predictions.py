@@ -70,21 +70,21 @@ def score_rule(masks: bool, transfer: bool = False) -> ScoreRule:
     return TRANSFER_TO_MASKS if transfer else MAP_MAXIMUM
 
 
-def full_maps(readings: PatchScores, scale: Scale, size: int, branch: str) -> np.ndarray:
+def full_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> np.ndarray:
     """All maps (N, S, S) of a branch, float32, scaled by `scale`."""
-    maps = np.empty((len(readings), size, size), np.float32)
+    maps = np.empty((len(patches), size, size), np.float32)
     done = 0
-    for part in scaled_maps(readings, scale, size, branch):
+    for part in scaled_maps(patches, scale, size, branch):
         maps[done : done + len(part)] = part
         done += len(part)
     return maps
 
 
-def main_branch(readings: PatchScores) -> str:
+def main_branch(patches: PatchScores) -> str:
     """The branch that stands for the run: the fusion, or the only one that is on."""
-    if readings.zero is not None and readings.few is not None:
+    if patches.zero is not None and patches.few is not None:
         return "fused"
-    return "few" if readings.zero is None else "zero"
+    return "few" if patches.zero is None else "zero"
 
 
 def finite(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:

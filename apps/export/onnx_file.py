@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from apps.export.graph import ScoringGraph, settle, without_fft
-from engine.checkpoint import Snapshot
+from engine.checkpoint import Snapshot, read
 from engine.few_shot import FewShotRun
 from engine.open_checkpoint import open_checkpoint
 from engine.run import Run
@@ -55,10 +55,10 @@ def export(asked: Mapping[str, Any]) -> None:
     """
     spec = ExportSpec.of(asked)
     check_spec(spec)
+    if getattr(read(spec.ckpt), spec.stage) is None:
+        raise InputError(f"{spec.ckpt} has no best epoch, since it was trained with --eval_every 0; leave --stage out")
     opened = open_checkpoint(spec.ckpt, ExportSpec, asked, purpose="prediction")
     snapshot, run = opened.load(spec.stage), opened.run
-    if snapshot is None:
-        raise InputError(f"{spec.ckpt} has no best epoch, since it was trained with --eval_every 0; leave --stage out")
     scorer = scorer_of(run, snapshot.calibration)
     images = test_images(run)
     expected = scorer.reference(images)

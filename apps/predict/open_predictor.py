@@ -10,7 +10,6 @@ from apps.predict.reference_folders import open_untrained
 from apps.predict.spec import PredictSpec
 from dataset import Sample
 from engine.build import EncodedPrompts, build_system, encode_prompts
-from engine.checkpoint import read
 from engine.few_shot import FewShotRun
 from engine.open_checkpoint import named, open_checkpoint
 from engine.picture_scorer import by_prompts
@@ -46,11 +45,6 @@ def open_predictor(
 
 def of_checkpoint(path: Path, asked: Mapping[str, Any], files: Sequence[Path]) -> tuple[Predictor, dict]:
     """Trained adapters: few-shot ones with the memory bank of their support, transferred ones with prompts alone."""
-    if "obj" not in asked and read(path).record is None:
-        raise InputError(
-            f"{path} does not say what it was trained on: give the object with --obj and --data_path, or --normal"
-            " without --ckpt"
-        )
     opened = open_checkpoint(path, PredictSpec, asked, purpose="prediction")
     run = opened.run
     if isinstance(run, FewShotRun):

@@ -38,7 +38,7 @@ class InputSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.window is not None and (len(self.window) != 2 or self.window[1] <= 0):
-            raise InputError(f"--window needs a width above 0, not {self.window[-1]:g}")
+            raise InputError(f"--window needs a center and a width above 0, not {' '.join(map(str, self.window))}")
 
 
 @dataclass(frozen=True, kw_only=True)

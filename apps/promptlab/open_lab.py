@@ -63,9 +63,10 @@ def open_lab(asked: Mapping[str, Any], obj: str, path: Path | None) -> Lab:
     asked: settings of `LabSpec` by name. Raises InputError for an object or a checkpoint that can't be used, as the
     test scripts do.
     """
+    asked = {**asked, "obj": obj}
     if path is None:
         without_adapters(asked)
-        return _bare(LabSpec.of({**asked, "obj": obj}))
+        return _bare(LabSpec.of(asked))
     try:
         opened = open_checkpoint(path, LabSpec, asked, obj, purpose="lab")
     except InputError as fault:

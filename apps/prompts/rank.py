@@ -44,7 +44,7 @@ class RankSpec(SupportSpec, SystemSpec):
     csv: Path | None = setting(None, "write every sentence with its effect", type=Path, metavar="FILE")
     by: str = setting("margin", "what the table is sorted by", choices=("margin", "auroc"))
     top: int = setting(10, "sentences shown from either end; 0: all of them", type=natural)
-    branches: str = fixed("zero")
+    branches: str = fixed("both")
     bank_cap: str | None = fixed(None)
 
 
@@ -127,6 +127,7 @@ def _benches(spec: RankSpec, asked: Mapping[str, Any]) -> Iterator[tuple[str, Be
         opened.load_adapters()
         words = sentences(opened.spec, run.info)
         yield run.info.name, bench_of(run.system, run.support, run.rule), words, _features(opened.spec, words)
+        del opened, run  # else its model would still be in memory while the next one is opened
 
 
 def _check_support(spec: RankSpec) -> None:

@@ -49,7 +49,8 @@ def _evaluate_all(
     for one in opened:
         results += _evaluate(one, script, started)
         spec, started = one.spec, time.time()
-    write_means(spec, script, run_name(asked.get("obj", spec.obj)), results)
+        del one  # else its model would still be in memory while the next one is opened
+    write_means(spec, script, run_name(spec.obj), results)
     return spec, results
 
 
