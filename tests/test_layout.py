@@ -1,4 +1,4 @@
-"""The house: who may import whom, no circles, what stands at the top, how long scripts are (design rules 1 and 4)."""
+"""The layout: who may import whom, no circles, what stands at the top, how long scripts are (docs/tour.md)."""
 
 import ast
 import subprocess

@@ -1,6 +1,6 @@
 """Checkpoints that were written before settings were specs load as they did, to the figures that they had then.
 
-`golden/before_the_house*` came of train_few.py and train_zero.py at commit 0068977, on the small CLIP of the golden
+`golden/before_specs*` came of train_few.py and train_zero.py at commit 0068977, on the small CLIP of the golden
 numbers and trees of noise that are made here again:
 
     --obj Brain --model_name clip_small.json --clip_path clip_small.safetensors --img_size 56 --features_list 2
@@ -23,11 +23,11 @@ from engine.open_checkpoint import open_checkpoint
 from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec
 from runtime.errors import InputError
 
-FIGURES = json.loads((GOLDEN / "before_the_house.json").read_text(encoding="utf-8"))
+FIGURES = json.loads((GOLDEN / "before_specs.json").read_text(encoding="utf-8"))
 CLOSE = {"abs": 1e-4}  # products of other machines may differ in their last bits
 KINDS = {  # protocol -> file, spec of training, spec of testing, what it is opened for
-    "few": ("before_the_house.pth", FewShotSpec, FewShotTestSpec, "few-shot test"),
-    "transfer": ("before_the_house_transfer.pth", TransferSpec, TransferTestSpec, "transfer test"),
+    "few": ("before_specs.pth", FewShotSpec, FewShotTestSpec, "few-shot test"),
+    "transfer": ("before_specs_transfer.pth", TransferSpec, TransferTestSpec, "transfer test"),
 }
 
 
@@ -72,7 +72,7 @@ def test_the_public_names_give_them_too(place, kind):
 
 
 def test_its_calibration_is_what_the_support_gives_now(place):
-    opened = open_checkpoint(Path("before_the_house.pth"), FewShotTestSpec, {"device": "cpu"}, purpose="few-shot test")
+    opened = open_checkpoint(Path("before_specs.pth"), FewShotTestSpec, {"device": "cpu"}, purpose="few-shot test")
     stored = opened.load("last").calibration
     assert opened.holds and same(asdict(opened.run.calibrate()), asdict(stored))
 
@@ -108,7 +108,7 @@ def test_a_record_of_today_has_the_keys_of_then(place):
 
 def test_records_of_fewer_settings_take_todays_defaults(place):
     """Those that came later: the bank's limit, the precision, the attention's axis."""
-    content = torch.load("before_the_house.pth", weights_only=True)
+    content = torch.load("before_specs.pth", weights_only=True)
     for name in ("bank_cap", "precision", "compile", "madff_axis", "cache_gb", "log_dir"):
         content["record"]["options"].pop(name, None)
     torch.save(content, "older.pth")
@@ -118,7 +118,7 @@ def test_records_of_fewer_settings_take_todays_defaults(place):
 
 @pytest.mark.parametrize("key", ["obj", "masks", "options", "weights_sha256", "prompts_sha256"])
 def test_a_record_that_lacks_what_every_version_wrote_is_refused(place, key):
-    content = torch.load("before_the_house.pth", weights_only=True)
+    content = torch.load("before_specs.pth", weights_only=True)
     del content["record"][key]
     torch.save(content, "broken.pth")
     with pytest.raises(InputError, match=r"^broken\.pth .*its record is not whole"):
