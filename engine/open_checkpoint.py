@@ -56,10 +56,7 @@ def open_checkpoint(
     content = read(path)
     record = content.record
     if record is None and purpose == "prediction" and obj is None and "obj" not in asked:
-        raise InputError(
-            f"{path} does not say what it was trained on: give the object with --obj and --data_path, or --normal"
-            " without --ckpt"
-        )
+        raise InputError(f"{path} does not say what it was trained on: give the object with --obj and --data_path")
     obj = obj or asked.get("obj") or (record or {}).get("obj") or SystemSpec().obj
     spec = recall(kind, asked, content, path, obj)
     seed_everything(spec.seed)

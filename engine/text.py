@@ -49,11 +49,6 @@ def without_each(normal: Tensor, abnormal: Tensor) -> Tensor:
     return left
 
 
-def text_features(clip: CLIP, normal: Sequence[str], abnormal: Sequence[str]) -> Tensor:
-    """The directions (D, 2) of {normal, abnormal} sentences."""
-    return directions(*encode(clip, [*normal, *abnormal]).split([len(normal), len(abnormal)]))
-
-
 class Encoder:
     """Unit features of sentences, each computed once ever: `cache` keeps them under `key`, which names the model.
 

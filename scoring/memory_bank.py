@@ -49,11 +49,6 @@ class MemoryBank:
         self.levels, self.owners = list(levels), None if owners is None else list(owners)
 
     @staticmethod
-    def from_tokens(levels: Iterable[Tensor]) -> "MemoryBank":
-        """The bank of tokens (..., h) a tap, made unit; of no known owners."""
-        return MemoryBank([F.normalize(tokens.flatten(0, -2), dim=-1) for tokens in levels])
-
-    @staticmethod
     def build(images: Iterable[tuple[list[Tensor], int]], count: int, limit: BankLimit, seed: int) -> "MemoryBank":
         """The bank of `count` images' tokens (1, L, h) a tap, each with its owner, taken in one image at a time."""
         generator, start = torch.Generator().manual_seed(seed), 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.goldens import FORWARD, arrays, relative
+from helpers.parts import directions_of
 
 import CLIP
 import prompt
@@ -24,7 +25,7 @@ SENTENCES = [
 @pytest.mark.parametrize(("obj", "words"), [("Brain", "Brain"), ("Retina_RESC", "retinal OCT")])
 def test_golden_ensembles(clip, obj, words):
     expected = arrays("text")[f"ensemble_{words}"]
-    assert relative(text.text_features(clip, *prompt.sentences(obj, "base", classname=words)), expected) < FORWARD
+    assert relative(directions_of(clip, *prompt.sentences(obj, "base", classname=words)), expected) < FORWARD
 
 
 def test_features_are_the_towers_in_order_and_unit(clip):
@@ -43,17 +44,17 @@ def test_batches_change_nothing(clip, monkeypatch, size):
 
 def test_directions_by_hand(clip):
     normal, abnormal = SENTENCES[:2], SENTENCES[2:]
-    directions = text.text_features(clip, normal, abnormal)
+    directions = directions_of(clip, normal, abnormal)
     assert directions.shape == (48, 2)
     for column, part in enumerate((normal, abnormal)):
         mean = text.encode(clip, part).mean(dim=0)
         assert relative(directions[:, column], mean / mean.norm()) < 1e-5
-    swapped = text.text_features(clip, abnormal, normal)
+    swapped = directions_of(clip, abnormal, normal)
     assert relative(swapped, directions.flip(1)) < 1e-5
 
 
 def test_one_sentence_a_class_is_that_sentence(clip):
-    directions = text.text_features(clip, ["x"], ["liver"])
+    directions = directions_of(clip, ["x"], ["liver"])
     assert relative(directions, text.encode(clip, ["x", "liver"]).T) < 1e-6
 
 
@@ -65,7 +66,7 @@ def test_overlong_sentences_are_cut_and_said_once(clip):
 
 
 def test_no_gradient_is_kept(clip):
-    assert not text.text_features(clip, ["x"], ["liver"]).requires_grad
+    assert not directions_of(clip, ["x"], ["liver"]).requires_grad
 
 
 def test_a_feature_does_not_depend_on_its_company(clip):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers.parts import bank_of
 from torch import Tensor
 
 from runtime.errors import InputError
@@ -27,7 +28,7 @@ def built(limit: BankLimit = WHOLE, seed: int = 0) -> MemoryBank:
 
 
 def test_image_by_image_is_all_at_once():
-    for level, whole in zip(built().levels, MemoryBank.from_tokens(tokens()).levels, strict=True):
+    for level, whole in zip(built().levels, bank_of(tokens()).levels, strict=True):
         assert level.equal(whole)
     assert built().owners[0].tolist() == [owner for owner in range(3) for _ in range(2 * LENGTH)]
 
@@ -35,7 +36,7 @@ def test_image_by_image_is_all_at_once():
 def test_an_owner_left_out_is_not_found():
     bank, queries = built(), tokens()[0][2:3]
     assert torch.allclose(bank.distance(0, queries), torch.zeros(1, LENGTH - 1), atol=1e-6)
-    others = MemoryBank.from_tokens([level[[0, 1, 4, 5]] for level in tokens()])
+    others = bank_of([level[[0, 1, 4, 5]] for level in tokens()])
     assert torch.allclose(bank.distance(0, queries, without=1), others.distance(0, queries), atol=1e-6)
 
 
@@ -45,7 +46,7 @@ def test_an_owner_left_out_is_not_found():
 def test_a_limit_keeps_some_of_the_tokens_by_the_seed(limit):
     total = IMAGES * LENGTH
     expected = min(total, limit.tokens or total // 10)
-    bank, whole = built(limit), MemoryBank.from_tokens(tokens())
+    bank, whole = built(limit), bank_of(tokens())
     for tap in range(TAPS):
         assert bank.levels[tap].shape == (expected, WIDTH) and bank.owners[tap].shape == (expected,)
         rows = [(whole.levels[tap] == token).all(dim=1).nonzero().item() for token in bank.levels[tap]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.goldens import GOLDEN, arrays, relative
+from helpers.parts import bank_of, directions_of
 from PIL import Image
 from torch import Tensor
 
@@ -21,7 +22,6 @@ from decoder import patch_logits, to_grid, upsample
 from engine.score_images import ground_truth, score_images
 from engine.support import Support, load_support
 from engine.system import System
-from engine.text import text_features
 from engine.training import Trainer
 from scoring import maps as scoring_maps
 from scoring import memory_bank
@@ -37,7 +37,6 @@ from scoring.maps import (
     means_within,
     scaled_maps,
 )
-from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import BRANCHES, PatchScores, patch_scores
 from scoring.predictions import DET_MEAN, MAP_MAXIMUM, full_maps
 
@@ -84,7 +83,7 @@ def benchmark(clip, tmp_path_factory) -> Benchmark:
     )
     words = prompt.sentences("Brain", "base", classname="Brain")
     expected = json.loads((GOLDEN / "mini_expected.json").read_text())
-    directions = text_features(clip, *words)
+    directions = directions_of(clip, *words)
     return Benchmark(data, load_support(data, SIZE), directions, expected, arrays("mini_expected"))
 
 
@@ -105,10 +104,7 @@ def see(benchmark: Benchmark, system: System) -> Found:
     """Both heads' patch scores of the test images, each against its own bank."""
     normal = benchmark.support.images[benchmark.support.normal]
     with torch.inference_mode():
-        banks = {
-            head: MemoryBank.from_tokens(system.levels(map(system.prefix, normal.split(1)), head))
-            for head in ("seg", "det")
-        }
+        banks = {head: bank_of(system.levels(map(system.prefix, normal.split(1)), head)) for head in ("seg", "det")}
         seen = score_images(system, benchmark.data.test, ("seg", "det"), benchmark.text, banks, batch_size=5)
     return Found(seen["seg"], seen["det"])
 
@@ -194,7 +190,7 @@ def test_upsampling_aligns_corners():
 
 
 def test_bank_distance_by_hand():
-    bank = MemoryBank.from_tokens([torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.tensor([[[0.0, -2.0]]])])
+    bank = bank_of([torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.tensor([[[0.0, -2.0]]])])
     tokens = torch.tensor([[[1.0, 0.0], [7.0, 0.0], [-1.0, 0.0], [2.0, 2.0], [0.0, -1.0]]])  # class token first
     root = 0.5**0.5
     assert torch.allclose(bank.distance(0, tokens), torch.tensor([[0.0, 1.0, 1 - root, 1.0]]), atol=1e-6)
@@ -204,7 +200,7 @@ def test_bank_distance_by_hand():
 def test_the_bank_holds_class_tokens_of_every_image():
     tokens = torch.eye(4).view(2, 2, 4)  # two images of a class token and a patch
     queries = torch.cat([torch.zeros(1, 1, 4), torch.eye(4)[None]], dim=1)
-    assert torch.allclose(MemoryBank.from_tokens([tokens]).distance(0, queries), torch.zeros(1, 4))
+    assert torch.allclose(bank_of([tokens]).distance(0, queries), torch.zeros(1, 4))
 
 
 def random_scores(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> PatchScores:
@@ -217,7 +213,7 @@ def random_scores(images: int, taps: int = 3, side: int = 4, seed: int = 0) -> P
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1000])
 def test_bank_chunks_change_nothing(monkeypatch, chunk):
     generator = torch.Generator().manual_seed(0)
-    bank = MemoryBank.from_tokens([torch.randn(4, 5, 6, generator=generator)])
+    bank = bank_of([torch.randn(4, 5, 6, generator=generator)])
     tokens = torch.randn(2, 10, 6, generator=generator)
     cosines = F.cosine_similarity(tokens[:, 1:, None], bank.levels[0], dim=-1)  # (B, P, N)
     monkeypatch.setattr(memory_bank, "CHUNK", chunk)
@@ -243,7 +239,7 @@ def test_scoring_does_not_depend_on_the_batch():
     generator = torch.Generator().manual_seed(0)
     tokens = [torch.randn(7, 10, 6, generator=generator) for _ in range(2)]
     text = F.normalize(torch.randn(6, 2, generator=generator), dim=0)
-    bank = MemoryBank.from_tokens([torch.randn(3, 10, 6, generator=generator) for _ in range(2)])
+    bank = bank_of([torch.randn(3, 10, 6, generator=generator) for _ in range(2)])
     whole = patch_scores(tokens, text, bank)
     assert whole.zero.shape == whole.few.shape == (7, 2, 3, 3) and len(whole) == 7
     parts = PatchScores.join([patch_scores([level[[row]] for level in tokens], text, bank) for row in range(7)])
@@ -252,7 +248,7 @@ def test_scoring_does_not_depend_on_the_batch():
 
 def test_a_branch_without_text_or_bank_is_off():
     tokens = [torch.randn(2, 5, 6)]
-    text, bank = torch.eye(6)[:, :2], MemoryBank.from_tokens(tokens)
+    text, bank = torch.eye(6)[:, :2], bank_of(tokens)
     assert patch_scores(tokens, None, bank).zero is None and patch_scores(tokens, text, None).few is None
     for seen, branch in ((patch_scores(tokens, None, bank), "few"), (patch_scores(tokens, text, None), "zero")):
         assert len(seen) == 2 and len(PatchScores.join([seen, seen[:1]])) == 3

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.dicom_files import dicom_file
 from helpers.lab import SIZE
+from helpers.parts import directions_of
 from helpers.predicting import noise, predict
 from PIL import Image
 
@@ -78,11 +79,10 @@ def test_prompts_alone_project_the_trunks_tokens_as_clip_does(folders, tiny):
     import CLIP
     import prompt
     from dataset import load_image
-    from engine.text import text_features
 
     out = predict(folders, "--input", folders.root / "new" / "new0.png", "--score", "mean")
     clip = CLIP.load_clip(*tiny, SIZE)
-    text = text_features(clip, *prompt.sentences("thing", folders.words, "thing"))
+    text = directions_of(clip, *prompt.sentences("thing", folders.words, "thing"))
     visual, probabilities = clip.visual, []
     with torch.no_grad():
         x = visual.embed(load_image(folders.root / "new" / "new0.png", SIZE)[None])
