@@ -69,14 +69,26 @@ def open_checkpoint(
         run = few_shot.open_run(spec, obj)
     else:
         seen = zero_shot.unseen(record, obj, path)
-        if transferred and asked.get("branches", "zero") != "zero":
-            raise InputError(f"{path} holds adapters of transfer, which have no memory bank: leave --branches out")
+        if transferred:
+            _refuse_support(path, asked, purpose)
         if purpose == "prediction":
             run = _without_images(spec, obj, seen, content)
         else:
             objects_of(spec)
             run = zero_shot.open_run(spec, obj, seen)
     return OpenedCheckpoint(path, content, spec, run, _holds(run, record, path, purpose))
+
+
+def _refuse_support(path: Path, asked: Mapping[str, Any], purpose: Purpose) -> None:
+    """Raise InputError for settings of a support and its memory bank, which adapters of transfer have not.
+
+    The lab opens checkpoints of both kinds by the same settings, so there only the branches must fit.
+    """
+    unfit = ["branches"] if asked.get("branches", "zero") != "zero" else []
+    if purpose == "prediction":
+        unfit += [name for name in ("shot", "abnormal_shot", "iterate", "bank_cap") if name in asked]
+    if unfit:
+        raise InputError(f"{path} holds adapters of transfer, which have no memory bank: leave --{unfit[0]} out")
 
 
 def _holds(run: Run, record: dict | None, path: Path, purpose: Purpose) -> bool:

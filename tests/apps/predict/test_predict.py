@@ -75,6 +75,9 @@ def test_transferred_adapters_have_no_bank_to_score_by(trained, branches):
     out = predict(trained, "--ckpt", path, "--input", trained.data, "--branches", branches, to="no bank")
     assert out.code == 2 and out.err.count("\n") == 1 and not out.folder.exists()
     assert f"{path} holds adapters of transfer, which have no memory bank: leave --branches out" in out.err
+    for flags in (["--shot", 8], ["--abnormal_shot", 1], ["--iterate", 0], ["--bank_cap", 10]):
+        refused = predict(trained, "--ckpt", path, "--input", trained.data, *flags, to="none")
+        assert refused.code == 2 and f"no memory bank: leave {flags[0]} out" in refused.err
     image = trained.data / "Brain_AD" / "test" / "good" / "img" / "test_n0.png"
     assert predict(trained, "--ckpt", path, "--input", image, "--branches", "zero", to="zero alone").code == 0
 
