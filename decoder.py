@@ -15,6 +15,7 @@ from runtime.linear import linear
 
 KEEP, GIVE = 0.8, 0.1  # what the trunk keeps of itself at a tap, and takes of each adapter's residual
 HEADS = ("seg_adapters", "det_adapters")
+LOGIT_SCALE = 100.0  # of cosines between tokens and text
 
 
 @dataclass(frozen=True)
@@ -159,9 +160,6 @@ class MDecoder(nn.Module):
 def default_taps(layers: int) -> tuple[int, ...]:
     """A quarter, half, three quarters and all of the trunk's depth: 6, 12, 18, 24 for ViT-L."""
     return tuple(dict.fromkeys(max(1, round(layers * quarter / 4)) for quarter in (1, 2, 3, 4)))
-
-
-LOGIT_SCALE = 100.0
 
 
 def patch_logits(tokens: Tensor, text: Tensor) -> Tensor:
