@@ -41,10 +41,12 @@ class Trunk:
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """An object's sentences as tokens are compared with them: text directions (D, 2), and the sentences' sha256."""
+    """An object's sentences {"normal": [...], "abnormal": [...]}, their sha256, and the text directions (D, 2) that
+    tokens are compared with."""
 
     text_directions: Tensor
     sha256: str
+    sentences: dict[str, list[str]]
 
 
 def resolve(spec: ModelSpec) -> Trunk:
@@ -105,8 +107,9 @@ def encode_prompts(spec: SystemSpec, objects: Sequence[ObjectInfo]) -> list[Enco
     encoded, device = [], pick_device(spec.device)
     with open_encoder(spec) as encoder:
         for info in objects:
-            words = sentences(spec, info)
-            encoded.append(EncodedPrompts(encoder.directions(*words).to(device), prompt.digest(*words)))
+            normal, abnormal = words = sentences(spec, info)
+            told = {"normal": list(normal), "abnormal": list(abnormal)}
+            encoded.append(EncodedPrompts(encoder.directions(*words).to(device), prompt.digest(*words), told))
     return encoded
 
 

@@ -3,8 +3,9 @@
 import io
 import pickle
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from torch import Tensor
 
 from CLIP.weights import DAMAGE
 from decoder import HEADS
-from runtime.errors import InputError
+from engine.settings import Spec
+from engine.spec import FewShotTestSpec, TransferTestSpec
+from runtime.errors import InputError, naming
 from runtime.files import atomic_write
-from scoring.maps import Calibration
+from runtime.tensors import check_weights, digest
+from scoring.maps import Calibration, Scale
+from scoring.patch_scores import BRANCHES
 
 FORMAT = 1
+WORDS = ("obj", "prompts_sha256", "weights_sha256")  # of a record
 
 
 @dataclass(frozen=True)
@@ -45,24 +51,24 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
 
     The last epoch's adapters lie at the top under the published names, so other code can read them too.
     """
-    content = {
-        "format": FORMAT,
-        "record": checkpoint.record,
-        **checkpoint.last.adapters,
-        "epoch": checkpoint.last.epoch,
-        "calibration": _plain(checkpoint.last.calibration),
-    }
+    content = {"format": FORMAT, "record": checkpoint.record, **_plain(checkpoint.last)}
     if checkpoint.best is not None:
-        best = checkpoint.best
-        content["best"] = {**best.adapters, "epoch": best.epoch, "calibration": _plain(best.calibration)}
+        content["best"] = _plain(checkpoint.best)
+    content["sha256"] = _digest(content)
     buffer = io.BytesIO()  # a full disk then shows as the system's error, not as one of the archive writer's
     torch.save(content, buffer)
     with atomic_write(path) as draft:
         draft.write_bytes(buffer.getbuffer())
 
 
-def _plain(calibration: Calibration | None) -> dict | None:
-    return None if calibration is None else asdict(calibration)
+def _plain(snapshot: Snapshot) -> dict[str, Any]:
+    calibration = None if snapshot.calibration is None else asdict(snapshot.calibration)
+    return {**snapshot.adapters, "epoch": snapshot.epoch, "calibration": calibration}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """A hash of all else that a file holds."""
+    return digest({name: part for name, part in content.items() if name != "sha256"})
 
 
 def read(path: str | Path) -> Checkpoint:
@@ -88,32 +94,111 @@ def read(path: str | Path) -> Checkpoint:
         content = _nested(content)
     if not isinstance(content, dict) or not all(isinstance(content.get(name), dict) for name in HEADS):
         raise InputError(f"{path} holds no adapters: 'seg_adapters' and 'det_adapters' are missing")
+    with naming(path):
+        return _checked(content)
+
+
+def _checked(content: dict[str, Any]) -> Checkpoint:
+    """The checkpoint in a file's content. Raises InputError for whatever is not of the right type, range or hash."""
+    best, record = content.get("best"), content.get("record")
+    if record is not None:
+        _check_record(record)
+    found = Checkpoint(_snapshot(content), None if best is None else _snapshot(best, "best"), record)
+    known = content.get("sha256")  # published files, and ours of before, have none
     try:
-        best = content.get("best")
-        record = content.get("record")
-        if record is not None and not {"obj", "masks", "options", "weights_sha256", "prompts_sha256"} <= record.keys():
-            raise TypeError("its record is not whole")
-        return Checkpoint(_snapshot(content), None if best is None else _snapshot(best), content.get("record"))
-    except (KeyError, TypeError, AttributeError, ValueError) as fault:
-        raise InputError(f"{path} is not laid out as this version writes checkpoints: {fault!r}") from fault
+        holds = known is None or known == _digest(content)
+    except (TypeError, ValueError, RecursionError):
+        holds = False  # what can't be hashed was not written by us
+    if not holds:
+        raise InputError("its content is not what was written (its sha256 differs); train again or fetch it again")
+    return found
 
 
-def _snapshot(content: dict) -> Snapshot:
-    calibration = content.get("calibration")
-    for name in HEADS:
-        if not all(isinstance(key, str) and isinstance(weight, Tensor) for key, weight in content[name].items()):
-            raise TypeError(f"{name} holds more than named tensors")
+def _unlike(what: str, value: object) -> InputError:
+    """What is said of a value that no version of this program writes."""
+    return InputError(f"not laid out as this version writes checkpoints: {what} is {_shortened(value)}; train again")
+
+
+def _shortened(value: object) -> str:
+    words = f"a {type(value).__name__}" if isinstance(value, (Tensor, Mapping, list, tuple)) else repr(value)
+    return words if len(words) <= 60 else f"{words[:60]}..."
+
+
+def _check_record(record: object) -> None:
+    """Raise InputError unless a record holds what is read from it: names, options as a spec takes them, hashes."""
+    if not isinstance(record, Mapping):
+        raise _unlike("its record", record)
+    for name in WORDS:
+        if not isinstance(record.get(name), str):
+            raise _unlike(f"its record's {name}", record.get(name))
+    if not isinstance(record.get("masks"), bool):
+        raise _unlike("its record's masks", record.get("masks"))
+    options, seen, support = record.get("options"), record.get("trained_on"), record.get("support")
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise _unlike("its record's options", options)
+    kind: type[Spec] = FewShotTestSpec if seen is None else TransferTestSpec
+    kind.of({**options, "obj": record["obj"]})
+    if seen is not None and not _words(seen):
+        raise _unlike("its record's trained_on", seen)
+    if support is not None and not (
+        isinstance(support, Mapping) and support.keys() == {"normal", "abnormal"} and all(map(_words, support.values()))
+    ):
+        raise _unlike("its record's support", support)
+
+
+def _words(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+
+
+def _snapshot(content: object, which: str = "last") -> Snapshot:
+    if not isinstance(content, Mapping):
+        raise _unlike(which, content)
+    for head in HEADS:
+        weights = content.get(head)
+        if not isinstance(weights, Mapping):
+            raise _unlike(f"{which} {head}", weights)
+        for name, weight in weights.items():
+            if not isinstance(name, str) or not isinstance(weight, Tensor):
+                raise _unlike(f"{head} {name!r}", weight)
+        with naming(f"{which} {head}"):
+            check_weights(weights)
+    epoch, calibration = content.get("epoch"), content.get("calibration")
+    if epoch is not None and not (_number(epoch) and 0 <= epoch < inf):
+        raise _unlike("its epoch", epoch)
     return Snapshot(
-        epoch=_epoch(content.get("epoch")),
-        adapters={name: content[name] for name in HEADS},
-        calibration=None if calibration is None else Calibration.from_plain(calibration),
+        epoch=epoch,
+        adapters={head: content[head] for head in HEADS},
+        calibration=None if calibration is None else _calibration(calibration),
     )
 
 
-def _epoch(value: object) -> float | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf):
-        raise TypeError(f"its epoch is {value!r}")
-    return value
+def _calibration(content: object) -> Calibration:
+    """Scales and thresholds, all finite, of branches that there are."""
+    if not isinstance(content, Mapping):
+        raise _unlike("its calibration", content)
+    scales, thresholds = [], []
+    for name in ("maps", "means"):
+        scale = content.get(name)
+        if not isinstance(scale, Mapping) or scale.keys() != {"zero", "few"}:
+            raise _unlike(f"its calibration's {name}", scale)
+        for branch, limits in scale.items():
+            pair = isinstance(limits, (list, tuple)) and len(limits) == 2 and all(map(_number, limits))
+            if limits is not None and not (pair and limits[0] <= limits[1]):
+                raise _unlike(f"its calibration's {name} of the branch {branch}", limits)
+        scales.append(Scale(**{branch: limits and tuple(limits) for branch, limits in scale.items()}))
+    for name in ("image", "pixel"):
+        values = content.get(name)
+        if not isinstance(values, Mapping) or not values.keys() <= set(BRANCHES):
+            raise _unlike(f"its calibration's {name}", values)
+        for branch, value in values.items():
+            if not _number(value):
+                raise _unlike(f"its {name} threshold of the branch {branch}", value)
+        thresholds.append(dict(values))
+    return Calibration(*scales, *thresholds)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _nested(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -14,11 +14,12 @@ from torch import Tensor
 import dataset
 from dataset import FewShotSet
 from engine.build import build_system, encode_prompts, objects_of
+from engine.progress import TrainingHistory
 from engine.run import Run, same_weights, write_means
 from engine.score_images import score_images
 from engine.spec import FewShotSpec, SupportSpec
 from engine.support import Support, load_support
-from engine.training import Evaluations, Trainer, TrainingHistory, check_outputs, finish, shuffled, train
+from engine.training import Evaluations, Trainer, Training, finish, open_outputs, shuffled
 from report.tables import Result
 from runtime import distributed
 from runtime.cache import key_of
@@ -114,6 +115,10 @@ class FewShotRun(Run):
     def bank_files(self) -> Iterator[object]:
         """What tells this bank's images from others: the bytes of their files, in their order."""
         return (sample.image.read_bytes() for sample in self.data.support_normal)
+
+    def files(self) -> Iterator[object]:
+        samples = (*self.data.support_abnormal, *self.data.support_normal)
+        return (path.read_bytes() for one in samples for path in (one.image, one.mask) if path is not None)
 
     def _left_out_together(self) -> Tensor:
         """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""
@@ -270,17 +275,18 @@ def _train_object(spec: FewShotSpec, obj: str) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj)
-    check_outputs(spec)
+    folder = open_outputs(run, SCRIPT)
     if not run.trainable:
-        return finish(run, SCRIPT, TrainingHistory.untrained(run), started)
+        return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
     support, order = run.support, torch.Generator().manual_seed(spec.seed)
     masks, text = support.masks if run.masks else None, run.prompts.text_directions
     trainer, prefixes = Trainer(run.system, spec.learning_rate), run.keep_prefixes()
 
-    def epoch_losses() -> Iterator[float]:
-        for rows in shuffled(len(support.labels), spec.batch_size, order):
+    def epoch_losses(done: int) -> Iterator[float]:
+        for rows in shuffled(len(support.labels), spec.batch_size, order)[done:]:
             part = None if masks is None else masks[rows]
             yield trainer.step(prefixes[rows], support.labels[rows], part, text)
 
     steps = math.ceil(len(support.labels) / spec.batch_size)
-    return finish(run, SCRIPT, train(run, "few-shot", steps, epoch_losses, Evaluations(spec.eval_every)), started)
+    training = Training(run, folder, trainer, order, epoch_losses, steps, Evaluations(spec.eval_every), started)
+    return finish(run, SCRIPT, folder, training.train(), started - training.before)

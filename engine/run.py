@@ -1,8 +1,9 @@
 """One run on one object, what few-shot and zero-shot runs share: scoring the test set, figures, record, pages."""
 
+import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +13,16 @@ import numpy as np
 from dataset import ObjectInfo, Sample
 from engine.build import EncodedPrompts, taps_of
 from engine.checkpoint import Snapshot
+from engine.run_folder import RunFolder, open_folder
 from engine.score_images import ground_truth
 from engine.spec import SystemSpec
 from engine.system import System
 from report import html_report, tables
 from report.gallery import Shown, page_rows, save_maps
+from report.scores import write_scores
 from report.tables import Result
+from runtime import distributed
+from runtime.cache import key_of
 from runtime.distributed import main_process
 from runtime.environment import environment
 from runtime.errors import InputError, naming
@@ -32,6 +37,20 @@ AS_PUBLISHED = (
     "Labels and ground truth are the test set's own. The figures by branch above are of scores scaled over the test "
     "set, as published, so those of the fused branch may differ a little from the curves here."
 )
+REPORT, SCORES = "report.html", "scores.csv"
+PLACES = {  # settings that say where and how a run works, and not what comes of it
+    *("data_path", "clip_path", "results_path", "save_path", "save_images", "save_model", "log_dir", "ckpt"),
+    *("cache_path", "cache_gb", "num_workers", "offline", "trust_weights", "save_every", "resume", "restart"),
+}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A snapshot's figures, with the predictions and the calibration that they are of."""
+
+    result: Result
+    predictions: Predictions
+    calibration: Calibration | None
 
 
 @dataclass
@@ -46,6 +65,10 @@ class Run(ABC):
     test: tuple[Sample, ...]
     system: System
     prompts: EncodedPrompts | None
+
+    @abstractmethod
+    def files(self) -> Iterator[object]:
+        """What tells its images from others of the same names: bytes, or names and sizes."""
 
     @property
     @abstractmethod
@@ -111,14 +134,11 @@ class Run(ABC):
             self.system.decoder.load_adapters(snapshot.adapters)
         return snapshot if snapshot.calibration else replace(snapshot, calibration=self.calibrate())
 
-    def result(self, snapshot: Snapshot, selected: str, predictions: Predictions | None = None) -> Result:
-        """The figures of the snapshot that was loaded last, or that `predictions` are of; with its pictures."""
+    def evaluated(self, snapshot: Snapshot, selected: str, predictions: Predictions | None = None) -> Evaluated:
+        """The figures of the snapshot that was loaded last, or that `predictions` are of."""
         predictions = self.score_test() if predictions is None else predictions
         figures = evaluate(predictions, *self.truth, self.system.size, snapshot.calibration)
-        if selected == "last" and self.spec.save_images and main_process():
-            folder = self.spec.save_images / self.name
-            save_maps(folder, self.test, predictions, snapshot.calibration, self.system.size)
-        return Result(self.info.name, snapshot.epoch, selected, figures)
+        return Evaluated(Result(self.info.name, snapshot.epoch, selected, figures), predictions, snapshot.calibration)
 
     def record(self, script: str, started: float) -> dict:
         """How the figures of a script that began at `started` (seconds) came about, as plain data."""
@@ -131,47 +151,61 @@ class Run(ABC):
             **self.origin(),
             "prompts_sha256": self.prompts_sha256,
             "weights_sha256": self.system.weights_sha256,
+            "sentences": self.prompts.sentences if self.prompts else {},
             "adapter": self.system.decoder.kind,
             "seconds": round(time.time() - started, 1),
             "device": str(self.system.device),
             "environment": environment(self.system.device),
         }
 
-    def write_page(
-        self, record: dict, result: Result, predictions: Predictions, calibration: Calibration | None
-    ) -> None:
-        """Write report.html, of the snapshot whose figures `result` holds and whose predictions these are."""
+    def open_folder(self, script: str, *, resume: bool = False, anew: bool = False) -> RunFolder:
+        """This run's own folder, that of an unfinished run like it unless `anew`; see `run_folder.open_folder`."""
+        options = {name: value for name, value in self.spec.plain().items() if name not in PLACES}
+        about = {"script": f"{script}.py", "obj": self.info.name, "options": options}
+        found = (self.system.weights_sha256, self.prompts_sha256, [sample.label for sample in self.test])
+        key = key_of(json.dumps(about, sort_keys=True), found, *self.files())
+        parent, own = self.spec.results_path / script / self.name, []
+
+        def open_it() -> Path:
+            own.append(open_folder(parent, key, about, resume=resume, anew=anew))
+            return own[0].path
+
+        path = distributed.of_main(open_it)
+        return own[0] if own else RunFolder(path, None)
+
+    def write(self, folder: RunFolder, record: dict, evaluated: Sequence[Evaluated]) -> None:
+        """Write results.json, results.csv, scores.csv and report.html, of the first snapshot; the run is over then."""
         if not main_process():
             return
+        first, size = evaluated[0], self.system.size
+        if self.spec.save_images:
+            pictures = self.spec.save_images / self.name
+            save_maps(pictures, self.test, first.predictions, first.calibration, size)
+        self._write_page(folder.path / REPORT, record, first)
+        scores = [(one.result.selected, one.predictions, one.calibration) for one in evaluated]
+        write_scores(folder.path / SCORES, self.test, scores, self.spec.data_path, size)
+        tables.write_results(folder.path, record | {"results": [one.result for one in evaluated]})
+        for name in (REPORT, SCORES, tables.CSV, tables.JSON):
+            folder.publish(name)
+        folder.close()
+        print(f"results: {folder.path}")
+
+    def _write_page(self, path: Path, record: dict, one: Evaluated) -> None:
         size = self.system.size
-        shown = Shown.of(predictions, calibration, size)
-        path = self.folder(record) / "report.html"
+        shown = Shown.of(one.predictions, one.calibration, size)
         html_report.write(
             path,
             html_report.Report(
                 title=self.title,
                 settings=record,
-                rows=page_rows(self.test, predictions, shown, size),
+                rows=page_rows(self.test, one.predictions, shown, size),
                 scale=shown.colours,
-                figures=result.branches,
-                caption=tables.heading([result]),
+                figures=one.result.branches,
+                caption=tables.heading([one.result]),
                 notes=[tables.DEMO_NOTE] * bool(self.spec.demo),
-                origin=f"{UNCALIBRATED if calibration is None else self.calibration_note} {AS_PUBLISHED}",
+                origin=f"{UNCALIBRATED if one.calibration is None else self.calibration_note} {AS_PUBLISHED}",
             ),
         )
-        print(f"report: {path}")
-
-    def folder(self, record: dict) -> Path:
-        """Where the results of a script's record go."""
-        return self.spec.results_path / record["script"].removesuffix(".py") / self.name
-
-    def write(self, record: dict, results: Sequence[Result]) -> None:
-        """Write results.json and results.csv."""
-        if not main_process():
-            return
-        folder = self.folder(record)
-        tables.write_results(folder, record | {"results": results})
-        print(f"results: {folder}")
 
 
 def same_weights(run: Run, record: dict, source: Path) -> None:
@@ -183,8 +217,12 @@ def same_weights(run: Run, record: dict, source: Path) -> None:
 def write_means(spec: SystemSpec, script: str, name: str, results: Sequence[Result]) -> None:
     """Of several objects write their means too, in a folder called `name`."""
     if len({result.obj for result in results}) > 1 and main_process():
-        folder = spec.results_path / script / name
         options = spec.plain() | {"features_list": list(taps_of(spec))}
-        record = {"script": f"{script}.py", "options": options, "results": results}
-        tables.write_results(folder, record | {"environment": environment(), "each": "in the folders beside"})
-        print(f"results: {folder}")
+        about = {"script": f"{script}.py", "obj": spec.obj, "options": options}
+        folder = open_folder(spec.results_path / script / name, key_of(json.dumps(about)), about, anew=True)
+        record = about | {"environment": environment(), "each": "in the folders beside", "results": results}
+        tables.write_results(folder.path, record)
+        for file in (tables.CSV, tables.JSON):
+            folder.publish(file)
+        folder.close()
+        print(f"results: {folder.path}")

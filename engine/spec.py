@@ -125,7 +125,7 @@ class TestSetSpec(Spec):
     GROUP: ClassVar = "test set"
     batch_size: int = setting(16, "images that go through the model together", type=positive)
     num_workers: int = setting(0, "processes that read images", type=natural)
-    results_path: Path = setting(Path("results"), "folder for results.json and results.csv", type=Path)
+    results_path: Path = setting(Path("results"), "folder that gets a folder for every run", type=Path)
     save_images: Path | None = setting(
         None, "write a picture of every test image's map into DIR", type=Path, metavar="DIR"
     )
@@ -140,7 +140,19 @@ class TrainSpec(TestSetSpec):
     batch_size: int = setting(1, "images a step; the published code's is 1", type=positive)
     precision: str = setting("fp32", "of the trunk: bf16 by autocast; adapters and scores stay fp32", choices=TRAINED)
     save_model: int = setting(1, "0: no checkpoint", type=int, choices=(0, 1))
-    log_dir: Path = setting(Path("results/tensorboard"), "folder for TensorBoard scalars", type=Path)
+    log_dir: Path | None = setting(None, "folder for TensorBoard's curves; default: the run's own", type=Path)
+    save_every: float = setting(
+        5.0,
+        "minutes between saves of what an unfinished run goes on from; 0: only when it is stopped",
+        type=number(float, 0),
+    )
+    resume: bool = setting(False, "go on with the unfinished run of these settings, which must be there")
+    restart: bool = setting(False, "begin anew, although an unfinished run of these settings is there")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.resume and self.restart:
+            raise InputError("--resume goes on and --restart begins anew; leave one of the two out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,14 +56,11 @@ def _evaluate_all(
 
 def _evaluate(opened: OpenedCheckpoint, script: str, started: float) -> list[Result]:
     """The figures of a checkpoint's snapshots, written; and the last epoch's report page."""
-    run, results, shown = opened.run, [], None
+    run, evaluated = opened.run, []
+    folder = run.open_folder(script)
     for selected in ("last", "best"):
         snapshot = opened.load(selected)
         if snapshot is not None:
-            predictions = run.score_test()
-            results.append(run.result(snapshot, selected, predictions))
-            shown = shown or (results[0], predictions, snapshot.calibration)
-    record = run.record(script, started) | {"checkpoint": str(opened.path)}
-    run.write(record, results)
-    run.write_page(record, *shown)
-    return results
+            evaluated.append(run.evaluated(snapshot, selected))
+    run.write(folder, run.record(script, started) | {"checkpoint": str(opened.path)}, evaluated)
+    return [one.result for one in evaluated]

@@ -1,28 +1,39 @@
 """What few-shot and zero-shot training share: steps, epochs, which snapshots are kept, and the end of a run."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from engine import progress
 from engine.checkpoint import Checkpoint, Snapshot, write
-from engine.run import Run
-from engine.spec import TrainSpec
+from engine.progress import Progress, TrainingHistory
+from engine.run import Evaluated, Run
+from engine.run_folder import CHECKPOINT, RunFolder
 from engine.system import System
 from loss import adapter_loss
+from report import html_report
+from report.gallery import Shown, overlays
 from report.tables import Result
 from runtime import distributed
-from runtime.errors import InputError
-from runtime.files import check_writable
-from scoring.predictions import Predictions
+from runtime.errors import InputError, Stopped
+from runtime.files import check_room, check_writable
+from runtime.stopping import StopRequest, heeding
 
 BETAS = (0.5, 0.999)  # of Adam
 ROUNDING = 1e-9  # of fractions of an epoch
+STATES = 14  # times the adapters: what an unfinished run is kept as, while it is written anew, and the checkpoint
+SNAPSHOTS = 4  # times the adapters: a checkpoint, while one is replaced
+PANELS = 8  # bytes a test image's pixel: of its picture
+MAPS = 4  # test images whose maps stand beside the curves
 
 
 class Trainer:
@@ -69,14 +80,7 @@ class Trainer:
         return loss.item()
 
 
-def check_outputs(spec: TrainSpec) -> None:
-    """Write to every folder that results will go to, so that the system refuses before the training, not after it."""
-    for folder in (spec.results_path, spec.log_dir, spec.save_path if spec.save_model else None, spec.save_images):
-        if folder is not None:
-            check_writable(folder)
-
-
-def shuffled(count: int, batch_size: int, generator: torch.Generator) -> Iterable[Tensor]:
+def shuffled(count: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Row numbers 0 to count - 1 in a new random order, a batch at a time."""
     return torch.randperm(count, generator=generator).split(batch_size)
 
@@ -106,37 +110,22 @@ class Evaluations:
         return {math.floor(time * steps + ROUNDING): time for time in reversed(times)}
 
 
-@dataclass
-class TrainingHistory:
-    """What training has come to: the last epoch's snapshot, and the best one by the test set."""
-
-    last: Snapshot
-    last_predictions: Predictions | None = None  # None: the last epoch was not evaluated
-    best: Snapshot | None = None
-    best_predictions: Predictions | None = None
-    best_value: float = -math.inf
-
-    @staticmethod
-    def untrained(run: Run) -> "TrainingHistory":
-        """Where training begins, and ends if there is nothing to train."""
-        return TrainingHistory(Snapshot(0, run.system.decoder.adapter_state(), None))
-
-    def offer(self, snapshot: Snapshot, predictions: Predictions, value: float, later: bool = False) -> None:
-        """Keep the snapshot if it scores higher on the test set than all before it; `later`: also if as high."""
-        if value > self.best_value or (later and value == self.best_value):
-            self.best, self.best_predictions, self.best_value = snapshot, predictions, value
-
-
 class Log:
-    """TensorBoard scalars of one run."""
+    """TensorBoard scalars and pictures of one run; those of later steps than `first` are written anew."""
 
-    def __init__(self, folder: Path) -> None:
-        self.writer = SummaryWriter(str(folder)) if distributed.main_process() else None
+    def __init__(self, folder: Path, first: int = 0) -> None:
+        later = first + 1 if first else None
+        self.writer = SummaryWriter(str(folder), purge_step=later) if distributed.main_process() else None
 
     def add(self, step: int, **values: float) -> None:
         """Scalars as they were after so many steps."""
         for name, value in values.items() if self.writer else ():
             self.writer.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Write what there is."""
+        if self.writer:
+            self.writer.flush()
 
     def close(self) -> None:
         """Write what is left."""
@@ -144,39 +133,104 @@ class Log:
             self.writer.close()
 
 
-def train(
-    run: Run, folder: str, steps: int, epoch_losses: Callable[[], Iterator[float]], evaluations: Evaluations
-) -> TrainingHistory:
-    """All epochs; the best snapshot is chosen among the `evaluations`. Scalars go to `folder` under --log_dir.
+class Training:
+    """The epochs of one run: steps, evaluations, and saves that a killed one goes on from.
 
-    epoch_losses takes the `steps` steps of one epoch, a step whenever it is asked for the next loss.
+    epoch_losses takes the `steps` steps of one epoch, a step whenever it is asked for the next loss, and leaves out as
+    many as it is told; it draws their order from `order`, and nothing else is drawn. started: when the run began.
     """
-    spec, decoder = run.spec, run.system.decoder
-    history, log = TrainingHistory.untrained(run), Log(spec.log_dir / folder / run.name)
-    due, done = evaluations.plan(spec.epoch, steps), 0
 
-    def evaluate(time: float) -> None:
-        snapshot, predictions = Snapshot(_whole(time), decoder.adapter_state(), None), run.score_test(again=True)
-        figures = run.selection(predictions)
-        log.add(done, **{f"test/{name}": value for name, value in figures.items()})
-        history.offer(snapshot, predictions, sum(figures.values()), evaluations.later)
+    def __init__(
+        self,
+        run: Run,
+        folder: RunFolder,
+        trainer: Trainer,
+        order: torch.Generator,
+        epoch_losses: Callable[[int], Iterator[float]],
+        steps: int,
+        evaluations: Evaluations,
+        started: float,
+    ) -> None:
+        self.run, self.folder, self.trainer, self.order = run, folder, trainer, order
+        self.epoch_losses, self.steps, self.evaluations, self.started = epoch_losses, steps, evaluations, started
+        self.spec, self.decoder = run.spec, run.system.decoder
+        self.due = evaluations.plan(self.spec.epoch, steps)
+        self.progress = Progress(TrainingHistory.untrained(self.decoder))
+        if folder.state.exists():
+            self.progress = progress.load(folder.state, self.decoder, trainer.optimizers)
+            done = self.progress.steps
+            print(f"going on after {done / steps:.3g} of {self.spec.epoch} epochs: {folder.path}")
+        self.before = self.progress.seconds
+        self.saved = time.monotonic()
+
+    def train(self) -> TrainingHistory:
+        """All epochs that are left; the best snapshot is chosen among the evaluations.
+
+        Raises Stopped, once all is saved, when somebody asks this process to stop.
+        """
+        spec, now = self.spec, self.progress
+        self.log = Log(self.folder.curves(spec.log_dir), now.steps)
+        first = (now.steps - len(now.losses)) // self.steps
+        hidden = first == spec.epoch or not distributed.main_process()
+        with heeding() as request:
+            self._evaluate_if_due(request)
+            for _ in tqdm(
+                range(first, spec.epoch), "training", spec.epoch, initial=first, unit="epoch", disable=hidden
+            ):
+                now.begin_epoch(self.order)
+                for loss in self.epoch_losses(len(now.losses)):
+                    now.losses.append(loss)
+                    now.steps, now.evaluated = now.steps + 1, False
+                    self._evaluate_if_due(request)
+                    if len(now.losses) < self.steps:
+                        self._save_if_due(request)
+                self.log.add(now.steps, loss=sum(now.losses) / len(now.losses))
+                now.losses = []
+                self._save_if_due(request)
+        history = now.history
+        if spec.epoch and history.last.epoch != spec.epoch:
+            history.last, history.last_predictions = Snapshot(spec.epoch, self.decoder.adapter_state(), None), None
+        if spec.epoch and spec.save_every:
+            self._save()  # evaluating it all may take long
+        self.log.close()
+        return history
+
+    def _evaluate_if_due(self, request: StopRequest) -> None:
+        now = self.progress
+        if now.evaluated or now.steps not in self.due:
+            return
+        try:  # nothing is lost where it is broken off, alone: other processes would wait for this one
+            with request.at_once() if distributed.world_size() == 1 else nullcontext():
+                predictions = self.run.score_test(again=True)
+                figures = self.run.selection(predictions)
+        except KeyboardInterrupt:
+            self._stop()
+        snapshot = Snapshot(_whole(self.due[now.steps]), self.decoder.adapter_state(), None)
+        self.log.add(now.steps, **{f"test/{name}": value for name, value in figures.items()})
+        history = now.history
+        history.offer(snapshot, predictions, sum(figures.values()), self.evaluations.later)
         history.last, history.last_predictions = snapshot, predictions
+        now.evaluated = True
 
-    if 0 in due:
-        evaluate(due[0])
-    hidden = not (spec.epoch and distributed.main_process())
-    for _ in tqdm(range(spec.epoch), desc="training", unit="epoch", disable=hidden):
-        losses = []
-        for loss in epoch_losses():
-            losses.append(loss)
-            done += 1
-            if done in due:
-                evaluate(due[done])
-        log.add(done, loss=sum(losses) / len(losses))
-    if spec.epoch and history.last.epoch != spec.epoch:
-        history.last, history.last_predictions = Snapshot(spec.epoch, decoder.adapter_state(), None), None
-    log.close()
-    return history
+    def _save_if_due(self, request: StopRequest) -> None:
+        if distributed.anywhere(request.asked):
+            self._stop()
+        if self.spec.save_every and time.monotonic() - self.saved >= 60 * self.spec.save_every:
+            self._save()
+
+    def _save(self) -> None:
+        if distributed.main_process():
+            self.log.flush()
+            seconds = self.progress.seconds + time.time() - self.started
+            progress.save(self.folder.state, self.progress, self.decoder, self.trainer.optimizers, seconds)
+        self.saved = time.monotonic()
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        raise Stopped(
+            f"stopped after {self.progress.steps / self.steps:.3g} of {self.spec.epoch} epochs; the same command goes "
+            f"on from there ({self.folder.path})"
+        )
 
 
 def _whole(time: float) -> int | float:
@@ -184,20 +238,49 @@ def _whole(time: float) -> int | float:
     return int(time) if time == int(time) else time
 
 
-def finish(run: Run, script: str, history: TrainingHistory, started: float) -> list[Result]:
+def open_outputs(run: Run, script: str) -> RunFolder:
+    """The run's folder, and every other one that results will go to, written to and with room on their disks.
+
+    So the system refuses before the training, not after it.
+    """
+    spec = run.spec
+    folder = run.open_folder(script, resume=spec.resume, anew=spec.restart)
+    adapters = sum(one.nbytes for one in run.system.decoder.parameters() if one.requires_grad)
+    pictures = len(run.test) * run.system.size**2
+    needs = {folder.path: STATES * adapters + 2 * min(html_report.LIMIT, pictures)}
+    if spec.save_model:
+        needs[spec.save_path] = SNAPSHOTS * adapters
+    for place in (spec.log_dir, spec.save_images):
+        if place is not None:
+            needs[place] = PANELS * pictures * (place is spec.save_images)
+    for place in needs:
+        check_writable(place)
+    check_room(needs)
+    return folder
+
+
+def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, started: float) -> list[Result]:
     """Write the checkpoint, then evaluate the last and the best epoch and write the results."""
     apart = history.best is not None and history.best is not history.last
     best = run.load_snapshot(history.best) if apart else None
     last = run.load_snapshot(history.last)
     if history.best is history.last:
         best = last
-    record = run.record(script, started)
     if run.spec.save_model and distributed.main_process():
-        path = run.spec.save_path / f"{run.name}.pth"
-        write(path, Checkpoint(last, best, record))
-        print(f"checkpoint: {path}")
-    results = [run.result(last, "last", history.last_predictions)]
+        write(folder.path / CHECKPOINT, Checkpoint(last, best, run.record(script, started)))
+        print(f"checkpoint: {folder.publish(CHECKPOINT, run.spec.save_path / f'{run.name}.pth')}")
+    evaluated = [run.evaluated(last, "last", history.last_predictions)]
     if best is not None:
-        results.append(run.result(best, "best", history.best_predictions))
-    run.write(run.record(script, started), results)
-    return results
+        evaluated.append(run.evaluated(best, "best", history.best_predictions))
+    if distributed.main_process():
+        _show_maps(run, folder, evaluated[0])
+    run.write(folder, run.record(script, started), evaluated)
+    return [one.result for one in evaluated]
+
+
+def _show_maps(run: Run, folder: RunFolder, one: Evaluated) -> None:
+    """A few maps of the test set beside the curves."""
+    shown = Shown.of(one.predictions, one.calibration, run.system.size)
+    with SummaryWriter(str(folder.curves(run.spec.log_dir))) as writer:
+        for place, picture in enumerate(overlays(run.test, one.predictions, shown, run.system.size, MAPS)):
+            writer.add_image(f"highest scores/{place + 1}", picture, dataformats="HWC")

@@ -18,7 +18,7 @@ from engine.build import EncodedPrompts, build_system, encode_prompts, objects_o
 from engine.run import Run, same_weights, write_means
 from engine.score_images import ground_truth, score_images
 from engine.spec import TransferSpec
-from engine.training import Evaluations, Trainer, check_outputs, finish, train
+from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
@@ -75,6 +75,11 @@ class TransferRun(Run):
             f"Scores and thresholds are calibrated on training images of {', '.join(self.trained_on)}: the threshold "
             "is the one with the largest F1 there. Nothing of the images below went into it."
         )
+
+    def files(self) -> Iterator[object]:
+        """Of the sources; all their bytes would be too many to read."""
+        paths = (sample.image for source in self.sources for sample in source.samples)
+        return ((path.name, path.stat().st_size) for path in paths)
 
     def scored_text(self) -> Tensor:
         """The text directions (D, 2)."""
@@ -199,17 +204,18 @@ def _train_target(spec: TransferSpec, obj: str) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj)
-    check_outputs(spec)
+    folder = open_outputs(run, SCRIPT)
     if spec.batch_size > 1:
         print(f"steps of {spec.batch_size} images of one object: ours; the published ones are of 1")
     trainer, order = Trainer(run.system, spec.learning_rate), torch.Generator().manual_seed(spec.seed)
 
-    def epoch_losses() -> Iterator[float]:
-        return _epoch_losses(trainer, run, batches(run.sources, spec.batch_size, order))
+    def epoch_losses(done: int) -> Iterator[float]:
+        return _epoch_losses(trainer, run, batches(run.sources, spec.batch_size, order)[done:])
 
     steps = sum(math.ceil(len(source.samples) / spec.batch_size) for source in run.sources)
     as_published = Evaluations(spec.eval_every, ahead=True, later=True)
-    return finish(run, SCRIPT, train(run, "zero-shot", steps, epoch_losses, as_published), started)
+    training = Training(run, folder, trainer, order, epoch_losses, steps, as_published, started)
+    return finish(run, SCRIPT, folder, training.train(), started - training.before)
 
 
 def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tensor]]) -> Iterator[float]:

@@ -1,15 +1,16 @@
 """What a run shows of its test images: a picture of each one's map, and the rows of its report page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataset import Sample
-from report.colours import ColourScale
+from dataset import Sample, read_rgb
+from report.colours import ColourScale, overlay
 from report.html_report import Row
 from report.panels import panel_names, save_panel
 from scoring.calibration import Calibration
@@ -65,6 +66,14 @@ def save_maps(
             label=sample.label,
         )
     print(f"pictures: {folder}")
+
+
+def overlays(samples: Sequence[Sample], seen: Predictions, shown: Shown, size: int, count: int) -> Iterator[np.ndarray]:
+    """The `count` highest scored samples as the model sees them, beside their maps: uint8 RGB (size, 2 size, 3)."""
+    for place in np.argsort(-shown.scores, kind="stable")[:count].tolist():
+        picture = cv2.resize(read_rgb(samples[place].image), (size, size), interpolation=cv2.INTER_AREA)
+        mixed = overlay(picture, shown.map_of(seen, place, size), None, shown.colours)
+        yield np.concatenate([picture, mixed], axis=1)
 
 
 def page_rows(samples: Sequence[Sample], seen: Predictions, shown: Shown, size: int) -> list[Row]:

@@ -31,6 +31,11 @@ COLUMNS = {  # metric -> (group, heading)
     "sensitivity_at_half": ("score > 0.5", "sens."),
     "specificity_at_half": ("score > 0.5", "spec."),
 }
+CSV, JSON = "results.csv", "results.json"
+SETTINGS = (  # that tell runs apart, of those that a run's spec has
+    *("shot", "abnormal_shot", "iterate", "seed", "adapter", "madff", "madff_axis", "prompts", "protocol"),
+    *("img_size", "bank_cap", "learning_rate", "batch_size", "precision"),
+)
 DEMO_NOTE = "demo data: generated pictures; says nothing about medical images"
 PUBLISHED_NOTE = "published few-shot and zero-shot epochs were selected on the test set"
 SIX_MEDICAL = tuple(PATCHCORE)  # the benchmark of the published averages
@@ -190,21 +195,28 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
     chosen = [[result for result in results if result.selected == way] for way in ("last", "best")]
     means = [mean_of(several) for several in chosen if len(several) > 1]
     named = [(result.obj, result) for result in results] + [("mean", mean) for mean in means]
+    options = record.get("options", {})
+    settings = {name: _cell_of(options[name]) for name in SETTINGS if name in options}
     rows = [
-        {"obj": name, "selected": result.selected, "epoch": _words(result.epoch), "branch": branch} | dict(metrics)
+        {"obj": name, **settings, "selected": result.selected, "epoch": _words(result.epoch), "branch": branch}
+        | dict(metrics)
         for name, result in named
         for branch, metrics in result.branches.items()
     ]
     import pandas as pd  # 30 MB that are only needed here, at the end
 
-    columns = dict.fromkeys(["obj", "selected", "epoch", "branch", *COLUMNS])
+    columns = dict.fromkeys(["obj", *settings, "selected", "epoch", "branch", *COLUMNS])
     columns |= dict.fromkeys(name for row in rows for name in row)
     frame = pd.DataFrame(rows, columns=list(columns))
     whole = json.dumps(_plain({**record, "results": results, "means": means}), indent=1, allow_nan=False)
-    with atomic_write(Path(folder) / "results.csv") as draft:
+    with atomic_write(Path(folder) / CSV) as draft:
         frame.to_csv(draft, index=False)
-    with atomic_write(Path(folder) / "results.json") as draft:
+    with atomic_write(Path(folder) / JSON) as draft:
         draft.write_text(whole + "\n", encoding="utf-8")
+
+
+def _cell_of(value: Any) -> Any:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _words(epoch: float | None) -> str | None:

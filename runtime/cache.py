@@ -10,12 +10,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from runtime.files import atomic_write
+from runtime.tensors import digest
 
 HEADER, EACH = 256, 128  # bytes of an entry beside its tensors, at most: once, and for each tensor
 SUFFIX = ".safetensors"
@@ -27,16 +27,6 @@ def key_of(*parts: object) -> str:
     for part in parts:
         content = part if isinstance(part, bytes) else repr(part).encode()
         whole.update(len(content).to_bytes(8, "little") + content)
-    return whole.hexdigest()
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names, types, shapes and numbers."""
-    whole = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        whole.update(repr((name, tensor.dtype, tuple(tensor.shape))).encode())
-        whole.update(tensor.flatten().view(torch.uint8).numpy())
     return whole.hexdigest()
 
 
@@ -61,7 +51,7 @@ class Cache:
         try:
             with safe_open(path, "pt") as entry:  # tensors stay in the file until they are used
                 tensors = {name: entry.get_tensor(name) for name in entry.keys()}  # noqa: SIM118
-                if (entry.metadata() or {}).get("sha256") != _digest(tensors):
+                if (entry.metadata() or {}).get("sha256") != digest(tensors):
                     return None
         except (OSError, SafetensorError):
             return None
@@ -77,7 +67,7 @@ class Cache:
         if not self._room(key, HEADER + sum(EACH + tensor.nbytes for tensor in tensors.values())):
             return
         with contextlib.suppress(OSError, SafetensorError), atomic_write(self._path(key)) as draft:
-            save_file(tensors, draft, {"sha256": _digest(tensors)})
+            save_file(tensors, draft, {"sha256": digest(tensors)})
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{SUFFIX}"

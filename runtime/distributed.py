@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -74,6 +74,31 @@ def gather(rows: Tensor | None, count: int) -> Tensor | None:
     for number, part in enumerate(parts):
         whole[number :: world_size()] = part
     return whole
+
+
+def anywhere(asked: bool) -> bool:
+    """Whether it is so in any process; all must ask at the same place."""
+    if world_size() == 1:
+        return asked
+    flag = torch.tensor(int(asked), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(flag)
+    return bool(flag)
+
+
+def of_main(make: Callable[[], T]) -> T:
+    """What the main process makes, in all of them; a fault of it is one in all."""
+    if world_size() == 1:
+        return make()
+    made: list[object] = [None, None]
+    if main_process():
+        try:
+            made[0] = make()
+        except InputError as fault:
+            made[1] = str(fault)
+    dist.broadcast_object_list(made)
+    if made[1] is not None:
+        raise InputError(made[1])
+    return made[0]
 
 
 def all_reduce(parameters: Iterable[Parameter], loss: float) -> float:

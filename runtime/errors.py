@@ -34,6 +34,10 @@ class InputError(Exception):
     """A fault in what the user gave: the message is one line that names the file and the mend."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Work that was stopped from outside and can go on later: the message is one line that says how."""
+
+
 class Parser(argparse.ArgumentParser):
     """Raises InputError where argparse would print its usage and exit."""
 
@@ -60,8 +64,8 @@ def exit_code(main: Callable[[], None]) -> int:
         return 0
     except InputError as fault:
         line = str(fault)
-    except KeyboardInterrupt:
-        line = STOPPED
+    except KeyboardInterrupt as stop:
+        line = str(stop) or STOPPED
     except BrokenPipeError:  # whoever read our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2

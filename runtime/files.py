@@ -3,10 +3,13 @@
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from runtime.errors import InputError
 
 
 @contextmanager
@@ -33,6 +36,20 @@ def check_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"?")
+
+
+def check_room(needs: Mapping[Path, int]) -> None:
+    """Raise InputError unless every disk has room for the bytes that its folders, which are there, will take."""
+    disks: dict[int, list[Path]] = {}
+    for folder in needs:
+        disks.setdefault(folder.stat().st_dev, []).append(folder)
+    for folders in disks.values():
+        need, free = sum(needs[folder] for folder in folders), shutil.disk_usage(folders[0]).free
+        if free < need:
+            raise InputError(
+                f"no space left on the device for {folders[0]}: this run may take {need / 1e6:,.0f} MB and "
+                f"{free / 1e6:,.0f} MB are free; free some or choose another folder"
+            )
 
 
 def suffix_of(path: str | Path) -> str:

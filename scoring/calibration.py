@@ -28,8 +28,8 @@ def calibrate(
 
 
 def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Half-way between the F1-max score and the next lower one; without abnormal scores just above the highest."""
-    if not labels.any():
+    """Half-way between the F1-max score and the next lower one; without either label just above the highest."""
+    if not labels.any() or labels.all():
         return float(np.nextafter(scores.max(), np.float32(np.inf)))
     best = finite(metrics.image_metrics, scores, labels)["threshold"]
     lower = scores[scores < best]
@@ -37,8 +37,11 @@ def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 
 def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
-    """F1-max over the support's pixels, or a high quantile of its normal images' pixels where no mask is."""
+    """F1-max over the support's pixels, or a high quantile of its normal images' pixels where no mask is.
+
+    Without normal images either, just above the highest value: then no pixel is known to be abnormal.
+    """
     if masks is not None and masks.any():
         return float(finite(metrics.pixel_metrics, maps, masks)["threshold"])
     normal = maps[labels == 0]
-    return float(np.quantile(normal, NORMAL_QUANTILE)) if normal.size else float("nan")
+    return float(np.quantile(normal, NORMAL_QUANTILE) if normal.size else np.nextafter(maps.max(), np.float32(np.inf)))

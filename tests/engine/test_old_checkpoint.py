@@ -121,5 +121,5 @@ def test_a_record_that_lacks_what_every_version_wrote_is_refused(place, key):
     content = torch.load("before_specs.pth", weights_only=True)
     del content["record"][key]
     torch.save(content, "broken.pth")
-    with pytest.raises(InputError, match=r"^broken\.pth .*its record is not whole"):
+    with pytest.raises(InputError, match=rf"^broken\.pth: not laid out .*its record's {key} is None"):
         checkpoint.read("broken.pth")

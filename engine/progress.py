@@ -1,0 +1,135 @@
+"""How far a training has come, in a file that it goes on from to the same bits."""
+
+import io
+import pickle
+import random
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from CLIP.weights import DAMAGE
+from decoder import MDecoder
+from engine.checkpoint import Snapshot
+from runtime.errors import InputError, naming
+from runtime.files import atomic_write
+from runtime.tensors import digest
+from scoring.predictions import Predictions
+
+FORMAT = 1
+
+
+@dataclass
+class TrainingHistory:
+    """What training has come to: the last epoch's snapshot, and the best one by the test set."""
+
+    last: Snapshot
+    last_predictions: Predictions | None = None  # None: the last epoch was not evaluated, or before this process began
+    best: Snapshot | None = None
+    best_predictions: Predictions | None = None
+    best_value: float = float("-inf")
+
+    @staticmethod
+    def untrained(decoder: MDecoder) -> "TrainingHistory":
+        """Where training begins, and ends if there is nothing to train."""
+        return TrainingHistory(Snapshot(0, decoder.adapter_state(), None))
+
+    def offer(self, snapshot: Snapshot, predictions: Predictions, value: float, later: bool = False) -> None:
+        """Keep the snapshot if it scores higher on the test set than all before it; `later`: also if as high."""
+        if value > self.best_value or (later and value == self.best_value):
+            self.best, self.best_predictions, self.best_value = snapshot, predictions, value
+
+
+@dataclass
+class Progress:
+    """Steps taken and what they led to. Orders are drawn when an epoch begins, and nothing else is drawn in it.
+
+    losses: of this epoch's steps so far. evaluated: whether the evaluation that is due after `steps`, if one is, is
+    done. seconds: that the run took, this process's own not counted. draws: the random states as this epoch began.
+    """
+
+    history: TrainingHistory
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    evaluated: bool = False
+    seconds: float = 0.0
+    draws: dict[str, Any] = field(default_factory=dict)
+
+    def begin_epoch(self, order: torch.Generator) -> None:
+        """Note the random states, or after a stop within this epoch put them back."""
+        if self.losses:
+            _restore(self.draws, order)
+        else:
+            self.draws = _draws(order)
+
+
+def save(
+    path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam], seconds: float
+) -> None:
+    """Write how far training has come; `seconds`: that it took in all."""
+    history, same = progress.history, progress.history.best is progress.history.last
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "steps": progress.steps,
+        "losses": progress.losses,
+        "evaluated": progress.evaluated,
+        "seconds": seconds,
+        "draws": progress.draws,
+        "adapters": decoder.adapter_state(),
+        "optimizers": {head: optimizer.state_dict() for head, optimizer in optimizers.items()},
+        "last": (history.last.epoch, history.last.adapters),
+        "best": None if history.best is None or same else (history.best.epoch, history.best.adapters),
+        "best_is_last": same,
+        "best_value": history.best_value,
+    }
+    buffer = io.BytesIO()
+    torch.save(content | {"sha256": digest(content)}, buffer)
+    with atomic_write(path) as draft:
+        draft.write_bytes(buffer.getbuffer())
+
+
+def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam]) -> Progress:
+    """Put adapters and optimisers back as they were, and give how far training had come.
+
+    Raises InputError for a file that is damaged or of another version.
+    """
+    with naming(f"{path} (--restart begins anew)"):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            known = content.pop("sha256")
+            if content["format"] != FORMAT or digest(content) != known:
+                raise ValueError("it is not what was written")
+        except (pickle.UnpicklingError, *DAMAGE) as fault:
+            raise InputError("the unfinished training in it is damaged or of another version") from fault
+        decoder.load_adapters(content["adapters"])
+        for head, optimizer in optimizers.items():
+            optimizer.load_state_dict(content["optimizers"][head])
+    last, best = (part and Snapshot(*part, None) for part in (content["last"], content["best"]))
+    history = TrainingHistory(last, best=last if content["best_is_last"] else best, best_value=content["best_value"])
+    told = {name: content[name] for name in ("steps", "losses", "evaluated", "seconds", "draws")}
+    return Progress(history, **told)
+
+
+def _draws(order: torch.Generator) -> dict[str, Any]:
+    """All random states, as plain data and tensors."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (what `seed_everything` seeds)
+    return {
+        "order": order.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def _restore(draws: dict[str, Any], order: torch.Generator) -> None:
+    order.set_state(draws["order"])
+    torch.set_rng_state(draws["torch"])
+    if draws["cuda"]:
+        torch.cuda.set_rng_state_all(draws["cuda"])
+    name, keys, *rest = draws["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    random.setstate(draws["python"])

@@ -1,0 +1,111 @@
+"""The folder that each run has for itself: made when it starts, found again when it was killed, never written twice.
+
+results/train_few/Brain_4-shot/2026-11-26_11-10-42_1f0c77ab/ holds all that the run gives; copies of the newest run's
+files lie one level up, under the names that do not change.
+"""
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from runtime.errors import InputError
+from runtime.files import atomic_write
+
+RUN, RESULTS, UNFINISHED, CHECKPOINT, LOCK = "run.json", "results.json", "unfinished.pth", "checkpoint.pth", ".running"
+SHOWN = 8  # digits of a run's key in its folder's name
+STAMP = "%Y-%m-%d_%H-%M-%S"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's own folder, which no other process writes to as long as this one lives."""
+
+    path: Path
+    lock: FileLock | None  # None: another process of the same run holds it
+
+    def curves(self, log_dir: Path | None) -> Path:
+        """Where TensorBoard's files go: into the run's own folder, or one of its name in `log_dir`."""
+        return self.path / "curves" if log_dir is None else log_dir / self.path.parent.name / self.path.name
+
+    @property
+    def state(self) -> Path:
+        """Where an unfinished training is kept."""
+        return self.path / UNFINISHED
+
+    def publish(self, name: str, place: Path | None = None) -> Path:
+        """Copy a file of the run to `place`, or one level up, over that of the run before; gives its place."""
+        place = place or self.path.parent / name
+        with atomic_write(place) as draft:  # no link: who later edits the copy must not change the run
+            shutil.copyfile(self.path / name, draft)
+        return place
+
+    def close(self) -> None:
+        """The run is over: what it would have gone on from is not needed any more."""
+        self.state.unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        """Let others have the folder."""
+        if self.lock is None:
+            return
+        self.lock.release()
+        (self.path / LOCK).unlink(missing_ok=True)
+
+
+def open_folder(
+    parent: Path, key: str, about: dict[str, Any], *, resume: bool = False, anew: bool = False
+) -> RunFolder:
+    """The newest folder in `parent` of an unfinished run with this key, else a new one.
+
+    about: what `run.json` says of the run beside its key. anew: a new folder in any case. Raises InputError with
+    `resume` when there is nothing to go on with.
+    """
+    if not anew:
+        for path in sorted(parent.glob(f"*_{key[:SHOWN]}*"), reverse=True):
+            if not (path / RESULTS).exists() and _about(path).get("key") == key and (own := _locked(path)):
+                return own
+    if resume:
+        raise InputError(f"--resume: no unfinished run of these settings in {parent}; leave it out to begin one")
+    stamp = f"{datetime.now():{STAMP}}_{key[:SHOWN]}"
+    for number in range(1, 1000):  # several of one second
+        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
+            own = _locked(path)
+            with atomic_write(path / RUN) as draft:
+                draft.write_text(json.dumps({"key": key, **about}, indent=1) + "\n", encoding="utf-8")
+            return own
+    raise InputError(f"{parent} holds a thousand runs of this second; remove what is in it")
+
+
+def running(path: Path) -> bool:
+    """Whether a process is writing to a run's folder now."""
+    own = _locked(path) if (path / LOCK).exists() else None
+    if own:
+        own.release()
+    return own is None and (path / LOCK).exists()
+
+
+def _locked(path: Path) -> RunFolder | None:
+    """The folder, for this process alone; None while another has it. The system frees it when its owner dies."""
+    lock = FileLock(path / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return RunFolder(path, lock)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What a folder's run.json says; nothing where it is missing or damaged."""
+    try:
+        found = json.loads((path / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

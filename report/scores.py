@@ -1,0 +1,54 @@
+"""Every test image's scores, as a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dataset import Sample
+from runtime.files import atomic_write
+from scoring.maps import Calibration
+from scoring.predictions import Predictions, main_branch
+
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
+
+
+def write_scores(
+    path: Path,
+    samples: Sequence[Sample],
+    snapshots: Sequence[tuple[str, Predictions, Calibration | None]],
+    root: Path,
+    size: int,
+) -> None:
+    """Write a row for every snapshot (which, predictions, calibration) and image: its file below `root`, its label.
+
+    Scores are by branch, as the calibration scales them, else scaled over these images; `threshold` and `abnormal` are
+    of the last branch, empty without a calibration.
+    """
+    import pandas as pd  # 30 MB that are only needed here, at the end
+
+    tables = []
+    for selected, seen, calibration in snapshots:
+        branch = main_branch(seen.maps)
+        scores = {name: values.numpy() for name, values in seen.image_scores(size, calibration).items()}
+        threshold = np.nan if calibration is None else calibration.image[branch]
+        columns = {
+            "image": [plain_cell(_below(sample.image, root)) for sample in samples],
+            "label": [sample.label for sample in samples],
+            "selected": selected,
+            **scores,
+            "threshold": threshold,
+            "abnormal": None if calibration is None else (scores[branch] >= threshold).astype(int),
+        }
+        tables.append(pd.DataFrame(columns))
+    with atomic_write(path) as draft:
+        pd.concat(tables).to_csv(draft, index=False, errors="backslashreplace")
+
+
+def plain_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: behind an apostrophe if it begins like one."""
+    return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def _below(image: Path, root: Path) -> str:
+    return (image.relative_to(root) if image.is_relative_to(root) else image).as_posix()
