@@ -21,7 +21,7 @@ from report.tables import Result
 from runtime.distributed import main_process
 from runtime.environment import environment
 from runtime.errors import InputError, naming
-from scoring.evaluation import evaluate, selection
+from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration
 from scoring.predictions import Masks, Predictions, ScoreRule
 
@@ -114,7 +114,7 @@ class Run(ABC):
     def result(self, snapshot: Snapshot, selected: str, predictions: Predictions | None = None) -> Result:
         """The figures of the snapshot that was loaded last, or that `predictions` are of; with its pictures."""
         predictions = self.score_test() if predictions is None else predictions
-        figures = evaluate(predictions, *self.truth, self.system.size, snapshot.calibration)
+        figures = branch_figures(predictions, *self.truth, self.system.size, snapshot.calibration)
         if selected == "last" and self.spec.save_images and main_process():
             folder = self.spec.save_images / self.name
             save_maps(folder, self.test, predictions, snapshot.calibration, self.system.size)

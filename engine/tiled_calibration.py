@@ -11,12 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import to_model
-from engine.few_shot import CALIBRATED_ON
 from engine.picture_scorer import BAR_AFTER, PictureScorer
 from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
-from scoring.calibration import image_threshold, pixel_threshold
+from scoring.calibration import CALIBRATION_IMAGES, image_threshold, pixel_threshold
 from scoring.maps import Calibration, map_scale, mean_scale
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.patch_scores import PatchScores
@@ -76,9 +75,9 @@ def with_bank_limit(spec: FewShotSpec, system: System, images: int) -> FewShotSp
 
 
 def _some(support: Sequence[KnownPicture], seed: int) -> list[KnownPicture]:
-    """All abnormal pictures, and those of at most `CALIBRATED_ON` normal images."""
+    """All abnormal pictures, and those of at most `CALIBRATION_IMAGES` normal images."""
     sources = sorted({known.source for known in support if known.label == 0})
-    drawn = {sources[row] for row in np.random.default_rng(seed).permutation(len(sources))[:CALIBRATED_ON]}
+    drawn = {sources[row] for row in np.random.default_rng(seed).permutation(len(sources))[:CALIBRATION_IMAGES]}
     return [known for known in support if known.label or known.source in drawn]
 
 

@@ -155,7 +155,7 @@ def train(
     history, log = TrainingHistory.untrained(run), Log(spec.log_dir / folder / run.name)
     due, done = evaluations.plan(spec.epoch, steps), 0
 
-    def evaluate(time: float) -> None:
+    def score_epoch(time: float) -> None:
         snapshot, predictions = Snapshot(_whole(time), decoder.adapter_state(), None), run.score_test(again=True)
         figures = run.selection(predictions)
         log.add(done, **{f"test/{name}": value for name, value in figures.items()})
@@ -163,7 +163,7 @@ def train(
         history.last, history.last_predictions = snapshot, predictions
 
     if 0 in due:
-        evaluate(due[0])
+        score_epoch(due[0])
     hidden = not (spec.epoch and distributed.main_process())
     for _ in tqdm(range(spec.epoch), desc="training", unit="epoch", disable=hidden):
         losses = []
@@ -171,7 +171,7 @@ def train(
             losses.append(loss)
             done += 1
             if done in due:
-                evaluate(due[done])
+                score_epoch(due[done])
         log.add(done, loss=sum(losses) / len(losses))
     if spec.epoch and history.last.epoch != spec.epoch:
         history.last, history.last_predictions = Snapshot(spec.epoch, decoder.adapter_state(), None), None

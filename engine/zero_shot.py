@@ -22,14 +22,13 @@ from engine.training import Evaluations, Trainer, check_outputs, finish, train
 from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
-from scoring.calibration import calibrate
+from scoring.calibration import CALIBRATION_IMAGES, calibrate
 from scoring.maps import Calibration
 from scoring.patch_scores import PatchScores
 from scoring.predictions import Predictions, ScoreRule, score_rule
 from utils import seed_everything
 
 SCRIPT = "train_zero"
-CALIBRATED_ON = 64  # training images of an object that scales and thresholds are taken from
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class TrainingObject:
     prompts: EncodedPrompts
 
     def some(self, seed: int) -> tuple[Sample, ...]:
-        """At most `CALIBRATED_ON` of its samples, drawn by the seed, in their order."""
-        rows = np.random.default_rng(seed).permutation(len(self.samples))[:CALIBRATED_ON]
+        """At most `CALIBRATION_IMAGES` of its samples, drawn by the seed, in their order."""
+        rows = np.random.default_rng(seed).permutation(len(self.samples))[:CALIBRATION_IMAGES]
         return tuple(self.samples[row] for row in sorted(rows))
 
 

@@ -4,8 +4,9 @@ import numpy as np
 
 from scoring import metrics
 from scoring.maps import Calibration, map_scale, mean_scale
-from scoring.predictions import Masks, Predictions, finite, full_maps
+from scoring.predictions import Masks, Predictions, full_maps, measure
 
+CALIBRATION_IMAGES = 64  # normal support images, or images of an object trained on, that are looked at; at most
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
 
 
@@ -31,7 +32,7 @@ def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """Half-way between the F1-max score and the next lower one; without abnormal scores just above the highest."""
     if not labels.any():
         return float(np.nextafter(scores.max(), np.float32(np.inf)))
-    best = finite(metrics.image_metrics, scores, labels)["threshold"]
+    best = measure(metrics.image_metrics, scores, labels)["threshold"]
     lower = scores[scores < best]
     return float((best + lower.max()) / 2) if lower.size else float(best)
 
@@ -39,6 +40,6 @@ def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
     """F1-max over the support's pixels, or a high quantile of its normal images' pixels where no mask is."""
     if masks is not None and masks.any():
-        return float(finite(metrics.pixel_metrics, maps, masks)["threshold"])
+        return float(measure(metrics.pixel_metrics, maps, masks)["threshold"])
     normal = maps[labels == 0]
     return float(np.quantile(normal, NORMAL_QUANTILE)) if normal.size else float("nan")

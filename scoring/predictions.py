@@ -87,7 +87,7 @@ def main_branch(patches: PatchScores) -> str:
     return "few" if patches.zero is None else "zero"
 
 
-def finite(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
+def measure(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
     """A metric of arrays, or InputError when a score is not a number."""
     try:
         return metric(*arrays)

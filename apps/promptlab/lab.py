@@ -26,7 +26,7 @@ from engine.text import Encoder, directions, without_each
 from runtime.cache import Cache
 from runtime.errors import InputError
 from scoring.calibration import Calibration, calibrate
-from scoring.evaluation import evaluate
+from scoring.evaluation import branch_figures
 from scoring.maps import Scale, scaled_maps
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores, patch_scores
@@ -259,7 +259,7 @@ class Lab:
         seen, size = self._see(held, words.text), self.system.size
         scores = seen.image_scores(size, calibration)
         labels, masks = ground_truth(samples, size, self.masks)
-        figures = evaluate(seen, labels, masks, size, calibration if calibration.image else None)
+        figures = branch_figures(seen, labels, masks, size, calibration if calibration.image else None)
         return PromptResult(samples, words, seen, scores, figures, calibration, size)
 
     def _see(self, held: Sequence[HeldImage], text: Tensor) -> Predictions:

@@ -171,11 +171,11 @@ def run(script: str, *flags: object) -> Run:
 def watched(seen: list[Predictions]) -> Iterator[None]:
     """Note what is evaluated."""
 
-    def evaluate(predictions: Predictions, *rest: object) -> dict:
+    def branch_figures(predictions: Predictions, *rest: object) -> dict:
         seen.append(predictions)
-        return evaluation.evaluate(predictions, *rest)
+        return evaluation.branch_figures(predictions, *rest)
 
-    with patch("engine.run.evaluate", evaluate):
+    with patch("engine.run.branch_figures", branch_figures):
         yield
 
 

@@ -8,7 +8,7 @@ import torch
 
 from runtime.errors import InputError
 from scoring.calibration import NORMAL_QUANTILE, calibrate
-from scoring.evaluation import evaluate, selection
+from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration, Scale, map_scale
 from scoring.patch_scores import PatchScores
 from scoring.predictions import Predictions, full_maps, main_branch, score_rule
@@ -97,7 +97,7 @@ def test_figures_by_hand():
     masks = NONE.copy()
     masks[[1, 3], 0, 0] = True
     calibration = Calibration(Scale(None, (0.0, 2.0)), Scale(None, (0.0, 2.0)), {"few": 0.3}, {"few": 0.3})
-    found = evaluate(seen, labels, masks, SIZE, calibration)
+    found = branch_figures(seen, labels, masks, SIZE, calibration)
     assert found.keys() == {"few"}
     expected = {
         "image_auroc": 3 / 4,
@@ -119,28 +119,28 @@ def test_figures_by_hand():
 def test_the_threshold_itself_is_abnormal():
     seen = Predictions(few([0, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0]), None)
     calibration = Calibration(Scale(None, (0.0, 1.0)), Scale(None, (0.0, 1.0)), {"few": 0.5}, {})
-    found = evaluate(seen, np.array([0, 0, 1]), None, SIZE, calibration)["few"]
+    found = branch_figures(seen, np.array([0, 0, 1]), None, SIZE, calibration)["few"]
     assert (found["sensitivity"], found["specificity"]) == (1, 0.5)
 
 
 def test_a_half_itself_is_normal():
     """As the reproduction study counts: above 0.5 of scores scaled over the test set."""
     seen = Predictions(few([0, 0, 0, 0], [0.5, 0, 0, 0], [0.5 + 2**-23, 0, 0, 0], [1, 0, 0, 0]), None)
-    found = evaluate(seen, np.array([0, 1, 1, 0]), None, SIZE, None)["few"]
+    found = branch_figures(seen, np.array([0, 1, 1, 0]), None, SIZE, None)["few"]
     assert (found["sensitivity_at_half"], found["specificity_at_half"]) == (0.5, 0.5)
 
 
 def test_the_calibrations_scale_is_for_thresholds_only():
-    plain = evaluate(Predictions(IMAGES, None), LABELS, MASKS, SIZE, None)["few"]
+    plain = branch_figures(Predictions(IMAGES, None), LABELS, MASKS, SIZE, None)["few"]
     odd = Calibration(Scale(None, (5.0, 9.0)), Scale(None, (5.0, 9.0)), {"few": 0.5}, {"few": 0.5})
-    found = evaluate(Predictions(IMAGES, None), LABELS, MASKS, SIZE, odd)["few"]
+    found = branch_figures(Predictions(IMAGES, None), LABELS, MASKS, SIZE, odd)["few"]
     assert (found.pop("sensitivity"), found.pop("specificity")) == (0, 1)
     assert found == plain
 
 
 def test_the_support_judged_by_its_own_calibration_is_all_right():
     seen = Predictions(IMAGES, None)
-    found = evaluate(seen, LABELS, MASKS, SIZE, calibrate(seen, LABELS, MASKS, SIZE))["few"]
+    found = branch_figures(seen, LABELS, MASKS, SIZE, calibrate(seen, LABELS, MASKS, SIZE))["few"]
     assert all(
         found[name] == 1 for name in ("image_auroc", "sensitivity", "specificity", "pixel_f1_max", "pixel_aupro")
     )
@@ -149,7 +149,7 @@ def test_the_support_judged_by_its_own_calibration_is_all_right():
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_alone_has_no_figures(label):
     calibration = calibrate(Predictions(IMAGES, None), LABELS, MASKS, SIZE)
-    found = evaluate(Predictions(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
+    found = branch_figures(Predictions(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
     defined = {name for name, value in found.items() if not isnan(value)}
     name = "sensitivity" if label else "specificity"
     assert defined == {name, f"{name}_at_half"}
@@ -157,14 +157,14 @@ def test_one_class_alone_has_no_figures(label):
 
 
 def test_without_masks_there_are_no_pixel_figures():
-    found = evaluate(Predictions(IMAGES, IMAGES), LABELS, None, SIZE, None)["few"]
+    found = branch_figures(Predictions(IMAGES, IMAGES), LABELS, None, SIZE, None)["few"]
     halved = {"sensitivity_at_half", "specificity_at_half"}
     assert found.keys() == {"image_auroc", "image_ap", "image_f1_max", *halved}
 
 
 def test_all_branches_have_figures():
     seen = Predictions(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
-    found = evaluate(seen, LABELS, None, SIZE, None)
+    found = branch_figures(seen, LABELS, None, SIZE, None)
     assert {branch: figures["image_auroc"] for branch, figures in found.items()} == {
         "zero": 1,
         "few": 0.5,
@@ -182,7 +182,7 @@ def test_a_score_that_is_not_finite_is_refused(bad, place):
         Predictions(PatchScores(None, values), PatchScores(None, values)),
     ):
         for judge in (
-            lambda seen: evaluate(seen, LABELS, None, SIZE, None),
+            lambda seen: branch_figures(seen, LABELS, None, SIZE, None),
             lambda seen: selection(seen, LABELS, MASKS, SIZE),
             lambda seen: calibrate(seen, LABELS, MASKS, SIZE),
         ):
@@ -195,7 +195,7 @@ def test_a_map_that_is_not_finite_is_refused_though_its_image_scores_are():
     values = IMAGES.few.clone()
     values[1] = nan
     with pytest.raises(InputError, match="scores are not finite"):
-        evaluate(Predictions(PatchScores(None, values), IMAGES), LABELS, MASKS, SIZE, None)
+        branch_figures(Predictions(PatchScores(None, values), IMAGES), LABELS, MASKS, SIZE, None)
 
 
 def test_selection_takes_the_figures_of_the_main_branch():

@@ -25,7 +25,7 @@ from engine.system import System
 from engine.training import Trainer
 from scoring import maps as scoring_maps
 from scoring import memory_bank
-from scoring.evaluation import evaluate
+from scoring.evaluation import branch_figures
 from scoring.maps import (
     Scale,
     branch_maps,
@@ -126,10 +126,10 @@ def test_mini_benchmark_before_training(clip, golden_decoder, benchmark, kind):
     assert relative(by_map.image_scores(SIZE)["fused"], expected["fused_map_max"]) < UNTRAINED
     assert relative(by_mean.image_scores(SIZE)["fused"], expected["image_scores"]) < UNTRAINED
     labels, masks = benchmark.labels_and_masks
-    figures = evaluate(by_map, labels, masks, SIZE, None)["fused"]
+    figures = branch_figures(by_map, labels, masks, SIZE, None)["fused"]
     assert figures["pixel_auroc"] == pytest.approx(expected["pixel_auc"], abs=AUC)
     assert figures["image_auroc"] == pytest.approx(expected["image_auc_from_map"], abs=AUC)
-    figures = evaluate(by_mean, labels, None, SIZE, None)["fused"]
+    figures = branch_figures(by_mean, labels, None, SIZE, None)["fused"]
     assert figures["image_auroc"] == pytest.approx(expected["image_auc_from_det"], abs=AUC)
 
 
