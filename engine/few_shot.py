@@ -27,7 +27,7 @@ from scoring.calibration import CALIBRATION_IMAGES, calibrate
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, ScoreRule, score_rule
+from scoring.raw_scores import RawScores, ScoreRule, score_rule
 from utils import seed_everything
 
 SCRIPT = "train_few"
@@ -123,7 +123,7 @@ class FewShotRun(Run):
         """The text directions (D, 2), if the zero branch is on."""
         return None if self.spec.branches == "few" or self.prompts is None else self.prompts.text_directions
 
-    def score_test(self, again: bool = False) -> Predictions:
+    def score_test(self, again: bool = False) -> RawScores:
         found = score_images(
             self.system,
             self.test,
@@ -134,15 +134,15 @@ class FewShotRun(Run):
             workers=self.spec.num_workers,
             keep=again,
         )
-        return self.rule.predictions(found)
+        return self.rule.raw_scores(found)
 
-    def score_support(self) -> Predictions:
-        """Predictions of the rows of `calibration_rows`, each normal one against a bank without any variant of its own
+    def score_support(self) -> RawScores:
+        """Raw scores of the rows of `calibration_rows`, each normal one against a bank without any variant of its own
         image (with one shot: without that very variant)."""
-        head = self.rule.maps
+        head = self.rule.map_head
         bank, text = self.banks(keep=True).get(head), self.scored_text()
         parts = [self.system.patch_scores(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
-        return self.rule.predictions({head: PatchScores.join(parts)})
+        return self.rule.raw_scores({head: PatchScores.join(parts)})
 
     def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
         """Of each row of `calibration_rows` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""

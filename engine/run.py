@@ -23,7 +23,7 @@ from runtime.environment import environment
 from runtime.errors import InputError, naming
 from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration
-from scoring.predictions import Masks, Predictions, ScoreRule
+from scoring.raw_scores import Masks, RawScores, ScoreRule
 
 UNCALIBRATED = (
     "Scores are scaled over these very images, and no threshold is stored: the adapters came without a support."
@@ -68,8 +68,8 @@ class Run(ABC):
         """A sentence on what scales and thresholds are taken from."""
 
     @abstractmethod
-    def score_test(self, again: bool = False) -> Predictions:
-        """Predictions of the test images under the adapters as they are now; `again`: they will be scored again."""
+    def score_test(self, again: bool = False) -> RawScores:
+        """Raw scores of the test images under the adapters as they are now; `again`: they will be scored again."""
 
     @abstractmethod
     def calibrate(self) -> Calibration | None:
@@ -101,9 +101,9 @@ class Run(ABC):
         """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
         return ground_truth(self.test, self.system.size, self.masks)
 
-    def selection(self, predictions: Predictions) -> dict[str, float]:
+    def selection(self, raw: RawScores) -> dict[str, float]:
         """The figures that choose the best epoch, on the test set as published."""
-        return selection(predictions, *self.truth, self.system.size)
+        return selection(raw, *self.truth, self.system.size)
 
     def load_snapshot(self, snapshot: Snapshot, source: Path | None = None) -> Snapshot:
         """Load a snapshot's adapters (of the file `source`), calibrate them unless they are, and give the snapshot."""
@@ -111,13 +111,13 @@ class Run(ABC):
             self.system.decoder.load_adapters(snapshot.adapters)
         return snapshot if snapshot.calibration else replace(snapshot, calibration=self.calibrate())
 
-    def result(self, snapshot: Snapshot, selected: str, predictions: Predictions | None = None) -> Result:
-        """The figures of the snapshot that was loaded last, or that `predictions` are of; with its pictures."""
-        predictions = self.score_test() if predictions is None else predictions
-        figures = branch_figures(predictions, *self.truth, self.system.size, snapshot.calibration)
+    def result(self, snapshot: Snapshot, selected: str, raw: RawScores | None = None) -> Result:
+        """The figures of the snapshot that was loaded last, or that `raw` is of; with its pictures."""
+        raw = self.score_test() if raw is None else raw
+        figures = branch_figures(raw, *self.truth, self.system.size, snapshot.calibration)
         if selected == "last" and self.spec.save_images and main_process():
             folder = self.spec.save_images / self.name
-            save_maps(folder, self.test, predictions, snapshot.calibration, self.system.size)
+            save_maps(folder, self.test, raw, snapshot.calibration, self.system.size)
         return Result(self.info.name, snapshot.epoch, selected, figures)
 
     def record(self, script: str, started: float) -> dict:
@@ -137,21 +137,19 @@ class Run(ABC):
             "environment": environment(self.system.device),
         }
 
-    def write_page(
-        self, record: dict, result: Result, predictions: Predictions, calibration: Calibration | None
-    ) -> None:
-        """Write report.html, of the snapshot whose figures `result` holds and whose predictions these are."""
+    def write_page(self, record: dict, result: Result, raw: RawScores, calibration: Calibration | None) -> None:
+        """Write report.html, of the snapshot whose figures `result` holds and whose raw scores these are."""
         if not main_process():
             return
         size = self.system.size
-        shown = Shown.of(predictions, calibration, size)
+        shown = Shown.of(raw, calibration, size)
         path = self.folder(record) / "report.html"
         html_report.write(
             path,
             html_report.Report(
                 title=self.title,
                 settings=record,
-                rows=page_rows(self.test, predictions, shown, size),
+                rows=page_rows(self.test, raw, shown, size),
                 scale=shown.colours,
                 figures=result.branches,
                 caption=tables.heading([result]),

@@ -60,9 +60,9 @@ def _evaluate(opened: OpenedCheckpoint, script: str, started: float) -> list[Res
     for selected in ("last", "best"):
         snapshot = opened.load(selected)
         if snapshot is not None:
-            predictions = run.score_test()
-            results.append(run.result(snapshot, selected, predictions))
-            shown = shown or (results[0], predictions, snapshot.calibration)
+            raw = run.score_test()
+            results.append(run.result(snapshot, selected, raw))
+            shown = shown or (results[0], raw, snapshot.calibration)
     record = run.record(script, started) | {"checkpoint": str(opened.path)}
     run.write(record, results)
     run.write_page(record, *shown)

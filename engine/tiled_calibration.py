@@ -16,9 +16,9 @@ from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
 from scoring.calibration import CALIBRATION_IMAGES, image_threshold, pixel_threshold
-from scoring.maps import Calibration, map_scale, mean_scale
+from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
-from scoring.patch_scores import PatchScores
+from scoring.raw_scores import RawScores
 
 BANK_TOKENS = 60_000  # a tap: what a bank of many images keeps unless --bank_cap says otherwise
 MANY = 100  # tiles of the support; on more of them calibration takes long enough to say so beforehand
@@ -100,9 +100,7 @@ def _calibration(scorer: PictureScorer, support: Sequence[KnownPicture], alone: 
         without = None if known.label else (lambda number, own=known.source: number if alone else own)
         seen.append(scorer.pieces(picture, without=without))
         shapes.append(picture.size[::-1])
-    every = [piece.predictions for pieces in seen for piece in pieces]
-    maps = map_scale(PatchScores.join([one.maps for one in every]), size)
-    means = maps if every[0].scores is None else mean_scale(PatchScores.join([one.scores for one in every]), size)
+    maps, means = RawScores.join([piece.raw for pieces in seen for piece in pieces]).scales(size)
     scale, branch = Calibration(maps, means, {}, {}), scorer.branch
     scores, small = np.empty(len(seen), np.float32), np.empty((len(seen), size, size), np.float32)
     for row, one in enumerate(zip(seen, shapes, strict=True)):

@@ -19,7 +19,7 @@ from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
 from runtime.files import check_writable
-from scoring.predictions import Predictions
+from scoring.raw_scores import RawScores
 
 BETAS = (0.5, 0.999)  # of Adam
 ROUNDING = 1e-9  # of fractions of an epoch
@@ -111,9 +111,9 @@ class TrainingHistory:
     """What training has come to: the last epoch's snapshot, and the best one by the test set."""
 
     last: Snapshot
-    last_predictions: Predictions | None = None  # None: the last epoch was not evaluated
+    last_scores: RawScores | None = None  # None: the last epoch was not evaluated
     best: Snapshot | None = None
-    best_predictions: Predictions | None = None
+    best_scores: RawScores | None = None
     best_value: float = -math.inf
 
     @staticmethod
@@ -121,10 +121,10 @@ class TrainingHistory:
         """Where training begins, and ends if there is nothing to train."""
         return TrainingHistory(Snapshot(0, run.system.decoder.adapter_state(), None))
 
-    def offer(self, snapshot: Snapshot, predictions: Predictions, value: float, later: bool = False) -> None:
+    def offer(self, snapshot: Snapshot, raw: RawScores, value: float, later: bool = False) -> None:
         """Keep the snapshot if it scores higher on the test set than all before it; `later`: also if as high."""
         if value > self.best_value or (later and value == self.best_value):
-            self.best, self.best_predictions, self.best_value = snapshot, predictions, value
+            self.best, self.best_scores, self.best_value = snapshot, raw, value
 
 
 class Log:
@@ -156,11 +156,11 @@ def train(
     due, done = evaluations.plan(spec.epoch, steps), 0
 
     def score_epoch(time: float) -> None:
-        snapshot, predictions = Snapshot(_whole(time), decoder.adapter_state(), None), run.score_test(again=True)
-        figures = run.selection(predictions)
+        snapshot, raw = Snapshot(_whole(time), decoder.adapter_state(), None), run.score_test(again=True)
+        figures = run.selection(raw)
         log.add(done, **{f"test/{name}": value for name, value in figures.items()})
-        history.offer(snapshot, predictions, sum(figures.values()), evaluations.later)
-        history.last, history.last_predictions = snapshot, predictions
+        history.offer(snapshot, raw, sum(figures.values()), evaluations.later)
+        history.last, history.last_scores = snapshot, raw
 
     if 0 in due:
         score_epoch(due[0])
@@ -174,7 +174,7 @@ def train(
                 score_epoch(due[done])
         log.add(done, loss=sum(losses) / len(losses))
     if spec.epoch and history.last.epoch != spec.epoch:
-        history.last, history.last_predictions = Snapshot(spec.epoch, decoder.adapter_state(), None), None
+        history.last, history.last_scores = Snapshot(spec.epoch, decoder.adapter_state(), None), None
     log.close()
     return history
 
@@ -196,8 +196,8 @@ def finish(run: Run, script: str, history: TrainingHistory, started: float) -> l
         path = run.spec.save_path / f"{run.name}.pth"
         write(path, Checkpoint(last, best, record))
         print(f"checkpoint: {path}")
-    results = [run.result(last, "last", history.last_predictions)]
+    results = [run.result(last, "last", history.last_scores)]
     if best is not None:
-        results.append(run.result(best, "best", history.best_predictions))
+        results.append(run.result(best, "best", history.best_scores))
     run.write(run.record(script, started), results)
     return results

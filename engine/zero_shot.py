@@ -25,7 +25,7 @@ from runtime.errors import InputError
 from scoring.calibration import CALIBRATION_IMAGES, calibrate
 from scoring.maps import Calibration
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, ScoreRule, score_rule
+from scoring.raw_scores import RawScores, ScoreRule, score_rule
 from utils import seed_everything
 
 SCRIPT = "train_zero"
@@ -79,8 +79,8 @@ class TransferRun(Run):
         """The text directions (D, 2)."""
         return self.prompts.text_directions
 
-    def score_test(self, again: bool = False) -> Predictions:
-        return self.rule.predictions(self._patch_scores(self.test, self.prompts, again))
+    def score_test(self, again: bool = False) -> RawScores:
+        return self.rule.raw_scores(self._patch_scores(self.test, self.prompts, again))
 
     def _patch_scores(self, samples: tuple[Sample, ...], prompts: EncodedPrompts, keep: bool) -> dict[str, PatchScores]:
         """Patch scores by head, of any object's samples under its own prompts; `keep` as in `score_images`."""
@@ -100,10 +100,10 @@ class TransferRun(Run):
         det = PatchScores.join([found[source.info.name]["det"] for source in self.sources])
         labels = np.concatenate([ground_truth(samples, size, False)[0] for samples in some.values()])
         if not self.masks:
-            return calibrate(Predictions(det, det), labels, None, size)
+            return calibrate(RawScores(det, det), labels, None, size)
         seg = PatchScores.join([found[source.info.name]["seg"] for source in masked])
         masks = np.concatenate([ground_truth(some[source.info.name], size, True)[1][:] for source in masked])
-        return calibrate(Predictions(seg, det), labels, masks, size)
+        return calibrate(RawScores(seg, det), labels, masks, size)
 
     def origin(self) -> dict:
         """Counts, and the objects trained on."""
