@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from CLIP import CLIP
-from madff import BRANCHES, build_adapter
+from madff import ATTENTIONS, build_adapter
 from runtime.errors import InputError
 from runtime.linear import linear
 
@@ -36,7 +36,7 @@ class MDecoder(nn.Module):
 
     taps: blocks after which adapters sit, counted from 1, rising.
     adapter: "madff", "mvfa", "projector", or "none" (bare trunk tokens (B, L, C), nothing to train).
-    branches, axis: MADFF's, see `madff.MADFF`.
+    attentions, axis: MADFF's, see `madff.MADFF`.
     precision: of the trunk's blocks: "fp32", or "bf16" or "fp16" by autocast (8-bit weights are `load_clip`'s matter).
     compiled: run the trunk's blocks through torch.compile where no gradient is wanted.
     Raises InputError for a tap that the trunk does not have.
@@ -48,7 +48,7 @@ class MDecoder(nn.Module):
         taps: Sequence[int] = (6, 12, 18, 24),
         adapter: str = "madff",
         *,
-        branches: Sequence[str] = BRANCHES,
+        attentions: Sequence[str] = ATTENTIONS,
         axis: str = "sequence",
         precision: str = "fp32",
         compiled: bool = False,
@@ -62,15 +62,13 @@ class MDecoder(nn.Module):
         self.taps, self.kind, self.depth = tuple(taps), adapter, depth
         self.precision, self.compiled = precision, compiled
         self._compiled: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
-        self.wiring = (tuple(branches), axis) if adapter == "madff" else ()
+        self.wiring = (tuple(attentions), axis) if adapter == "madff" else ()
         self.visual = clip.visual.requires_grad_(False)
         for name in HEADS:
-            adapters = (
-                []
-                if adapter == "none"
-                else [build_adapter(adapter, width, clip.embed_dim, branches=branches, axis=axis) for _ in self.taps]
-            )
-            setattr(self, name, nn.ModuleList(adapters))
+            adapters = nn.ModuleList()
+            for _ in () if adapter == "none" else self.taps:
+                adapters.append(build_adapter(adapter, width, clip.embed_dim, attentions=attentions, axis=axis))
+            setattr(self, name, adapters)
 
     def forward(self, images: Tensor) -> Decoded:
         return self.decode(self.prefix(images))

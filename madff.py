@@ -14,7 +14,7 @@ from runtime.linear import Linear
 SQUEEZE = 16  # r, the ratio by which the gates' bottleneck is narrower than the trunk
 KERNEL = 7  # tokens seen by LLSPM's convolution
 SLOPE = 0.01  # of LeakyReLU
-BRANCHES = ("sca", "llspm", "fab")
+ATTENTIONS = ("sca", "llspm", "fab")
 AXES = ("sequence", "token")
 TOKEN_SHARE = {"plain": 0.4, "sca": 0.2, "llspm": 0.2, "fab": 0.2}  # of each path in the tokens
 RESIDUAL_SHARE = {"plain": 0.3, "sca": 0.2, "llspm": 0.2, "fab": 0.3}  # of each path in the residual
@@ -77,26 +77,26 @@ def projection(inputs: int, outputs: int) -> nn.Sequential:
 class MADFF(nn.Module):
     """(B, L, C) -> tokens (B, L, h) for the scores and residual (B, L, C) for the trunk.
 
-    branches: which of "sca", "llspm", "fab" are on; the share of one that is off goes to the plain path.
+    attentions: which of "sca", "llspm", "fab" are on; the share of one that is off goes to the plain path.
     axis: "sequence" pools over an image's tokens (the paper's figure); "token" gates every token alone, which is
         what the released code computes at batch 1.
     """
 
     def __init__(
-        self, width: int, bottleneck: int, *, branches: Sequence[str] = BRANCHES, axis: str = "sequence"
+        self, width: int, bottleneck: int, *, attentions: Sequence[str] = ATTENTIONS, axis: str = "sequence"
     ) -> None:
         super().__init__()
-        assert set(branches) <= set(BRANCHES), branches
+        assert set(attentions) <= set(ATTENTIONS), attentions
         assert axis in AXES, axis
         self.axis = axis
-        self.branches = tuple(name for name in BRANCHES if name in branches)
+        self.attentions = tuple(name for name in ATTENTIONS if name in attentions)
         self.fc1 = projection(width, bottleneck)  # `down`
         self.fc2 = projection(bottleneck, width)  # `up`
-        if "sca" in branches:
+        if "sca" in attentions:
             self.channel_attention = SCA(width)
-        if "llspm" in branches:
+        if "llspm" in attentions:
             self.spatial_attention = LLSPM()
-        if "fab" in branches:
+        if "fab" in attentions:
             self.frequency_attention = FAB(width)
 
     def forward(self, x: Tensor, residual: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -123,22 +123,22 @@ class MADFF(nn.Module):
         two need one projection: LLSPM's gate (B, L, 1) goes into the shares of x_sca.
         """
         paths = []
-        if "sca" in self.branches or "llspm" in self.branches:
-            x_sca = self.channel_attention(x) if "sca" in self.branches else x
-            gates = {"sca": 1.0} if "sca" in self.branches else {}
-            if "llspm" in self.branches:
+        if "sca" in self.attentions or "llspm" in self.attentions:
+            x_sca = self.channel_attention(x) if "sca" in self.attentions else x
+            gates = {"sca": 1.0} if "sca" in self.attentions else {}
+            if "llspm" in self.attentions:
                 gates["llspm"] = self.spatial_attention.gate(x_sca)
             token_share, residual_share = (
                 sum(shares[name] * gate for name, gate in gates.items()) for shares in (TOKEN_SHARE, RESIDUAL_SHARE)
             )
             paths.append((x_sca, token_share, residual_share))
-        if "fab" in self.branches:
+        if "fab" in self.attentions:
             paths.append((self.frequency_attention(x), TOKEN_SHARE["fab"], RESIDUAL_SHARE["fab"]))
         return paths
 
     def _plain(self, shares: dict[str, float]) -> float:
-        """The plain path's share, with those of the branches that are off."""
-        return 1.0 - sum(shares[name] for name in self.branches)
+        """The plain path's share, with those of the attentions that are off."""
+        return 1.0 - sum(shares[name] for name in self.attentions)
 
 
 class MVFA(nn.Module):
@@ -170,9 +170,9 @@ ADAPTERS = ("madff", "mvfa", "projector")
 
 
 def build_adapter(
-    kind: str, width: int, bottleneck: int, *, branches: Sequence[str] = BRANCHES, axis: str = "sequence"
+    kind: str, width: int, bottleneck: int, *, attentions: Sequence[str] = ATTENTIONS, axis: str = "sequence"
 ) -> nn.Module:
-    """One adapter of `ADAPTERS`; branches and axis concern MADFF alone."""
+    """One adapter of `ADAPTERS`; attentions and axis concern MADFF alone."""
     if kind == "madff":
-        return MADFF(width, bottleneck, branches=branches, axis=axis)
+        return MADFF(width, bottleneck, attentions=attentions, axis=axis)
     return {"mvfa": MVFA, "projector": Projector}[kind](width, bottleneck)

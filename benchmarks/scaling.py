@@ -35,10 +35,10 @@ from engine.training import Trainer
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write
-from scoring.evaluation import evaluate
+from scoring.evaluation import branch_figures
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.patch_scores import PatchScores
-from scoring.predictions import MAP_MAXIMUM
+from scoring.raw_scores import MAP_MAXIMUM
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -129,7 +129,7 @@ def measure_images(count: int) -> float:
     labels = np.arange(count) % 2
     whole = masks[:] if count * SIZE**2 <= MASKS_IN_MEMORY else masks
     started = time.perf_counter()
-    evaluate(MAP_MAXIMUM.predictions({"seg": grids}), labels, whole, SIZE, None)
+    branch_figures(MAP_MAXIMUM.raw_scores({"seg": grids}), labels, whole, SIZE, None)
     return time.perf_counter() - started
 
 

@@ -272,7 +272,7 @@ def write(found: dict[str, dict]) -> None:
     place = environment()
     lines = [
         f"`python -m benchmarks.speed`: {place['cpu']}, {torch.get_num_threads()} threads, torch {place['torch']}; our "
-        f"products by {'oneDNN, those of T by MKL' if linear.WIDE else 'the same library as those of T'}.",
+        f"products by {'oneDNN, those of T by MKL' if linear.wide() else 'the same library as those of T'}.",
         "",
         "| what | measured | at most | T | commit |",
         "|---|---|---|---|---|",

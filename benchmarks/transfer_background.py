@@ -27,7 +27,7 @@ from runtime.errors import exit_code
 from runtime.files import atomic_write
 from scoring import metrics
 from scoring.maps import map_scale
-from scoring.predictions import full_maps
+from scoring.raw_scores import full_maps
 
 OBJECT, BLACK = "Liver", 0.02
 ADAPTERS = ("mvfa", "madff")
@@ -45,7 +45,7 @@ def regions(seed: int, adapter: str, data_path: Path) -> dict[str, float]:
         run = opened.run
         seen = run.score_test()
     size = run.system.size
-    maps = full_maps(seen.maps, map_scale(seen.maps, size), size, "zero")
+    maps = full_maps(seen.map_patches, map_scale(seen.map_patches, size), size, "zero")
     lesion = run.truth[1][:]
     black = np.stack([load_image(sample.image, size).mean(dim=0).numpy() < BLACK for sample in run.test]) & ~lesion
     body = ~black & ~lesion

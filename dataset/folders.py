@@ -25,7 +25,7 @@ class Fault:
 
 
 # Takes each fault that a reader meets. A run's is `stop`; one that returns has the reader go on without the file.
-Report = Callable[[Fault], None]
+FaultHandler = Callable[[Fault], None]
 
 
 def stop(fault: Fault) -> None:
@@ -69,7 +69,7 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(Path(entry.path) for entry in os.scandir(folder) if entry.is_dir() and _visible(entry.name))
 
 
-def images_in(folder: Path, report: Report = stop) -> list[Path]:
+def images_in(folder: Path, report: FaultHandler = stop) -> list[Path]:
     """The image files of `folder` (of `folder/img` where that exists), sorted by name.
 
     Suffixes in any case; hidden files, Thumbs.db and other kinds are passed over. Reports a folder that is missing
@@ -120,7 +120,7 @@ def match_masks(images: list[Path], masks: list[Path]) -> Match:
     return Match(pairs, bare, doubled, sorted(left.values()))
 
 
-def pair_masks(images: list[Path], folder: Path, report: Report = stop) -> list[Path | None]:
+def pair_masks(images: list[Path], folder: Path, report: FaultHandler = stop) -> list[Path | None]:
     """The mask of every image, in the images' order, found by name in `folder` (`match_masks`).
 
     Reports images without a mask (None in the list), masks without an image, and images with two masks.

@@ -14,7 +14,7 @@ from dataset.folders import (
     GOOD,
     STRAY,
     Fault,
-    Report,
+    FaultHandler,
     descend,
     images_in,
     pair_masks,
@@ -61,7 +61,7 @@ def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, .
     return info, samples
 
 
-def read_train(info: ObjectInfo, root: Path, report: Report = stop) -> tuple[Sample, ...]:
+def read_train(info: ObjectInfo, root: Path, report: FaultHandler = stop) -> tuple[Sample, ...]:
     """The normal training images, sorted by name; faults go to `report`, which by default raises InputError."""
     if layout_of(root) == "visa":
         rows = _visa(info, root, report)
@@ -78,7 +78,7 @@ def read_train(info: ObjectInfo, root: Path, report: Report = stop) -> tuple[Sam
     return tuple(Sample(image, 0) for image in images_in(good, report))
 
 
-def read_test(info: ObjectInfo, root: Path, report: Report = stop) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+def read_test(info: ObjectInfo, root: Path, report: FaultHandler = stop) -> tuple[ObjectInfo, tuple[Sample, ...]]:
     """`info` with `masks` decided, and the test images: normal first, then by defect, each sorted by name.
 
     Faults go to `report`, which by default raises InputError.
@@ -96,7 +96,7 @@ def read_test(info: ObjectInfo, root: Path, report: Report = stop) -> tuple[Obje
     return replace(info, masks=masks), samples
 
 
-def _mvtec_test(root: Path, masks: bool, report: Report) -> tuple[Sample, ...]:
+def _mvtec_test(root: Path, masks: bool, report: FaultHandler) -> tuple[Sample, ...]:
     test = subfolder(root, "test")
     if test is None:
         line = f"{root} has no folder test: put test/good and test/DEFECT there (tree: data/readme.md)"
@@ -122,7 +122,7 @@ def _mvtec_test(root: Path, masks: bool, report: Report) -> tuple[Sample, ...]:
     return tuple(samples)
 
 
-def _masks(images: list[Path], kind: Path, truth: Path | None, report: Report) -> list[Path | None]:
+def _masks(images: list[Path], kind: Path, truth: Path | None, report: FaultHandler) -> list[Path | None]:
     """The masks of one kind of defect, in the images' order."""
     folder = truth and subfolder(truth, kind.name)
     if folder:
@@ -133,7 +133,7 @@ def _masks(images: list[Path], kind: Path, truth: Path | None, report: Report) -
     return [None] * len(images)
 
 
-def _visa(info: ObjectInfo, root: Path, report: Report) -> list[tuple[str, Sample]]:
+def _visa(info: ObjectInfo, root: Path, report: FaultHandler) -> list[tuple[str, Sample]]:
     """(split, sample) for every row of 1cls.csv about the class `root`, normal first, sorted by name."""
     table, rows = visa_rows(root, report)
     masked = info.masks is not None or any(row["mask"] for _, row in rows if row["label"] == "anomaly")
@@ -154,7 +154,7 @@ def _visa(info: ObjectInfo, root: Path, report: Report) -> list[tuple[str, Sampl
     return sorted(found, key=lambda item: (item[1].label, str(item[1].image)))
 
 
-def visa_rows(root: Path, report: Report = stop) -> tuple[Path, list[tuple[int, dict[str, str]]]]:
+def visa_rows(root: Path, report: FaultHandler = stop) -> tuple[Path, list[tuple[int, dict[str, str]]]]:
     """The table 1cls.csv, and its rows about the class `root` with their line numbers."""
     if root.name in ("", ".."):
         root = root.resolve()  # the class is the folder's name, and its table lies beside it
@@ -174,7 +174,7 @@ def visa_rows(root: Path, report: Report = stop) -> tuple[Path, list[tuple[int, 
     return table, rows
 
 
-def _visa_row(table: Path, number: int, row: dict[str, str], report: Report) -> Sample | None:
+def _visa_row(table: Path, number: int, row: dict[str, str], report: FaultHandler) -> Sample | None:
     """The sample of one row, without a mask that is not there; None where the row or its image is at fault."""
     where = f"{table}, line {number}"
     if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):

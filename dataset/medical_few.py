@@ -6,7 +6,7 @@ Masks of objects that have none in the protocol (Chest, ...) and those of normal
 from dataclasses import replace
 from pathlib import Path
 
-from dataset.folders import BARE, Fault, Report, descend, images_in, pair_masks, stop, subfolders
+from dataset.folders import BARE, Fault, FaultHandler, descend, images_in, pair_masks, stop, subfolders
 from dataset.images import Sample, check
 from dataset.layouts import MEDICAL_EXPECTED, MedicalTree, SplitFolders, no_layout, split_folders, tree_of
 from dataset.registry import ObjectInfo
@@ -32,7 +32,7 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     return FewShotSet(info, support[0], support[1], test, counts)
 
 
-def read_split(info: ObjectInfo, root: Path, split: str, report: Report = stop) -> tuple[Sample, ...]:
+def read_split(info: ObjectInfo, root: Path, split: str, report: FaultHandler = stop) -> tuple[Sample, ...]:
     """The images of "valid" or "test", normal first, each sorted by name, with masks where `info` has them.
 
     A user's own data may lack one of normal and abnormal images; a benchmark's test split must have both. Faults go to
@@ -64,7 +64,7 @@ def resolve_masks(info: ObjectInfo, root: Path) -> ObjectInfo:
     return replace(info, masks=any(split and split.masks for split in splits))
 
 
-def _both_there(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, split: str, report: Report) -> None:
+def _both_there(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, split: str, report: FaultHandler) -> None:
     """Report folders that hold neither normal nor abnormal images, and what a benchmark's test split lacks."""
     if at.abnormal is None:
         beside = at.normal.parent if at.normal else at.folder
@@ -77,7 +77,7 @@ def _both_there(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, split: st
         report(Fault(at.folder, f"{at.folder} has no folder {missing}: {_tree(info)}"))
 
 
-def _abnormal(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, report: Report) -> list[Sample]:
+def _abnormal(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, report: FaultHandler) -> list[Sample]:
     images = images_in(at.abnormal, report)
     if not info.masks:
         return [Sample(image, 1) for image in images]

@@ -75,7 +75,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False) -> System:
         clip,
         taps,
         "none" if bare else spec.adapter,
-        branches=spec.madff,
+        attentions=spec.madff,
         axis=spec.madff_axis,
         precision=spec.precision,
         compiled=spec.compile,

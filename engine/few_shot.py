@@ -24,15 +24,14 @@ from report.tables import Result
 from runtime import distributed
 from runtime.cache import key_of
 from runtime.errors import InputError
-from scoring.calibration import calibrate
+from scoring.calibration import CALIBRATION_IMAGES, calibrate
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, ScoreRule, score_rule
+from scoring.raw_scores import RawScores, ScoreRule, score_rule
 from utils import seed_everything
 
 SCRIPT = "train_few"
-CALIBRATED_ON = 64  # normal support images that scales and thresholds are taken from
 
 
 @dataclass
@@ -129,7 +128,7 @@ class FewShotRun(Run):
         """The text directions (D, 2), if the zero branch is on."""
         return None if self.spec.branches == "few" or self.prompts is None else self.prompts.text_directions
 
-    def score_test(self, again: bool = False) -> Predictions:
+    def score_test(self, again: bool = False) -> RawScores:
         found = score_images(
             self.system,
             self.test,
@@ -140,27 +139,27 @@ class FewShotRun(Run):
             workers=self.spec.num_workers,
             keep=again,
         )
-        return self.rule.predictions(found)
+        return self.rule.raw_scores(found)
 
-    def score_support(self) -> Predictions:
-        """Predictions of the rows of `calibrated_on`, each normal one against a bank without any variant of its own
+    def score_support(self) -> RawScores:
+        """Raw scores of the rows of `calibration_rows`, each normal one against a bank without any variant of its own
         image (with one shot: without that very variant)."""
-        head = self.rule.maps
+        head = self.rule.map_head
         bank, text = self.banks(keep=True).get(head), self.scored_text()
         parts = [self.system.patch_scores(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
-        return self.rule.predictions({head: PatchScores.join(parts)})
+        return self.rule.raw_scores({head: PatchScores.join(parts)})
 
     def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
-        """Of each row of `calibrated_on` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
-        rows, owners = self.calibrated_on(), self._left_out_together()
+        """Of each row of `calibration_rows` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
+        rows, owners = self.calibration_rows(), self._left_out_together()
         for row, prefix in zip(rows.tolist(), self._prefixes(rows), strict=True):
             (decoded,) = self.system.tokens(prefix, (head,))
             yield decoded.tokens(head), None if self.support.labels[row] else int(owners[row])
 
-    def calibrated_on(self) -> Tensor:
-        """Rows of the support: all variants of all abnormal images and of at most `CALIBRATED_ON` normal ones."""
+    def calibration_rows(self) -> Tensor:
+        """Rows of the support: all variants of all abnormal images and of at most `CALIBRATION_IMAGES` normal ones."""
         support, first = self.support, len(self.data.support_abnormal)
-        drawn = np.random.default_rng(self.spec.seed).permutation(len(self.data.support_normal))[:CALIBRATED_ON]
+        drawn = np.random.default_rng(self.spec.seed).permutation(len(self.data.support_normal))[:CALIBRATION_IMAGES]
         seen = (support.labels == 1) | torch.isin(support.source, torch.from_numpy(drawn + first))
         return seen.nonzero()[:, 0]
 
@@ -168,8 +167,8 @@ class FewShotRun(Run):
         return calibrate(self.score_support(), *self.support_truth(), self.system.size)
 
     def support_truth(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Labels (n,) and masks bool (n, S, S), or None, of the rows of `calibrated_on`."""
-        rows = self.calibrated_on()
+        """Labels (n,) and masks bool (n, S, S), or None, of the rows of `calibration_rows`."""
+        rows = self.calibration_rows()
         masks = self.support.masks[rows, 0].numpy() > 0.5 if self.masks else None
         return self.support.labels[rows].numpy().astype(int), masks
 

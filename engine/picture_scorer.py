@@ -17,7 +17,7 @@ from engine.tiles import Blend, Tile, Tiling, tiles
 from scoring.maps import Calibration, Scale, mean_scores, means_within, scaled_maps
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, ScoreRule
+from scoring.raw_scores import RawScores, ScoreRule
 
 BAR_AFTER = 2.0  # seconds before a progress bar within another shows
 EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the threshold where nothing calibrates one
@@ -28,7 +28,7 @@ class Piece:
     """A tile of a picture, and what the model predicts of it."""
 
     tile: Tile
-    predictions: Predictions
+    raw: RawScores
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class PictureScorer:
         for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
-                found.append(Piece(tile, self.predictions(part, None if without is None else without(number))))
+                found.append(Piece(tile, self.raw_scores(part, None if without is None else without(number))))
         return found
 
-    def predictions(self, picture: Image.Image, without: int | None = None) -> Predictions:
+    def raw_scores(self, picture: Image.Image, without: int | None = None) -> RawScores:
         """Those of a picture by itself, so that nothing depends on which others are scored."""
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         (decoded,) = self.system.tokens(prefix, self.rule.heads)
-        return self.rule.predictions(
+        return self.rule.raw_scores(
             {
                 head: self.system.patch_scores(
                     decoded.tokens(head), self.text_directions, self.banks.get(head), without
@@ -101,13 +101,13 @@ class PictureScorer:
         branch, size = self.branch, self.system.size
         canvas, means = Blend(shape, self.tiling), []
         for piece in pieces:
-            tile, seen = piece.tile, piece.predictions
-            small = next(scaled_maps(seen.maps, scale.maps, size, branch))[0].numpy()
+            tile, raw = piece.tile, piece.raw
+            small = next(scaled_maps(raw.map_patches, scale.maps, size, branch))[0].numpy()
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
-            if seen.scores is not None:
+            if raw.mean_patches is not None:
                 part = None if region is None else region[tile.rows, tile.columns]
-                means.append(self._mean(seen.scores, branch, scale.means, part))
+                means.append(self._mean(raw.mean_patches, branch, scale.means, part))
         full = canvas.values
         if region is not None:
             full[~region] = 0

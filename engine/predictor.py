@@ -22,7 +22,7 @@ from engine.tiles import Tiling
 from runtime.errors import InputError
 
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
-Picture = str | Path | Image.Image | np.ndarray | Tensor
+PictureLike = str | Path | Image.Image | np.ndarray | Tensor
 P = TypeVar("P", bound="Predictor")
 
 
@@ -68,7 +68,7 @@ class Predictor(PictureScorer):
         opened = open_checkpoint(Path(path), PredictorSpec, settings, purpose="prediction")
         return of_opened(opened, cls)
 
-    def predict(self, pictures: Picture | Sequence[Picture]) -> Prediction | list[Prediction]:
+    def predict(self, pictures: PictureLike | Sequence[PictureLike]) -> Prediction | list[Prediction]:
         """Score a picture, or each of a list or batch of them by itself.
 
         A picture is a path, a PIL image, an array (H, W) or (H, W, 3) of uint8 or of floats in [0, 1], or a tensor
@@ -101,7 +101,7 @@ def find_regions(anomaly_map: np.ndarray, threshold: float) -> tuple[Finding, ..
     return tuple(sorted(found, key=lambda one: -one.peak))
 
 
-def to_picture(picture: Picture) -> Image.Image:
+def to_picture(picture: PictureLike) -> Image.Image:
     """Whatever `Predictor.predict` takes as one picture, as an RGB image."""
     if isinstance(picture, (str, Path)):
         return open_picture(Path(picture))

@@ -17,7 +17,7 @@ from engine.checkpoint import Snapshot
 from runtime.errors import InputError, naming
 from runtime.files import atomic_write
 from runtime.tensors import digest
-from scoring.predictions import Predictions
+from scoring.raw_scores import RawScores
 
 FORMAT = 1
 
@@ -27,9 +27,9 @@ class TrainingHistory:
     """What training has come to: the last epoch's snapshot, and the best one by the test set."""
 
     last: Snapshot
-    last_predictions: Predictions | None = None  # None: the last epoch was not evaluated, or before this process began
+    last_scores: RawScores | None = None  # None: the last epoch was not evaluated, or before this process began
     best: Snapshot | None = None
-    best_predictions: Predictions | None = None
+    best_scores: RawScores | None = None
     best_value: float = float("-inf")
 
     @staticmethod
@@ -37,10 +37,10 @@ class TrainingHistory:
         """Where training begins, and ends if there is nothing to train."""
         return TrainingHistory(Snapshot(0, decoder.adapter_state(), None))
 
-    def offer(self, snapshot: Snapshot, predictions: Predictions, value: float, later: bool = False) -> None:
+    def offer(self, snapshot: Snapshot, raw: RawScores, value: float, later: bool = False) -> None:
         """Keep the snapshot if it scores higher on the test set than all before it; `later`: also if as high."""
         if value > self.best_value or (later and value == self.best_value):
-            self.best, self.best_predictions, self.best_value = snapshot, predictions, value
+            self.best, self.best_scores, self.best_value = snapshot, raw, value
 
 
 @dataclass

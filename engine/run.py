@@ -26,9 +26,9 @@ from runtime.cache import key_of
 from runtime.distributed import main_process
 from runtime.environment import environment
 from runtime.errors import InputError, naming
-from scoring.evaluation import evaluate, selection
+from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration
-from scoring.predictions import Masks, Predictions, ScoreRule
+from scoring.raw_scores import Masks, RawScores, ScoreRule
 
 UNCALIBRATED = (
     "Scores are scaled over these very images, and no threshold is stored: the adapters came without a support."
@@ -46,10 +46,10 @@ PLACES = {  # settings that say where and how a run works, and not what comes of
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A snapshot's figures, with the predictions and the calibration that they are of."""
+    """A snapshot's figures, with the raw scores and the calibration that they are of."""
 
     result: Result
-    predictions: Predictions
+    raw: RawScores
     calibration: Calibration | None
 
 
@@ -91,8 +91,8 @@ class Run(ABC):
         """A sentence on what scales and thresholds are taken from."""
 
     @abstractmethod
-    def score_test(self, again: bool = False) -> Predictions:
-        """Predictions of the test images under the adapters as they are now; `again`: they will be scored again."""
+    def score_test(self, again: bool = False) -> RawScores:
+        """Raw scores of the test images under the adapters as they are now; `again`: they will be scored again."""
 
     @abstractmethod
     def calibrate(self) -> Calibration | None:
@@ -124,9 +124,9 @@ class Run(ABC):
         """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
         return ground_truth(self.test, self.system.size, self.masks)
 
-    def selection(self, predictions: Predictions) -> dict[str, float]:
+    def selection(self, raw: RawScores) -> dict[str, float]:
         """The figures that choose the best epoch, on the test set as published."""
-        return selection(predictions, *self.truth, self.system.size)
+        return selection(raw, *self.truth, self.system.size)
 
     def load_snapshot(self, snapshot: Snapshot, source: Path | None = None) -> Snapshot:
         """Load a snapshot's adapters (of the file `source`), calibrate them unless they are, and give the snapshot."""
@@ -134,11 +134,11 @@ class Run(ABC):
             self.system.decoder.load_adapters(snapshot.adapters)
         return snapshot if snapshot.calibration else replace(snapshot, calibration=self.calibrate())
 
-    def evaluated(self, snapshot: Snapshot, selected: str, predictions: Predictions | None = None) -> Evaluated:
-        """The figures of the snapshot that was loaded last, or that `predictions` are of."""
-        predictions = self.score_test() if predictions is None else predictions
-        figures = evaluate(predictions, *self.truth, self.system.size, snapshot.calibration)
-        return Evaluated(Result(self.info.name, snapshot.epoch, selected, figures), predictions, snapshot.calibration)
+    def evaluated(self, snapshot: Snapshot, selected: str, raw: RawScores | None = None) -> Evaluated:
+        """The figures of the snapshot that was loaded last, or that `raw` is of."""
+        raw = self.score_test() if raw is None else raw
+        figures = branch_figures(raw, *self.truth, self.system.size, snapshot.calibration)
+        return Evaluated(Result(self.info.name, snapshot.epoch, selected, figures), raw, snapshot.calibration)
 
     def record(self, script: str, started: float) -> dict:
         """How the figures of a script that began at `started` (seconds) came about, as plain data."""
@@ -180,9 +180,9 @@ class Run(ABC):
         first, size = evaluated[0], self.system.size
         if self.spec.save_images:
             pictures = self.spec.save_images / self.name
-            save_maps(pictures, self.test, first.predictions, first.calibration, size)
+            save_maps(pictures, self.test, first.raw, first.calibration, size)
         self._write_page(folder.path / REPORT, record, first)
-        scores = [(one.result.selected, one.predictions, one.calibration) for one in evaluated]
+        scores = [(one.result.selected, one.raw, one.calibration) for one in evaluated]
         write_scores(folder.path / SCORES, self.test, scores, self.spec.data_path, size)
         tables.write_results(folder.path, record | {"results": [one.result for one in evaluated]})
         for name in (REPORT, SCORES, tables.CSV, tables.JSON):
@@ -192,13 +192,13 @@ class Run(ABC):
 
     def _write_page(self, path: Path, record: dict, one: Evaluated) -> None:
         size = self.system.size
-        shown = Shown.of(one.predictions, one.calibration, size)
+        shown = Shown.of(one.raw, one.calibration, size)
         html_report.write(
             path,
             html_report.Report(
                 title=self.title,
                 settings=record,
-                rows=page_rows(self.test, one.predictions, shown, size),
+                rows=page_rows(self.test, one.raw, shown, size),
                 scale=shown.colours,
                 figures=one.result.branches,
                 caption=tables.heading([one.result]),

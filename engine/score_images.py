@@ -12,7 +12,7 @@ from engine.system import System
 from runtime import distributed
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Masks
+from scoring.raw_scores import Masks
 
 MASKS_IN_MEMORY = 1 << 29  # pixels, a byte each
 BAR_FROM = 200  # images; scoring fewer is over before a progress bar helps

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import CLIP
 from engine.settings import Spec, bank_limit, finite, interval, natural, number, positive, setting
-from madff import ADAPTERS, AXES, BRANCHES
+from madff import ADAPTERS, ATTENTIONS, AXES
 from runtime.errors import InputError
 
 PROTOCOLS = ("paper", "sound")
@@ -51,7 +51,7 @@ class ModelSpec(Spec):
         None, "blocks with adapters; default: quarters of the depth (6 12 18 24)", type=positive, nargs="+"
     )
     adapter: str = setting("madff", "the adapters' kind", choices=ADAPTERS)
-    madff: tuple[str, ...] = setting(BRANCHES, "attention branches that are on", choices=BRANCHES, nargs="*")
+    madff: tuple[str, ...] = setting(ATTENTIONS, "attention branches that are on", choices=ATTENTIONS, nargs="*")
     madff_axis: str = setting("sequence", "token: what the released code computes", choices=AXES)
     protocol: str = setting("paper", "sound: CLIP's normalisation, QuickGELU for OpenAI's weights", choices=PROTOCOLS)
     prompts: str = setting("all", "base, llm, all, or a JSON file")
@@ -60,7 +60,7 @@ class ModelSpec(Spec):
         super().__post_init__()
         if self.pretrain is None and self.clip_path is None:  # beside a file of unknown origin it stays unknown
             object.__setattr__(self, "pretrain", "openai")
-        object.__setattr__(self, "madff", tuple(one for one in BRANCHES if one in self.madff))  # in whatever order
+        object.__setattr__(self, "madff", tuple(one for one in ATTENTIONS if one in self.madff))  # in whatever order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,15 +11,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import to_model
-from engine.few_shot import CALIBRATED_ON
 from engine.picture_scorer import BAR_AFTER, PictureScorer
 from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
-from scoring.calibration import image_threshold, pixel_threshold
-from scoring.maps import Calibration, map_scale, mean_scale
+from scoring.calibration import CALIBRATION_IMAGES, image_threshold, pixel_threshold
+from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
-from scoring.patch_scores import PatchScores
+from scoring.raw_scores import RawScores
 
 BANK_TOKENS = 60_000  # a tap: what a bank of many images keeps unless --bank_cap says otherwise
 MANY = 100  # tiles of the support; on more of them calibration takes long enough to say so beforehand
@@ -76,9 +75,9 @@ def with_bank_limit(spec: FewShotSpec, system: System, images: int) -> FewShotSp
 
 
 def _some(support: Sequence[KnownPicture], seed: int) -> list[KnownPicture]:
-    """All abnormal pictures, and those of at most `CALIBRATED_ON` normal images."""
+    """All abnormal pictures, and those of at most `CALIBRATION_IMAGES` normal images."""
     sources = sorted({known.source for known in support if known.label == 0})
-    drawn = {sources[row] for row in np.random.default_rng(seed).permutation(len(sources))[:CALIBRATED_ON]}
+    drawn = {sources[row] for row in np.random.default_rng(seed).permutation(len(sources))[:CALIBRATION_IMAGES]}
     return [known for known in support if known.label or known.source in drawn]
 
 
@@ -101,9 +100,7 @@ def _calibration(scorer: PictureScorer, support: Sequence[KnownPicture], alone: 
         without = None if known.label else (lambda number, own=known.source: number if alone else own)
         seen.append(scorer.pieces(picture, without=without))
         shapes.append(picture.size[::-1])
-    every = [piece.predictions for pieces in seen for piece in pieces]
-    maps = map_scale(PatchScores.join([one.maps for one in every]), size)
-    means = maps if every[0].scores is None else mean_scale(PatchScores.join([one.scores for one in every]), size)
+    maps, means = RawScores.join([piece.raw for pieces in seen for piece in pieces]).scales(size)
     scale, branch = Calibration(maps, means, {}, {}), scorer.branch
     scores, small = np.empty(len(seen), np.float32), np.empty((len(seen), size, size), np.float32)
     for row, one in enumerate(zip(seen, shapes, strict=True)):

@@ -189,7 +189,7 @@ class Training:
                 self._save_if_due(request)
         history = now.history
         if spec.epoch and history.last.epoch != spec.epoch:
-            history.last, history.last_predictions = Snapshot(spec.epoch, self.decoder.adapter_state(), None), None
+            history.last, history.last_scores = Snapshot(spec.epoch, self.decoder.adapter_state(), None), None
         if spec.epoch and spec.save_every:
             self._save()  # evaluating it all may take long
         self.log.close()
@@ -201,15 +201,15 @@ class Training:
             return
         try:  # nothing is lost where it is broken off, alone: other processes would wait for this one
             with request.at_once() if distributed.world_size() == 1 else nullcontext():
-                predictions = self.run.score_test(again=True)
-                figures = self.run.selection(predictions)
+                raw = self.run.score_test(again=True)
+                figures = self.run.selection(raw)
         except KeyboardInterrupt:
             self._stop()
         snapshot = Snapshot(_whole(self.due[now.steps]), self.decoder.adapter_state(), None)
         self.log.add(now.steps, **{f"test/{name}": value for name, value in figures.items()})
         history = now.history
-        history.offer(snapshot, predictions, sum(figures.values()), self.evaluations.later)
-        history.last, history.last_predictions = snapshot, predictions
+        history.offer(snapshot, raw, sum(figures.values()), self.evaluations.later)
+        history.last, history.last_scores = snapshot, raw
         now.evaluated = True
 
     def _save_if_due(self, request: StopRequest) -> None:
@@ -269,9 +269,9 @@ def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, s
     if run.spec.save_model and distributed.main_process():
         write(folder.path / CHECKPOINT, Checkpoint(last, best, run.record(script, started)))
         print(f"checkpoint: {folder.publish(CHECKPOINT, run.spec.save_path / f'{run.name}.pth')}")
-    evaluated = [run.evaluated(last, "last", history.last_predictions)]
+    evaluated = [run.evaluated(last, "last", history.last_scores)]
     if best is not None:
-        evaluated.append(run.evaluated(best, "best", history.best_predictions))
+        evaluated.append(run.evaluated(best, "best", history.best_scores))
     if distributed.main_process():
         _show_maps(run, folder, evaluated[0])
     run.write(folder, run.record(script, started), evaluated)
@@ -280,7 +280,7 @@ def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, s
 
 def _show_maps(run: Run, folder: RunFolder, one: Evaluated) -> None:
     """A few maps of the test set beside the curves."""
-    shown = Shown.of(one.predictions, one.calibration, run.system.size)
+    shown = Shown.of(one.raw, one.calibration, run.system.size)
     with SummaryWriter(str(folder.curves(run.spec.log_dir))) as writer:
-        for place, picture in enumerate(overlays(run.test, one.predictions, shown, run.system.size, MAPS)):
+        for place, picture in enumerate(overlays(run.test, one.raw, shown, run.system.size, MAPS)):
             writer.add_image(f"highest scores/{place + 1}", picture, dataformats="HWC")

@@ -22,14 +22,13 @@ from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
-from scoring.calibration import calibrate
+from scoring.calibration import CALIBRATION_IMAGES, calibrate
 from scoring.maps import Calibration
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, ScoreRule, score_rule
+from scoring.raw_scores import RawScores, ScoreRule, score_rule
 from utils import seed_everything
 
 SCRIPT = "train_zero"
-CALIBRATED_ON = 64  # training images of an object that scales and thresholds are taken from
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ class TrainingObject:
     prompts: EncodedPrompts
 
     def some(self, seed: int) -> tuple[Sample, ...]:
-        """At most `CALIBRATED_ON` of its samples, drawn by the seed, in their order."""
-        rows = np.random.default_rng(seed).permutation(len(self.samples))[:CALIBRATED_ON]
+        """At most `CALIBRATION_IMAGES` of its samples, drawn by the seed, in their order."""
+        rows = np.random.default_rng(seed).permutation(len(self.samples))[:CALIBRATION_IMAGES]
         return tuple(self.samples[row] for row in sorted(rows))
 
 
@@ -85,8 +84,8 @@ class TransferRun(Run):
         """The text directions (D, 2)."""
         return self.prompts.text_directions
 
-    def score_test(self, again: bool = False) -> Predictions:
-        return self.rule.predictions(self._patch_scores(self.test, self.prompts, again))
+    def score_test(self, again: bool = False) -> RawScores:
+        return self.rule.raw_scores(self._patch_scores(self.test, self.prompts, again))
 
     def _patch_scores(self, samples: tuple[Sample, ...], prompts: EncodedPrompts, keep: bool) -> dict[str, PatchScores]:
         """Patch scores by head, of any object's samples under its own prompts; `keep` as in `score_images`."""
@@ -106,10 +105,10 @@ class TransferRun(Run):
         det = PatchScores.join([found[source.info.name]["det"] for source in self.sources])
         labels = np.concatenate([ground_truth(samples, size, False)[0] for samples in some.values()])
         if not self.masks:
-            return calibrate(Predictions(det, det), labels, None, size)
+            return calibrate(RawScores(det, det), labels, None, size)
         seg = PatchScores.join([found[source.info.name]["seg"] for source in masked])
         masks = np.concatenate([ground_truth(some[source.info.name], size, True)[1][:] for source in masked])
-        return calibrate(Predictions(seg, det), labels, masks, size)
+        return calibrate(RawScores(seg, det), labels, masks, size)
 
     def origin(self) -> dict:
         """Counts, and the objects trained on."""

@@ -15,7 +15,7 @@ from report.html_report import Row
 from report.panels import panel_names, save_panel
 from scoring.calibration import Calibration
 from scoring.maps import Scale, map_scale, scaled_maps
-from scoring.predictions import Predictions, main_branch
+from scoring.raw_scores import RawScores, main_branch
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,28 @@ class Shown:
     colours: ColourScale
 
     @staticmethod
-    def of(seen: Predictions, calibration: Calibration | None, size: int) -> "Shown":
-        """What is to be shown of `seen`."""
-        branch = main_branch(seen.maps)
-        scores = seen.image_scores(size, calibration)[branch].numpy()
+    def of(raw: RawScores, calibration: Calibration | None, size: int) -> "Shown":
+        """What is to be shown of `raw`."""
+        branch = main_branch(raw.map_patches)
+        scores = raw.image_scores(size, calibration)[branch].numpy()
         if calibration is None:
-            return Shown(branch, scores, map_scale(seen.maps, size), ColourScale(0.0, 1.0))
+            return Shown(branch, scores, map_scale(raw.map_patches, size), ColourScale(0.0, 1.0))
         colours = ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
         return Shown(branch, scores, calibration.maps, colours)
 
-    def map_of(self, seen: Predictions, place: int, size: int) -> np.ndarray:
+    def map_of(self, raw: RawScores, place: int, size: int) -> np.ndarray:
         """One image's map (size, size) float32."""
-        (part,) = scaled_maps(seen.maps[place : place + 1], self.limits, size, self.branch)
+        (part,) = scaled_maps(raw.map_patches[place : place + 1], self.limits, size, self.branch)
         return part[0].numpy()
 
 
 def save_maps(
-    folder: Path, samples: Sequence[Sample], seen: Predictions, calibration: Calibration | None, size: int
+    folder: Path, samples: Sequence[Sample], raw: RawScores, calibration: Calibration | None, size: int
 ) -> None:
     """Write input | ground truth | anomaly map | overlay | predicted mask of every sample into `folder`."""
-    shown = Shown.of(seen, calibration, size)
+    shown = Shown.of(raw, calibration, size)
     names = panel_names([sample.image for sample in samples])
-    maps = (one for part in scaled_maps(seen.maps, shown.limits, size, shown.branch) for one in part)
+    maps = (one for part in scaled_maps(raw.map_patches, shown.limits, size, shown.branch) for one in part)
     rows = zip(samples, names, maps, shown.scores, strict=True)
     for sample, name, anomaly_map, score in tqdm(rows, desc="pictures", total=len(samples), leave=False):
         save_panel(
@@ -68,15 +68,15 @@ def save_maps(
     print(f"pictures: {folder}")
 
 
-def overlays(samples: Sequence[Sample], seen: Predictions, shown: Shown, size: int, count: int) -> Iterator[np.ndarray]:
+def overlays(samples: Sequence[Sample], raw: RawScores, shown: Shown, size: int, count: int) -> Iterator[np.ndarray]:
     """The `count` highest scored samples as the model sees them, beside their maps: uint8 RGB (size, 2 size, 3)."""
     for place in np.argsort(-shown.scores, kind="stable")[:count].tolist():
         picture = cv2.resize(read_rgb(samples[place].image), (size, size), interpolation=cv2.INTER_AREA)
-        mixed = overlay(picture, shown.map_of(seen, place, size), None, shown.colours)
+        mixed = overlay(picture, shown.map_of(raw, place, size), None, shown.colours)
         yield np.concatenate([picture, mixed], axis=1)
 
 
-def page_rows(samples: Sequence[Sample], seen: Predictions, shown: Shown, size: int) -> list[Row]:
+def page_rows(samples: Sequence[Sample], raw: RawScores, shown: Shown, size: int) -> list[Row]:
     """A row of the report page for every sample; maps are made when the page asks for them."""
     return [
         Row(
@@ -85,7 +85,7 @@ def page_rows(samples: Sequence[Sample], seen: Predictions, shown: Shown, size: 
             sample.label,
             image=sample.image,
             truth=sample.mask,
-            map=partial(shown.map_of, seen, place, size),
+            map=partial(shown.map_of, raw, place, size),
         )
         for place, (sample, score) in enumerate(zip(samples, shown.scores, strict=True))
     ]

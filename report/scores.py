@@ -8,7 +8,7 @@ import numpy as np
 from dataset import Sample
 from runtime.files import atomic_write
 from scoring.maps import Calibration
-from scoring.predictions import Predictions, main_branch
+from scoring.raw_scores import RawScores, main_branch
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
@@ -16,11 +16,11 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsh
 def write_scores(
     path: Path,
     samples: Sequence[Sample],
-    snapshots: Sequence[tuple[str, Predictions, Calibration | None]],
+    snapshots: Sequence[tuple[str, RawScores, Calibration | None]],
     root: Path,
     size: int,
 ) -> None:
-    """Write a row for every snapshot (which, predictions, calibration) and image: its file below `root`, its label.
+    """Write a row for every snapshot (which, raw scores, calibration) and image: its file below `root`, its label.
 
     Scores are by branch, as the calibration scales them, else scaled over these images; `threshold` and `abnormal` are
     of the last branch, empty without a calibration.
@@ -29,7 +29,7 @@ def write_scores(
 
     tables = []
     for selected, seen, calibration in snapshots:
-        branch = main_branch(seen.maps)
+        branch = main_branch(seen.map_patches)
         scores = {name: values.numpy() for name, values in seen.image_scores(size, calibration).items()}
         threshold = np.nan if calibration is None else calibration.image[branch]
         columns = {

@@ -3,27 +3,25 @@
 import numpy as np
 
 from scoring import metrics
-from scoring.maps import Calibration, map_scale, mean_scale
-from scoring.predictions import Masks, Predictions, finite, full_maps
+from scoring.maps import Calibration
+from scoring.raw_scores import Masks, RawScores, full_maps, measure
 
+CALIBRATION_IMAGES = 64  # normal support images, or images of an object trained on, that are looked at; at most
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
 
 
-def calibrate(
-    seen: Predictions, labels: np.ndarray, masks: Masks | None, size: int, pixels: bool = True
-) -> Calibration:
+def calibrate(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int, pixels: bool = True) -> Calibration:
     """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None.
 
     pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.
     """
-    maps = map_scale(seen.maps, size)
-    means = maps if seen.scores is None else mean_scale(seen.scores, size)
+    maps, means = raw.scales(size)
     own = Calibration(maps, means, {}, {})
     image, pixel = {}, {}
-    for branch, scores in seen.image_scores(size, own).items():
+    for branch, scores in raw.image_scores(size, own).items():
         image[branch] = image_threshold(scores.numpy(), labels)
         if pixels:
-            pixel[branch] = pixel_threshold(full_maps(seen.maps, maps, size, branch), labels, masks)
+            pixel[branch] = pixel_threshold(full_maps(raw.map_patches, maps, size, branch), labels, masks)
     return Calibration(maps, means, image, pixel)
 
 
@@ -31,7 +29,7 @@ def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     """Half-way between the F1-max score and the next lower one; without either label just above the highest."""
     if not labels.any() or labels.all():
         return float(np.nextafter(scores.max(), np.float32(np.inf)))
-    best = finite(metrics.image_metrics, scores, labels)["threshold"]
+    best = measure(metrics.image_metrics, scores, labels)["threshold"]
     lower = scores[scores < best]
     return float((best + lower.max()) / 2) if lower.size else float(best)
 
@@ -42,6 +40,6 @@ def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | No
     Without normal images either, just above the highest value: then no pixel is known to be abnormal.
     """
     if masks is not None and masks.any():
-        return float(finite(metrics.pixel_metrics, maps, masks)["threshold"])
+        return float(measure(metrics.pixel_metrics, maps, masks)["threshold"])
     normal = maps[labels == 0]
     return float(np.quantile(normal, NORMAL_QUANTILE) if normal.size else np.nextafter(maps.max(), np.float32(np.inf)))

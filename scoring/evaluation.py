@@ -1,4 +1,4 @@
-"""Predictions of a test set to figures."""
+"""Raw scores of a test set to figures."""
 
 from collections.abc import Iterator
 
@@ -7,14 +7,14 @@ import numpy as np
 from scoring import metrics
 from scoring.maps import Calibration, Scale, map_scale, scaled_maps
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Masks, Predictions, finite, full_maps, main_branch
+from scoring.raw_scores import Masks, RawScores, full_maps, main_branch, measure
 
 IN_MEMORY = 1 << 26  # pixels whose maps are kept for exact figures; those of more are counted in one pass
 ABOVE_HALF = float(np.nextafter(np.float32(0.5), np.float32(1)))  # float32 scores from here on are above a half
 
 
-def evaluate(
-    seen: Predictions, labels: np.ndarray, masks: Masks | None, size: int, calibration: Calibration | None
+def branch_figures(
+    raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int, calibration: Calibration | None
 ) -> dict[str, dict[str, float]]:
     """Figures by branch over a test set: labels (N,) in {0, 1}, masks bool (N, S, S) or None.
 
@@ -23,19 +23,19 @@ def evaluate(
     threshold, on scores scaled by the calibration. Raises InputError when a score is not a number.
     """
     figures = {}
-    judged = {} if calibration is None else seen.image_scores(size, calibration)
-    for branch, scores in seen.image_scores(size).items():
-        found = finite(metrics.image_metrics, scores.numpy(), labels)
+    judged = {} if calibration is None else raw.image_scores(size, calibration)
+    for branch, scores in raw.image_scores(size).items():
+        found = measure(metrics.image_metrics, scores.numpy(), labels)
         figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
-        halved = finite(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
+        halved = measure(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
         figures[branch] |= {f"{name}_at_half": value for name, value in halved.items()}
         if branch in judged:
             threshold = calibration.image[branch]
-            figures[branch] |= finite(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
+            figures[branch] |= measure(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
     if masks is not None:
-        scale = map_scale(seen.maps, size)
+        scale = map_scale(raw.map_patches, size)
         for branch in figures:  # one at a time: a branch's maps may fill much of the memory
-            found = pixel_figures(seen.maps, scale, size, branch, masks)
+            found = pixel_figures(raw.map_patches, scale, size, branch, masks)
             figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
     return figures
 
@@ -43,7 +43,7 @@ def evaluate(
 def pixel_figures(patches: PatchScores, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
     """`metrics.pixel_metrics` of a branch; of more pixels than IN_MEMORY in one pass, to about 1e-7."""
     if len(patches) * size**2 <= IN_MEMORY:
-        return finite(metrics.pixel_metrics, full_maps(patches, scale, size, branch), masks[:])
+        return measure(metrics.pixel_metrics, full_maps(patches, scale, size, branch), masks[:])
 
     def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         first = 0
@@ -51,13 +51,14 @@ def pixel_figures(patches: PatchScores, scale: Scale, size: int, branch: str, ma
             yield part.numpy(), masks[first : first + len(part)]
             first += len(part)
 
-    return finite(metrics.binned_pixel_metrics, pieces())
+    return measure(metrics.binned_pixel_metrics, pieces())
 
 
-def selection(seen: Predictions, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
+def selection(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
     """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
-    branch = main_branch(seen.maps)
-    value = {"image_auroc": finite(metrics.image_metrics, seen.image_scores(size)[branch].numpy(), labels)["auroc"]}
+    branch = main_branch(raw.map_patches)
+    value = {"image_auroc": measure(metrics.image_metrics, raw.image_scores(size)[branch].numpy(), labels)["auroc"]}
     if masks is not None:
-        value["pixel_auroc"] = pixel_figures(seen.maps, map_scale(seen.maps, size), size, branch, masks)["auroc"]
+        scale = map_scale(raw.map_patches, size)
+        value["pixel_auroc"] = pixel_figures(raw.map_patches, scale, size, branch, masks)["auroc"]
     return value

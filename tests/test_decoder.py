@@ -258,10 +258,10 @@ def test_no_adapter_is_the_bare_trunk(clip, images, bare):
 
 
 def test_options_reach_every_adapter(clip):
-    decoder = MDecoder(clip, adapter="madff", branches=("fab",), axis="token")
+    decoder = MDecoder(clip, adapter="madff", attentions=("fab",), axis="token")
     adapters = [*decoder.seg_adapters, *decoder.det_adapters]
     assert len(adapters) == 2 * TAPS
-    assert all(adapter.branches == ("fab",) and adapter.axis == "token" for adapter in adapters)
+    assert all(adapter.attentions == ("fab",) and adapter.axis == "token" for adapter in adapters)
 
 
 def test_bare_tokens_meet_text_through_clips_own_projection(clip, bare, golden_decoder, images):

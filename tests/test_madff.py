@@ -1,4 +1,4 @@
-"""The adapters: golden numbers, subsets of branches computed by hand, and what each part may change."""
+"""The adapters: golden numbers, subsets of attentions computed by hand, and what each part may change."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from helpers.goldens import FORWARD, arrays, relative
 from torch import Tensor
 
-from madff import BRANCHES, FAB, LLSPM, MADFF, MVFA, SCA, Projector, build_adapter
+from madff import ATTENTIONS, FAB, LLSPM, MADFF, MVFA, SCA, Projector, build_adapter
 
 EXACT = 1e-6
-SUBSETS = [subset for size in range(4) for subset in combinations(BRANCHES, size)]
+SUBSETS = [subset for size in range(4) for subset in combinations(ATTENTIONS, size)]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def attended(adapter: MADFF, x: Tensor) -> dict[str, Tensor]:
 
 def test_golden_branches(adapter, golden, x):
     paths = attended(adapter, x)
-    for name in BRANCHES:
+    for name in ATTENTIONS:
         assert relative(paths[name], golden[name]) < FORWARD
 
 
@@ -64,8 +64,8 @@ def test_an_off_branch_gives_its_weight_to_the_plain_path(adapter, x, subset):
 
 
 def only(adapter: MADFF, subset: tuple[str, ...]) -> MADFF:
-    """The same weights with those branches alone."""
-    part = MADFF(64, 48, branches=subset)
+    """The same weights with those attentions alone."""
+    part = MADFF(64, 48, attentions=subset)
     state = adapter.state_dict()
     part.load_state_dict({name: state[name] for name in part.state_dict()})
     return part
@@ -118,7 +118,7 @@ def test_without_branches_it_is_the_baseline(adapter, x):
 def test_an_off_branch_has_no_weights():
     owner = {"channel_attention": "sca", "spatial_attention": "llspm", "frequency_attention": "fab"}
     for subset in SUBSETS:
-        names = {name.split(".")[0] for name in MADFF(64, 48, branches=subset).state_dict()}
+        names = {name.split(".")[0] for name in MADFF(64, 48, attentions=subset).state_dict()}
         assert {owner[name] for name in names - {"fc1", "fc2"}} == set(subset)
 
 
@@ -168,10 +168,10 @@ def changed_tokens(adapter: MADFF, x: Tensor) -> Tensor:
     ("options", "reach"),
     [
         ({"axis": "token"}, lambda place: place == 20),
-        ({"branches": ("llspm",)}, lambda place: abs(place - 20) <= 3),
-        ({"branches": ()}, lambda place: place == 20),
-        ({"branches": ("sca",)}, lambda place: True),
-        ({"branches": ("fab",)}, lambda place: True),
+        ({"attentions": ("llspm",)}, lambda place: abs(place - 20) <= 3),
+        ({"attentions": ()}, lambda place: place == 20),
+        ({"attentions": ("sca",)}, lambda place: True),
+        ({"attentions": ("fab",)}, lambda place: True),
     ],
 )
 def test_how_far_a_token_reaches(x, options, reach: Callable[[int], bool]):
@@ -228,5 +228,5 @@ def test_adapters_by_name(kind, made):
 
 
 def test_options_reach_madff():
-    adapter = build_adapter("madff", 64, 48, branches=("fab", "sca"), axis="token")
-    assert adapter.branches == ("sca", "fab") and adapter.axis == "token"
+    adapter = build_adapter("madff", 64, 48, attentions=("fab", "sca"), axis="token")
+    assert adapter.attentions == ("sca", "fab") and adapter.axis == "token"

@@ -17,7 +17,7 @@ from scoring.calibration import Calibration
 from scoring.maps import Scale, branch_maps, means_at_once, scaled_maps
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores, patch_scores
-from scoring.predictions import ScoreRule, main_branch
+from scoring.raw_scores import ScoreRule, main_branch
 
 
 class MatrixFAB(nn.Module):
@@ -91,11 +91,11 @@ class ScoringGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         decoded = self.decoder.decode(self.decoder.prefix(self.system.normalise(images)), self.rule.heads, pooled=False)
         scores = {head: patch_scores(decoded.tokens(head), self.text, self._bank(head)) for head in self.rule.heads}
-        predictions = self.rule.predictions(scores)
-        maps = self._scaled(self.calibration.maps, predictions.maps, branch_maps)  # (B, S, S)
-        if predictions.scores is None:
+        raw = self.rule.raw_scores(scores)
+        maps = self._scaled(self.calibration.maps, raw.map_patches, branch_maps)  # (B, S, S)
+        if raw.mean_patches is None:
             return maps, maps.amax(dim=(1, 2))
-        return maps, self._scaled(self.calibration.means, predictions.scores, means_at_once)
+        return maps, self._scaled(self.calibration.means, raw.mean_patches, means_at_once)
 
     def _bank(self, head: str) -> MemoryBank | None:
         if head not in self.taps:
@@ -113,10 +113,10 @@ class ScoringGraph(nn.Module):
         """What `forward` must give, by the path that the test scripts take; on the CPU."""
         banks = {head: self._bank(head) for head in self.taps}
         found = self.system.score(self.system.prefix(images), self.rule.heads, self.text, banks)
-        predictions = self.rule.predictions(found)
-        assert self.branch == main_branch(predictions.maps)
-        scores = predictions.image_scores(self.size, self.calibration)[self.branch]
-        parts = scaled_maps(predictions.maps, self.calibration.maps, self.size, self.branch)
+        raw = self.rule.raw_scores(found)
+        assert self.branch == main_branch(raw.map_patches)
+        scores = raw.image_scores(self.size, self.calibration)[self.branch]
+        parts = scaled_maps(raw.map_patches, self.calibration.maps, self.size, self.branch)
         return torch.cat(list(parts)), scores
 
 

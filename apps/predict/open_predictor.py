@@ -18,7 +18,7 @@ from engine.system import System
 from engine.tiled_calibration import in_tiles
 from runtime.errors import InputError
 from scoring.maps import Calibration
-from scoring.predictions import score_rule
+from scoring.raw_scores import score_rule
 from utils import seed_everything
 
 FOLDERS = "the folders of known images"

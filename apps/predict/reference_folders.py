@@ -17,13 +17,14 @@ from apps.predict.spec import PredictSpec
 from apps.predict.volumes import Stack
 from dataset import FewShotSet, Sample, to_model
 from engine.build import EncodedPrompts
-from engine.few_shot import CALIBRATED_ON, FewShotRun
+from engine.few_shot import FewShotRun
 from engine.open_checkpoint import named
 from engine.support import Support
 from engine.system import System
 from engine.tiled_calibration import KnownPicture, with_bank_limit
 from runtime.errors import InputError
 from runtime.files import sha256
+from scoring.calibration import CALIBRATION_IMAGES
 from scoring.memory_bank import MemoryBank
 from utils import VARIANTS, augment
 
@@ -73,11 +74,11 @@ class UntrainedRun(FewShotRun):
         prefixes = super()._prefixes(rows)
         return iter(tqdm(prefixes, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
 
-    def calibrated_on(self) -> Tensor:
-        """Rows of all abnormal pictures, and of at most `CALIBRATED_ON` normal ones, slices counted singly."""
+    def calibration_rows(self) -> Tensor:
+        """Rows of all abnormal pictures, and of at most `CALIBRATION_IMAGES` normal ones, slices counted singly."""
         labels = np.array([known.label for known in self.pictures])
         (normal,) = (labels == 0).nonzero()
-        drawn = np.random.default_rng(self.spec.seed).permutation(normal)[:CALIBRATED_ON]
+        drawn = np.random.default_rng(self.spec.seed).permutation(normal)[:CALIBRATION_IMAGES]
         chosen = np.sort(np.concatenate([(labels == 1).nonzero()[0], drawn]))
         variants = len(self.support.labels) // len(self.pictures)
         return torch.from_numpy((chosen[:, None] * variants + np.arange(variants)).ravel())
@@ -100,7 +101,7 @@ def open_untrained(
         found = find([str(spec.abnormal)], option="--abnormal")
         if both := same_files(every, found):
             raise InputError(f"{both[0]} is in --normal and in --abnormal: leave it in one of the two")
-        abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATED_ON, spec.seed)
+        abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATION_IMAGES, spec.seed)
     pictures = [*_known(abnormal, 1, 0, reader), *_known(normal, 0, len(abnormal), reader)]
     variants = VARIANTS if augmented else 1
     support = _support(pictures, spec.img_size, variants)

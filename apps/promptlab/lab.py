@@ -26,11 +26,11 @@ from engine.text import Encoder, directions, without_each
 from runtime.cache import Cache
 from runtime.errors import InputError
 from scoring.calibration import Calibration, calibrate
-from scoring.evaluation import evaluate
+from scoring.evaluation import branch_figures
 from scoring.maps import Scale, scaled_maps
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores, patch_scores
-from scoring.predictions import Predictions, ScoreRule, main_branch
+from scoring.raw_scores import RawScores, ScoreRule, main_branch
 
 REMEMBERED = 8  # results that are kept, for the set that was not edited
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class PromptResult:
 
     samples: tuple[Sample, ...]
     words: Words
-    seen: Predictions
+    seen: RawScores
     scores: dict[str, Tensor]
     figures: dict[str, dict[str, float]]
     calibration: Calibration
@@ -118,7 +118,7 @@ class PromptResult:
     @property
     def branch(self) -> str:
         """The branch that is shown: the fusion, or the only one that is on."""
-        return main_branch(self.seen.maps)
+        return main_branch(self.seen.map_patches)
 
     @property
     def threshold(self) -> float:
@@ -132,7 +132,7 @@ class PromptResult:
 
     def maps(self) -> Iterator[np.ndarray]:
         """Each image's map (S, S) float32; 0 to 1 is the calibration's range."""
-        for part in scaled_maps(self.seen.maps, self.calibration.maps, self.size, self.branch):
+        for part in scaled_maps(self.seen.map_patches, self.calibration.maps, self.size, self.branch):
             yield from part.numpy()
 
 
@@ -238,7 +238,7 @@ class Lab:
 
     def calibrate_on(self, support: Iterable[tuple[list[Tensor], int | None]], labels: np.ndarray, masks) -> None:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
-        head = self.rule.maps
+        head = self.rule.map_head
         held = []
         for tokens, without in tqdm(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
             held.append(self._keep({head: tokens}, without))
@@ -250,8 +250,8 @@ class Lab:
     def _prompt_scores(self, held: HeldImage, texts: Tensor) -> Tensor:
         """An image's prompt scores (N,) under texts (N, D, 2), see `Pull`."""
         found = {head: patch_scores(held.tokens[head], texts, None) for head in self.rule.heads}
-        grid = found[self.rule.maps].zero.shape[-1]
-        return self.rule.predictions(found).image_scores(grid, self._absolute())["zero"]
+        grid = found[self.rule.map_head].zero.shape[-1]
+        return self.rule.raw_scores(found).image_scores(grid, self._absolute())["zero"]
 
     def _predict(
         self, samples: tuple[Sample, ...], held: Sequence[HeldImage], words: Words, calibration: Calibration
@@ -259,12 +259,12 @@ class Lab:
         seen, size = self._see(held, words.text), self.system.size
         scores = seen.image_scores(size, calibration)
         labels, masks = ground_truth(samples, size, self.masks)
-        figures = evaluate(seen, labels, masks, size, calibration if calibration.image else None)
+        figures = branch_figures(seen, labels, masks, size, calibration if calibration.image else None)
         return PromptResult(samples, words, seen, scores, figures, calibration, size)
 
-    def _see(self, held: Sequence[HeldImage], text: Tensor) -> Predictions:
+    def _see(self, held: Sequence[HeldImage], text: Tensor) -> RawScores:
         found = {head: PatchScores.join([one.scores(head, text) for one in held]) for head in self.rule.heads}
-        return self.rule.predictions(found)
+        return self.rule.raw_scores(found)
 
     def _calibration(self, words: Words, pixels: bool) -> Calibration:
         """Scales and thresholds under these words: the checkpoint's own, else from the support, else probability."""

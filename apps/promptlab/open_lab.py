@@ -20,7 +20,7 @@ from engine.settings import number, setting
 from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
 from engine.system import System
 from runtime.errors import InputError
-from scoring.predictions import ScoreRule, score_rule
+from scoring.raw_scores import ScoreRule, score_rule
 
 SUFFIXES = (".pth", ".safetensors")
 
@@ -133,5 +133,5 @@ def _with_support(opened: OpenedCheckpoint) -> Lab:
         note = "zero-shot transfer: prompts alone; thresholds hold for the checkpoint's own prompts"
         return _lab(*parts, [note], own=own)
     lab = _lab(*parts, [], banks=run.banks(keep=True), own=own)
-    lab.calibrate_on(run.support_tokens(run.rule.maps), *run.support_truth())
+    lab.calibrate_on(run.support_tokens(run.rule.map_head), *run.support_truth())
     return lab

@@ -26,7 +26,7 @@ from runtime.files import atomic_write
 from scoring import metrics
 from scoring.maps import Calibration, Scale
 from scoring.patch_scores import patch_scores
-from scoring.predictions import ScoreRule, score_rule
+from scoring.raw_scores import ScoreRule, score_rule
 
 BAR_AFTER = 2  # seconds
 BATCH = 16  # variants that go through the trunk at a time, where that gains anything
@@ -78,8 +78,8 @@ class Bench:
         """With directions (D, 2); InputError when scores are not finite."""
         scale = Scale((0.0, float(len(self.tokens))), None)
         found = patch_scores(self.tokens, directions.to(self.tokens[0].device), None)
-        predictions = self.rule.predictions({self.rule.maps: found})
-        scores = predictions.image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"].numpy()  # (V,)
+        raw = self.rule.raw_scores({self.rule.map_head: found})
+        scores = raw.image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"].numpy()  # (V,)
         try:
             auroc = metrics.image_metrics(scores, self.labels)["auroc"]
         except ValueError as fault:
@@ -144,7 +144,7 @@ def _features(spec: RankSpec, words: Sentences) -> Features:
 
 def bench_of(system: System, support: Support, rule: ScoreRule) -> Bench:
     """The support's tokens under the adapters as they are now, and how they are scored."""
-    tokens = support_tokens(system, support, rule.maps)
+    tokens = support_tokens(system, support, rule.map_head)
     return Bench(tokens, support.labels.numpy().astype(int), rule, system.size)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.folders import Fault, Report, descend, images_in, subfolders
+from dataset.folders import Fault, FaultHandler, descend, images_in, subfolders
 from dataset.images import Sample
 from dataset.industrial import read_test, read_train, visa_rows
 from dataset.layouts import NAMES, layout_of, tree_of
@@ -48,12 +48,12 @@ def list_tree(info: ObjectInfo, root: Path) -> Listing:
     return Listing(name, splits, tuple(dict.fromkeys(fault for fault in faults if fault.what)), unnamed)
 
 
-def _medical(info: ObjectInfo, root: Path, report: Report) -> dict[str, tuple[Sample, ...]]:
+def _medical(info: ObjectInfo, root: Path, report: FaultHandler) -> dict[str, tuple[Sample, ...]]:
     info = resolve_masks(info, root)
     return {split: read_split(info, root, split, report) for split in ("valid", "test")}
 
 
-def _industrial(info: ObjectInfo, root: Path, report: Report) -> dict[str, tuple[Sample, ...]]:
+def _industrial(info: ObjectInfo, root: Path, report: FaultHandler) -> dict[str, tuple[Sample, ...]]:
     return {"train": read_train(info, root, report), "test": read_test(info, root, report)[1]}
 
 

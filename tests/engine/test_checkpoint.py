@@ -17,7 +17,7 @@ from torch import Tensor
 from decoder import HEADS
 from engine import checkpoint
 from engine.checkpoint import Checkpoint, Snapshot, recognise
-from madff import ADAPTERS, BRANCHES, build_adapter
+from madff import ADAPTERS, ATTENTIONS, build_adapter
 from runtime.errors import InputError
 from scoring.maps import Calibration, Scale
 
@@ -273,15 +273,15 @@ def test_a_truncated_file_is_refused(path, share):
     refuses(path)
 
 
-def state_of(kind: str, branches: tuple[str, ...] = BRANCHES) -> dict[str, dict[str, Tensor]]:
+def state_of(kind: str, attentions: tuple[str, ...] = ATTENTIONS) -> dict[str, dict[str, Tensor]]:
     """Adapters of that kind at one tap, as a checkpoint has them."""
-    state = build_adapter(kind, 32, 8, branches=branches).state_dict()
+    state = build_adapter(kind, 32, 8, attentions=attentions).state_dict()
     return {head: {f"0.{key}": tensor for key, tensor in state.items()} for head in HEADS}
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_the_kind_is_recognised(kind):
-    assert recognise(state_of(kind)) == {"adapter": kind} | ({"madff": list(BRANCHES)} if kind == "madff" else {})
+    assert recognise(state_of(kind)) == {"adapter": kind} | ({"madff": list(ATTENTIONS)} if kind == "madff" else {})
 
 
 def test_the_branches_are_recognised():

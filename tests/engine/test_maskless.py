@@ -13,7 +13,7 @@ from engine import few_shot
 from engine.options import parse
 from engine.spec import FewShotSpec
 from engine.training import Trainer, shuffled
-from scoring.evaluation import evaluate
+from scoring.evaluation import branch_figures
 
 OBJECT = "Retina_OCT2017"
 PUBLISHED = json.loads((GOLDEN / "maskless.json").read_text(encoding="utf-8"))
@@ -40,7 +40,7 @@ def trained(run: few_shot.FewShotRun) -> tuple[list[float], list[dict[str, float
     prefixes, labels, text = run.keep_prefixes(), run.support.labels, run.prompts.text_directions
     for rows in PUBLISHED["order"]:
         losses += [trainer.step(prefixes[[row]], labels[[row]], None, text) for row in rows]
-        found = evaluate(run.score_test(), *run.truth, run.system.size, None)
+        found = branch_figures(run.score_test(), *run.truth, run.system.size, None)
         figures.append({branch: metrics["image_auroc"] for branch, metrics in found.items()})
     return losses, figures
 

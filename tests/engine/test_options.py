@@ -14,7 +14,7 @@ from engine import build, options
 from engine.checkpoint import Checkpoint, Snapshot
 from engine.settings import Spec
 from engine.spec import FewShotSpec, FewShotTestSpec, SystemSpec, TransferSpec, TransferTestSpec
-from madff import BRANCHES, build_adapter
+from madff import ATTENTIONS, build_adapter
 from runtime.errors import InputError
 
 
@@ -269,7 +269,7 @@ def test_defaults_are_the_published_ones(script):
     assert (spec.obj, spec.model_name, spec.pretrain, spec.img_size, spec.seed) == (
         *("Brain", "ViT-L-14-336", "openai", 240, 111),
     )
-    assert (spec.adapter, spec.madff, spec.madff_axis, spec.protocol) == ("madff", BRANCHES, "sequence", "paper")
+    assert (spec.adapter, spec.madff, spec.madff_axis, spec.protocol) == ("madff", ATTENTIONS, "sequence", "paper")
     assert spec.prompts == "all" and spec.features_list is None
     rates = {"train_few": (50, 1e-3, 1, 1), "train_zero": (50, 1e-4, 1, 0.2)}
     if script in rates:
@@ -403,9 +403,9 @@ def test_the_same_may_be_said_again():
     assert recalled("", "--shot 4 --img_size 240 --madff fab llspm sca --adapter madff --seed 111").shot == 4
 
 
-def published(kind: str, branches: tuple[str, ...] = BRANCHES) -> Checkpoint:
+def published(kind: str, attentions: tuple[str, ...] = ATTENTIONS) -> Checkpoint:
     """Adapters of that kind from others, who say nothing of them."""
-    state = build_adapter(kind, 32, 8, branches=branches).state_dict()
+    state = build_adapter(kind, 32, 8, attentions=attentions).state_dict()
     adapters = {head: {f"0.{key}": tensor for key, tensor in state.items()} for head in HEADS}
     return Checkpoint(Snapshot(None, adapters, None), None, None)
 

@@ -19,7 +19,7 @@ from engine.spec import (
     TransferSpec,
     TransferTestSpec,
 )
-from madff import BRANCHES
+from madff import ATTENTIONS
 from runtime.errors import InputError
 
 RUNS = (FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec, PredictorSpec)
@@ -124,7 +124,7 @@ def test_a_spec_is_what_its_flags_say_however_it_is_made(kind):
 def test_plain_is_json():
     plain = FewShotSpec(features_list=[1, 2], clip_path="w.pt").plain()
     assert json.loads(json.dumps(plain)) == plain
-    assert plain["features_list"] == [1, 2] and plain["madff"] == list(BRANCHES)
+    assert plain["features_list"] == [1, 2] and plain["madff"] == list(ATTENTIONS)
     assert plain["clip_path"] == "w.pt" and plain["classname"] is None and plain["demo"] is False
 
 

@@ -145,8 +145,8 @@ def test_the_best_snapshot_scores_highest_and_is_the_first_or_the_last_that_does
     history = TrainingHistory(snapshots[0])
     assert history.best is None
     for snapshot, value in zip(snapshots, (math.nan, 0.5, 0.75, 0.75, 0.25), strict=True):
-        history.offer(snapshot, f"predictions of {snapshot.epoch}", value, later)
-    assert (history.best, history.best_predictions) == (snapshots[best], f"predictions of {best}")
+        history.offer(snapshot, f"scores of {snapshot.epoch}", value, later)
+    assert (history.best, history.best_scores) == (snapshots[best], f"scores of {best}")
     assert history.best_value == 0.75
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 import CLIP
 from engine import checkpoint
 from scoring import evaluation
-from scoring.predictions import Predictions
+from scoring.raw_scores import RawScores
 
 ROOT = Path(__file__).parents[2]
 SIZE = 64
@@ -74,12 +74,12 @@ def paint(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left behind beside its files; `seen` are the test images' predictions, an item an evaluation."""
+    """What a run left behind beside its files; `seen` are the test images' raw scores, an item an evaluation."""
 
     code: int
     out: str
     err: str
-    seen: list[Predictions]
+    seen: list[RawScores]
 
     @property
     def complaints(self) -> list[str]:
@@ -168,14 +168,14 @@ def run(script: str, *flags: object) -> Run:
 
 
 @contextmanager
-def watched(seen: list[Predictions]) -> Iterator[None]:
+def watched(seen: list[RawScores]) -> Iterator[None]:
     """Note what is evaluated."""
 
-    def evaluate(predictions: Predictions, *rest: object) -> dict:
-        seen.append(predictions)
-        return evaluation.evaluate(predictions, *rest)
+    def branch_figures(raw: RawScores, *rest: object) -> dict:
+        seen.append(raw)
+        return evaluation.branch_figures(raw, *rest)
 
-    with patch("engine.run.evaluate", evaluate):
+    with patch("engine.run.branch_figures", branch_figures):
         yield
 
 
@@ -184,10 +184,10 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def same(first: list[Predictions], second: list[Predictions]) -> bool:
-    """Whether predictions are equal to the last bit."""
+def same(first: list[RawScores], second: list[RawScores]) -> bool:
+    """Whether scores are equal to the last bit."""
 
-    def tensors(seen: list[Predictions]) -> list[Tensor | None]:
+    def tensors(seen: list[RawScores]) -> list[Tensor | None]:
         return [
             getattr(part, branch)
             for one in seen

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from runtime import linear
+from runtime.errors import InputError
 
-WIDE = pytest.mark.skipif(not linear.WIDE, reason="this machine's products are PyTorch's own")
+WIDE = pytest.mark.skipif(not linear.wide(), reason="this machine's products are PyTorch's own")
 GENERATOR = torch.Generator().manual_seed(0)
 
 
@@ -70,3 +71,79 @@ def test_layers_are_torchs_own_but_for_the_product():
     assert isinstance(layer, torch.nn.Linear) and layer.state_dict().keys() == {"weight", "bias"}
     x = numbers(2, 7)
     assert torch.allclose(layer(x), F.linear(x, layer.weight, layer.bias), atol=1e-6)
+
+
+@pytest.fixture
+def unsettled(monkeypatch):
+    """A machine where oneDNN is the faster one, before its first product; yields who was asked for products."""
+    asked = []
+    monkeypatch.setattr(linear, "WIDE", None)
+    monkeypatch.setattr(linear, "_faster", lambda: True)
+    monkeypatch.setattr(linear, "_product", lambda *given: asked.append("oneDNN") or F.linear(*given))
+    monkeypatch.delenv(linear.SWITCH, raising=False)
+    return asked
+
+
+@pytest.mark.parametrize("switch", [None, ""])
+def test_checked_once_then_taken(unsettled, monkeypatch, capsys, switch):
+    if switch is not None:
+        monkeypatch.setenv(linear.SWITCH, switch)
+    before = torch.get_rng_state()
+    with torch.device("meta"):  # a model that is built without numbers
+        linear.Linear(7, 4)
+    checks = len(unsettled)
+    assert checks and linear.wide() and linear.library() == "oneDNN"
+    linear.linear(numbers(2, 7), numbers(4, 7))
+    assert len(unsettled) == checks + 1
+    assert torch.equal(torch.get_rng_state(), before) and capsys.readouterr() == ("", "")
+
+
+def test_switched_off(unsettled, monkeypatch, capsys):
+    monkeypatch.setenv(linear.SWITCH, "torch")
+    x, weight = numbers(2, 7, grad=True), numbers(4, 7)
+    assert linear.linear(x, weight).equal(F.linear(x, weight))
+    assert not unsettled and not linear.wide() and linear.library() != "oneDNN"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_switch_that_means_nothing(unsettled, monkeypatch):
+    monkeypatch.setenv(linear.SWITCH, "pytorch")
+    with pytest.raises(InputError, match="CLIPMPCAD_LINEAR=pytorch means nothing; set it to torch"):
+        linear.Linear(7, 4)
+
+
+def test_left_alone_where_it_is_no_faster(unsettled, monkeypatch):
+    monkeypatch.setattr(linear, "_faster", lambda: False)
+    linear.linear(numbers(2, 7), numbers(4, 7))
+    assert not unsettled and not linear.wide()
+
+
+def off(*given: torch.Tensor) -> torch.Tensor:
+    return F.linear(*given) * (1 + 1e-4)
+
+
+def gone(*_: torch.Tensor) -> torch.Tensor:
+    return torch.ops.mkldnn.no_such_product
+
+
+def other_arguments(*given: torch.Tensor) -> torch.Tensor:
+    return torch.ops.aten.linear(*given, "none", [], "")
+
+
+@pytest.mark.parametrize(
+    ("product", "why"), [(off, "it is off by"), (gone, "no_such_product"), (other_arguments, "linear")]
+)
+def test_a_failed_self_check_falls_back(unsettled, monkeypatch, capsys, product, why):
+    monkeypatch.setattr(linear, "_product", product)
+    x, weight, bias = numbers(2, 7, grad=True), numbers(4, 7), numbers(4)
+    for _ in range(2):
+        assert linear.linear(x, weight, bias).equal(F.linear(x, weight, bias))
+    assert linear.library() != "oneDNN"
+    (line,) = capsys.readouterr().err.splitlines()  # one, however many products
+    assert line.startswith("warning: oneDNN's product fails its self-check (") and why in line
+    assert line.endswith("F.linear, slower here, is used")
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
+def test_the_installed_operator_passes(capsys):
+    assert linear._agrees() and not capsys.readouterr().err

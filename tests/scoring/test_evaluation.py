@@ -8,10 +8,10 @@ import torch
 
 from runtime.errors import InputError
 from scoring.calibration import NORMAL_QUANTILE, calibrate
-from scoring.evaluation import evaluate, selection
+from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration, Scale, map_scale
 from scoring.patch_scores import PatchScores
-from scoring.predictions import Predictions, full_maps, main_branch, score_rule
+from scoring.raw_scores import RawScores, full_maps, main_branch, score_rule
 
 SIZE = 2  # grids of 2 x 2 are their own maps
 NONE = np.zeros((4, SIZE, SIZE), bool)
@@ -35,7 +35,7 @@ MASKS = np.stack([*NONE[:2], [[True, False], [False, False]], [[True, True], [Fa
 
 
 def test_thresholds_lie_half_way_below_the_largest_f1():
-    found = calibrate(Predictions(IMAGES, None), LABELS, MASKS, SIZE)
+    found = calibrate(RawScores(IMAGES, None), LABELS, MASKS, SIZE)
     assert found.maps == found.means == Scale(None, (0.0, 1.0))
     assert found.image == {"few": 0.625}  # between 0.75 and 0.5
     assert found.pixel == {"few": 0.75}  # all three abnormal pixels are at or above it, and no other
@@ -43,20 +43,20 @@ def test_thresholds_lie_half_way_below_the_largest_f1():
 
 def test_a_mistaken_order_takes_the_largest_f1():
     mixed = few([0, 0, 0, 0], [0.75, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0])
-    found = calibrate(Predictions(mixed, None), LABELS, None, SIZE)
+    found = calibrate(RawScores(mixed, None), LABELS, None, SIZE)
     assert found.image == {"few": 0.25}  # F1 at 1: 2/3, at 0.75: 1/2, at 0.5: 4/5
     masks = NONE.copy()
     masks[2:, 0, 0] = True
-    assert calibrate(Predictions(mixed, None), LABELS, masks, SIZE).pixel == {"few": 0.5}
+    assert calibrate(RawScores(mixed, None), LABELS, masks, SIZE).pixel == {"few": 0.5}
 
 
 def test_no_lower_score_leaves_the_threshold_where_it_is():
     same = few([1, 0, 0, 0], [1, 0, 0, 0])
-    assert calibrate(Predictions(same, None), np.array([0, 1]), None, SIZE).image == {"few": 1.0}
+    assert calibrate(RawScores(same, None), np.array([0, 1]), None, SIZE).image == {"few": 1.0}
 
 
 def test_normal_support_alone_puts_the_threshold_above_its_highest_score():
-    found = calibrate(Predictions(IMAGES, None), np.zeros(4, int), NONE, SIZE)
+    found = calibrate(RawScores(IMAGES, None), np.zeros(4, int), NONE, SIZE)
     assert found.image == {"few": float(np.nextafter(np.float32(1), np.float32(2)))}
     pixels = np.sort(IMAGES.few.flatten().numpy())
     assert found.pixel["few"] == pytest.approx(np.quantile(pixels, NORMAL_QUANTILE))
@@ -64,19 +64,19 @@ def test_normal_support_alone_puts_the_threshold_above_its_highest_score():
 
 
 def test_without_masks_the_pixel_threshold_comes_of_normal_images():
-    found = calibrate(Predictions(IMAGES, None), LABELS, None, SIZE)
+    found = calibrate(RawScores(IMAGES, None), LABELS, None, SIZE)
     normal = IMAGES.few[:2].flatten().numpy()
     assert found.pixel["few"] == pytest.approx(np.quantile(normal, NORMAL_QUANTILE))
     assert found.pixel["few"] < 0.5
 
 
 def test_no_normal_image_and_no_mask_leave_nothing_above_the_thresholds():
-    found = calibrate(Predictions(IMAGES, None), np.ones(4, int), None, SIZE)
+    found = calibrate(RawScores(IMAGES, None), np.ones(4, int), None, SIZE)
     assert 1 < found.image["few"] == found.pixel["few"] < 1 + 1e-6
 
 
 def test_an_object_without_masks_has_a_scale_of_its_means():
-    found = calibrate(Predictions(IMAGES, IMAGES), LABELS, None, SIZE)
+    found = calibrate(RawScores(IMAGES, IMAGES), LABELS, None, SIZE)
     low, high = 0.0625, 0.46875  # means of the first and of the last image
     assert found.maps.few == (0.0, 1.0) and found.means.few == (low, high)
     scaled = [(mean - low) / (high - low) for mean in (0.15625, 0.25)]  # of the second and of the third
@@ -84,7 +84,7 @@ def test_an_object_without_masks_has_a_scale_of_its_means():
 
 
 def test_every_branch_is_calibrated():
-    found = calibrate(Predictions(both([0.25, 0.5, 0.75], [0.5, 0.25, 1]), None), np.array([0, 0, 1]), None, SIZE)
+    found = calibrate(RawScores(both([0.25, 0.5, 0.75], [0.5, 0.25, 1]), None), np.array([0, 0, 1]), None, SIZE)
     assert found.maps.zero == pytest.approx((0.25, 0.75)) and found.maps.few == (0.25, 1)
     assert found.image["zero"] == pytest.approx(0.75)  # between 1 and 0.5
     assert found.image["few"] == pytest.approx((1 + 1 / 3) / 2)
@@ -93,11 +93,11 @@ def test_every_branch_is_calibrated():
 
 def test_figures_by_hand():
     labels, scores = np.array([0, 1, 0, 1]), [0.25, 0.5, 0.75, 1.0]
-    seen = Predictions(few(*([score, 0, 0, 0] for score in scores)), None)
+    seen = RawScores(few(*([score, 0, 0, 0] for score in scores)), None)
     masks = NONE.copy()
     masks[[1, 3], 0, 0] = True
     calibration = Calibration(Scale(None, (0.0, 2.0)), Scale(None, (0.0, 2.0)), {"few": 0.3}, {"few": 0.3})
-    found = evaluate(seen, labels, masks, SIZE, calibration)
+    found = branch_figures(seen, labels, masks, SIZE, calibration)
     assert found.keys() == {"few"}
     expected = {
         "image_auroc": 3 / 4,
@@ -117,30 +117,30 @@ def test_figures_by_hand():
 
 
 def test_the_threshold_itself_is_abnormal():
-    seen = Predictions(few([0, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0]), None)
+    seen = RawScores(few([0, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0]), None)
     calibration = Calibration(Scale(None, (0.0, 1.0)), Scale(None, (0.0, 1.0)), {"few": 0.5}, {})
-    found = evaluate(seen, np.array([0, 0, 1]), None, SIZE, calibration)["few"]
+    found = branch_figures(seen, np.array([0, 0, 1]), None, SIZE, calibration)["few"]
     assert (found["sensitivity"], found["specificity"]) == (1, 0.5)
 
 
 def test_a_half_itself_is_normal():
     """As the reproduction study counts: above 0.5 of scores scaled over the test set."""
-    seen = Predictions(few([0, 0, 0, 0], [0.5, 0, 0, 0], [0.5 + 2**-23, 0, 0, 0], [1, 0, 0, 0]), None)
-    found = evaluate(seen, np.array([0, 1, 1, 0]), None, SIZE, None)["few"]
+    seen = RawScores(few([0, 0, 0, 0], [0.5, 0, 0, 0], [0.5 + 2**-23, 0, 0, 0], [1, 0, 0, 0]), None)
+    found = branch_figures(seen, np.array([0, 1, 1, 0]), None, SIZE, None)["few"]
     assert (found["sensitivity_at_half"], found["specificity_at_half"]) == (0.5, 0.5)
 
 
 def test_the_calibrations_scale_is_for_thresholds_only():
-    plain = evaluate(Predictions(IMAGES, None), LABELS, MASKS, SIZE, None)["few"]
+    plain = branch_figures(RawScores(IMAGES, None), LABELS, MASKS, SIZE, None)["few"]
     odd = Calibration(Scale(None, (5.0, 9.0)), Scale(None, (5.0, 9.0)), {"few": 0.5}, {"few": 0.5})
-    found = evaluate(Predictions(IMAGES, None), LABELS, MASKS, SIZE, odd)["few"]
+    found = branch_figures(RawScores(IMAGES, None), LABELS, MASKS, SIZE, odd)["few"]
     assert (found.pop("sensitivity"), found.pop("specificity")) == (0, 1)
     assert found == plain
 
 
 def test_the_support_judged_by_its_own_calibration_is_all_right():
-    seen = Predictions(IMAGES, None)
-    found = evaluate(seen, LABELS, MASKS, SIZE, calibrate(seen, LABELS, MASKS, SIZE))["few"]
+    seen = RawScores(IMAGES, None)
+    found = branch_figures(seen, LABELS, MASKS, SIZE, calibrate(seen, LABELS, MASKS, SIZE))["few"]
     assert all(
         found[name] == 1 for name in ("image_auroc", "sensitivity", "specificity", "pixel_f1_max", "pixel_aupro")
     )
@@ -148,8 +148,8 @@ def test_the_support_judged_by_its_own_calibration_is_all_right():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_alone_has_no_figures(label):
-    calibration = calibrate(Predictions(IMAGES, None), LABELS, MASKS, SIZE)
-    found = evaluate(Predictions(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
+    calibration = calibrate(RawScores(IMAGES, None), LABELS, MASKS, SIZE)
+    found = branch_figures(RawScores(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
     defined = {name for name, value in found.items() if not isnan(value)}
     name = "sensitivity" if label else "specificity"
     assert defined == {name, f"{name}_at_half"}
@@ -157,14 +157,14 @@ def test_one_class_alone_has_no_figures(label):
 
 
 def test_without_masks_there_are_no_pixel_figures():
-    found = evaluate(Predictions(IMAGES, IMAGES), LABELS, None, SIZE, None)["few"]
+    found = branch_figures(RawScores(IMAGES, IMAGES), LABELS, None, SIZE, None)["few"]
     halved = {"sensitivity_at_half", "specificity_at_half"}
     assert found.keys() == {"image_auroc", "image_ap", "image_f1_max", *halved}
 
 
 def test_all_branches_have_figures():
-    seen = Predictions(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
-    found = evaluate(seen, LABELS, None, SIZE, None)
+    seen = RawScores(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
+    found = branch_figures(seen, LABELS, None, SIZE, None)
     assert {branch: figures["image_auroc"] for branch, figures in found.items()} == {
         "zero": 1,
         "few": 0.5,
@@ -178,11 +178,11 @@ def test_a_score_that_is_not_finite_is_refused(bad, place):
     values = IMAGES.few.clone()
     values[place, 0, 1, 1] = bad
     for seen in (
-        Predictions(PatchScores(None, values), None),
-        Predictions(PatchScores(None, values), PatchScores(None, values)),
+        RawScores(PatchScores(None, values), None),
+        RawScores(PatchScores(None, values), PatchScores(None, values)),
     ):
         for judge in (
-            lambda seen: evaluate(seen, LABELS, None, SIZE, None),
+            lambda seen: branch_figures(seen, LABELS, None, SIZE, None),
             lambda seen: selection(seen, LABELS, MASKS, SIZE),
             lambda seen: calibrate(seen, LABELS, MASKS, SIZE),
         ):
@@ -195,14 +195,14 @@ def test_a_map_that_is_not_finite_is_refused_though_its_image_scores_are():
     values = IMAGES.few.clone()
     values[1] = nan
     with pytest.raises(InputError, match="scores are not finite"):
-        evaluate(Predictions(PatchScores(None, values), IMAGES), LABELS, MASKS, SIZE, None)
+        branch_figures(RawScores(PatchScores(None, values), IMAGES), LABELS, MASKS, SIZE, None)
 
 
 def test_selection_takes_the_figures_of_the_main_branch():
-    assert selection(Predictions(IMAGES, None), LABELS, None, SIZE) == {"image_auroc": 1.0}
-    found = selection(Predictions(IMAGES, None), LABELS, MASKS, SIZE)
+    assert selection(RawScores(IMAGES, None), LABELS, None, SIZE) == {"image_auroc": 1.0}
+    found = selection(RawScores(IMAGES, None), LABELS, MASKS, SIZE)
     assert found == {"image_auroc": 1.0, "pixel_auroc": 1.0}
-    seen = Predictions(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
+    seen = RawScores(both([0.25, 0.5, 0.75, 0.625], [0.5, 0.6, 1, 0]), None)
     assert selection(seen, LABELS, None, SIZE) == {"image_auroc": 0.75}  # the fusion's, see above
 
 
@@ -220,8 +220,8 @@ def test_the_rule_needs_exactly_the_heads_that_it_uses(masks, transfer, maps, me
     rule = score_rule(masks, transfer)
     assert set(rule.heads) == {maps, mean} - {None} and len(rule.heads) == len(set(rule.heads))
     found = {head: few([0, 0, 0, number]) for number, head in enumerate(rule.heads)}
-    seen = rule.predictions(found)
-    assert seen.maps is found[maps] and seen.scores is (None if mean is None else found[mean])
+    seen = rule.raw_scores(found)
+    assert seen.map_patches is found[maps] and seen.mean_patches is (None if mean is None else found[mean])
 
 
 def test_rules_give_the_maximum_or_the_mean():
@@ -229,7 +229,7 @@ def test_rules_give_the_maximum_or_the_mean():
     as_it_is = Calibration(Scale(None, (0.0, 1.0)), Scale(None, (0.0, 1.0)), {}, {})
 
     def scores(masks: bool, transfer: bool) -> list[float]:
-        return score_rule(masks, transfer).predictions(found).image_scores(SIZE, as_it_is)["few"].tolist()
+        return score_rule(masks, transfer).raw_scores(found).image_scores(SIZE, as_it_is)["few"].tolist()
 
     assert scores(masks=True, transfer=False) == [1, 0]  # the seg map's maximum
     for masks, transfer in ((False, False), (False, True), (True, True)):

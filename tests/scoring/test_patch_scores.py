@@ -25,7 +25,7 @@ from engine.system import System
 from engine.training import Trainer
 from scoring import maps as scoring_maps
 from scoring import memory_bank
-from scoring.evaluation import evaluate
+from scoring.evaluation import branch_figures
 from scoring.maps import (
     Scale,
     branch_maps,
@@ -38,7 +38,7 @@ from scoring.maps import (
     scaled_maps,
 )
 from scoring.patch_scores import BRANCHES, PatchScores, patch_scores
-from scoring.predictions import DET_MEAN, MAP_MAXIMUM, full_maps
+from scoring.raw_scores import DET_MEAN, MAP_MAXIMUM, full_maps
 
 KINDS = ("mvfa", "madff")
 SIZE = 240
@@ -122,14 +122,14 @@ def test_mini_benchmark_before_training(clip, golden_decoder, benchmark, kind):
         assert relative(first, maps[f"{kind}.steps0.{branch}_map_test0"]) < UNTRAINED
     fused = full_maps(found.seg, map_scale(found.seg, SIZE), SIZE, "fused")
     assert relative(fused[:, ::8, ::8], maps[f"{kind}.steps0.fused"]) < UNTRAINED
-    by_map, by_mean = MAP_MAXIMUM.predictions({"seg": found.seg}), DET_MEAN.predictions({"det": found.det})
+    by_map, by_mean = MAP_MAXIMUM.raw_scores({"seg": found.seg}), DET_MEAN.raw_scores({"det": found.det})
     assert relative(by_map.image_scores(SIZE)["fused"], expected["fused_map_max"]) < UNTRAINED
     assert relative(by_mean.image_scores(SIZE)["fused"], expected["image_scores"]) < UNTRAINED
     labels, masks = benchmark.labels_and_masks
-    figures = evaluate(by_map, labels, masks, SIZE, None)["fused"]
+    figures = branch_figures(by_map, labels, masks, SIZE, None)["fused"]
     assert figures["pixel_auroc"] == pytest.approx(expected["pixel_auc"], abs=AUC)
     assert figures["image_auroc"] == pytest.approx(expected["image_auc_from_map"], abs=AUC)
-    figures = evaluate(by_mean, labels, None, SIZE, None)["fused"]
+    figures = branch_figures(by_mean, labels, None, SIZE, None)["fused"]
     assert figures["image_auroc"] == pytest.approx(expected["image_auc_from_det"], abs=AUC)
 
 

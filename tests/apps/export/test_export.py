@@ -21,7 +21,7 @@ from engine.system import System
 from runtime.errors import InputError
 from scoring.calibration import Calibration
 from scoring.maps import scaled_maps
-from scoring.predictions import Predictions, main_branch
+from scoring.raw_scores import RawScores, main_branch
 
 EXPORT = "apps/export/__main__"
 NEAR = {"rtol": 0, "atol": 1e-3}
@@ -59,10 +59,10 @@ def session(file: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def judged(seen: Predictions, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+def judged(seen: RawScores, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Maps and scores as the test scripts and their thresholds see them."""
-    branch = main_branch(seen.maps)
-    maps = torch.cat(list(scaled_maps(seen.maps, calibration.maps, SIZE, branch)))
+    branch = main_branch(seen.map_patches)
+    maps = torch.cat(list(scaled_maps(seen.map_patches, calibration.maps, SIZE, branch)))
     return maps.numpy(), seen.image_scores(SIZE, calibration)[branch].numpy()
 
 
@@ -106,7 +106,7 @@ def check_few(lab: Lab, obj: str, file: Path) -> None:
     seen = lab.done("test_few", "--obj", obj).seen[0]
     agree(file, obj, lab.data, judged(seen, last.calibration))
     facts = session(file).get_modelmeta().custom_metadata_map
-    branch = main_branch(seen.maps)
+    branch = main_branch(seen.map_patches)
     assert facts["object"] == obj and facts["size"] == str(SIZE) and facts["branch"] == branch
     assert float(facts["image_threshold"]) == last.calibration.image[branch]
     assert float(facts["pixel_threshold"]) == last.calibration.pixel[branch]
@@ -121,7 +121,7 @@ def test_transfer_checkpoints_need_no_images(lab):
     seen = lab.done("test_zero", "--obj", "Brain").seen[0]
     file = written(lab, "Brain", "--data_path", lab.root / "nowhere")
     agree(file, "Brain", lab.data, judged(seen, last.calibration))
-    assert seen.scores is not None  # means of det tokens, beside maps of seg tokens
+    assert seen.mean_patches is not None  # means of det tokens, beside maps of seg tokens
 
     flags = ["--ckpt", lab.root / "ckpt/Brain.pth", "--onnx", lab.root / "few.onnx", *cached(lab)]
     refused = run(EXPORT, *flags, "--branches", "both")

@@ -19,7 +19,7 @@ from engine import picture_scorer, tiled_calibration
 from engine.picture_scorer import by_prompts, shrunk
 from engine.predictor import Predictor
 from runtime.errors import InputError
-from scoring.predictions import MAP_MAXIMUM
+from scoring.raw_scores import MAP_MAXIMUM
 
 
 def test_pictures_are_at_the_inputs_own_resolution(folders):

@@ -96,12 +96,12 @@ def test_prompts_alone_project_the_trunks_tokens_as_clip_does(folders, tiny):
 
 def test_of_a_volume_some_slices_are_seen_for_calibration(monkeypatch):
     """Slices count singly: a volume of hundreds would otherwise be scored whole."""
-    monkeypatch.setattr(reference_folders, "CALIBRATED_ON", 3)
+    monkeypatch.setattr(reference_folders, "CALIBRATION_IMAGES", 3)
     pictures = [KnownPicture(0, 1, Image.Image), *(KnownPicture(1, 0, Image.Image) for _ in range(10))]
     data = FewShotSet(None, (Sample(Path("head.nii"), 0),), (Sample(Path("bad.png"), 1),), (), {})
     support = reference_folders._support(pictures, SIZE, 1)
     run = reference_folders.UntrainedRun(PredictSpec(seed=0), None, (), None, None, data, support, pictures=pictures)
-    rows = run.calibrated_on().tolist()
+    rows = run.calibration_rows().tolist()
     assert rows[0] == 0 and len(rows) == 4 and rows == sorted(set(rows))
 
 

@@ -90,9 +90,9 @@ def test_an_edit_encodes_one_sentence_and_no_image(request, monkeypatch, kind):
     after = opened.predict(opened.test, added(opened.start, "a quiet {classname}"))
     opened.pulls(after)
     assert encoded == ["a quiet Brain"]
-    assert not torch.equal(after.seen.maps.zero, before.seen.maps.zero)
+    assert not torch.equal(after.seen.map_patches.zero, before.seen.map_patches.zero)
     if kind == "few":
-        assert torch.equal(after.seen.maps.few, before.seen.maps.few)
+        assert torch.equal(after.seen.map_patches.few, before.seen.map_patches.few)
     assert opened.predict(opened.test, opened.start).scores["zero"].equal(before.scores["zero"])
     assert len(encoded) == 1
 
@@ -111,7 +111,7 @@ def test_the_bare_trunk_is_compared_in_the_joint_space(bare):
     for tap, block in enumerate(visual.transformer.resblocks):  # a tap after each
         x = block(x)
         expected = patch_logits(visual.ln_post(x) @ visual.proj, result.words.text).view(4, 4)
-        assert torch.allclose(result.seen.maps.zero[0, tap], expected, atol=1e-3)
+        assert torch.allclose(result.seen.map_patches.zero[0, tap], expected, atol=1e-3)
 
 
 def test_maps_of_the_bare_trunk_are_probabilities(bare):
@@ -132,7 +132,7 @@ def test_pulls_are_what_leaving_a_sentence_out_changes(lab, masks):
     def score(normal, abnormal, row):
         """By hand: mean over taps of the probability on the patch grid; maximum with masks, mean without."""
         words = text.directions(opened.encoder.features(normal), opened.encoder.features(abnormal))
-        held = opened.store.get(result.samples[row].image).tokens[opened.rule.maps]
+        held = opened.store.get(result.samples[row].image).tokens[opened.rule.map_head]
         share = torch.stack([patch_logits(level, words)[0].sigmoid() for level in held]).mean(dim=0)
         return float(share.max() if masks else share.mean())
 
@@ -202,7 +202,7 @@ def test_without_support_the_prompts_alone_are_scored(lab, few):
     opened = open_lab(asked(lab), "Brain", lab.root / "ckpt" / "Brain_1-shot.pth")
     result = opened.predict(opened.test, opened.start)
     assert list(result.scores) == ["zero"] and "no support" in opened.notes[0]
-    assert result.seen.maps.zero.equal(few.predict(few.test, few.start).seen.maps.zero)
+    assert result.seen.map_patches.zero.equal(few.predict(few.test, few.start).seen.map_patches.zero)
 
 
 def test_another_objects_checkpoint_is_refused(lab, few):

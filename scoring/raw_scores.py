@@ -1,6 +1,6 @@
-"""The score rule: which tokens make an object's anomaly maps and image scores; and the predictions by it."""
+"""The score rule: which tokens make an object's anomaly maps and image scores; and the raw scores by it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,43 +19,54 @@ class Masks(Protocol):
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What is predicted of N images, before scaling.
+class RawScores:
+    """What the model says of N images, before scaling.
 
-    maps: patch scores whose full-size maps are the anomaly maps. scores: patch scores whose mean is the image score;
-    None where the map's maximum is it.
+    map_patches: patch scores whose full-size maps are the anomaly maps. mean_patches: patch scores whose mean is the
+    image score; None where the map's maximum is it.
     """
 
-    maps: PatchScores
-    scores: PatchScores | None
+    map_patches: PatchScores
+    mean_patches: PatchScores | None
+
+    @staticmethod
+    def join(parts: Sequence["RawScores"]) -> "RawScores":
+        """Those of several batches as one."""
+        means = None if parts[0].mean_patches is None else PatchScores.join([part.mean_patches for part in parts])
+        return RawScores(PatchScores.join([part.map_patches for part in parts]), means)
+
+    def scales(self, size: int) -> tuple[Scale, Scale]:
+        """The ranges over these images of the branches' maps, and of their image scores."""
+        maps = map_scale(self.map_patches, size)
+        return maps, maps if self.mean_patches is None else mean_scale(self.mean_patches, size)
 
     def image_scores(self, size: int, calibration: Calibration | None = None) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales."""
-        if self.scores is None:
-            scale = map_scale(self.maps, size) if calibration is None else calibration.maps
-            return max_scores(self.maps, scale, size)
-        scale = mean_scale(self.scores, size) if calibration is None else calibration.means
-        return mean_scores(self.scores, scale, size)
+        if self.mean_patches is None:
+            scale = map_scale(self.map_patches, size) if calibration is None else calibration.maps
+            return max_scores(self.map_patches, scale, size)
+        scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
+        return mean_scores(self.mean_patches, scale, size)
 
 
 @dataclass(frozen=True)
 class ScoreRule:
     """Which head's tokens make an object's anomaly map, and what makes its image score ("Scoring").
 
-    mean: the head whose mean over patches is the score; None: the score is the map's maximum.
+    mean_head: the head whose mean over patches is the score; None: the score is the map's maximum.
     """
 
-    maps: str
-    mean: str | None
+    map_head: str
+    mean_head: str | None
 
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads whose patch scores are needed."""
-        return (self.maps,) if self.mean in (None, self.maps) else (self.maps, self.mean)
+        return (self.map_head,) if self.mean_head in (None, self.map_head) else (self.map_head, self.mean_head)
 
-    def predictions(self, found: dict[str, PatchScores]) -> Predictions:
-        """What is predicted, from patch scores by head."""
-        return Predictions(found[self.maps], None if self.mean is None else found[self.mean])
+    def raw_scores(self, found: dict[str, PatchScores]) -> RawScores:
+        """From patch scores by head."""
+        return RawScores(found[self.map_head], None if self.mean_head is None else found[self.mean_head])
 
 
 MAP_MAXIMUM = ScoreRule("seg", None)  # few-shot scoring of an object with masks
@@ -87,7 +98,7 @@ def main_branch(patches: PatchScores) -> str:
     return "few" if patches.zero is None else "zero"
 
 
-def finite(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
+def measure(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
     """A metric of arrays, or InputError when a score is not a number."""
     try:
         return metric(*arrays)
