@@ -7,6 +7,7 @@ files lie one level up, under the names that do not change.
 import contextlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,16 +60,16 @@ class RunFolder:
 
 
 def open_folder(
-    parent: Path, key: str, about: dict[str, Any], *, resume: bool = False, anew: bool = False
+    parent: Path, key: str, known_by: Mapping[str, Any], *, resume: bool = False, anew: bool = False
 ) -> RunFolder:
     """The newest folder in `parent` of an unfinished run with this key, else a new one.
 
-    about: what `run.json` says of the run beside its key. anew: a new folder in any case. Raises InputError with
+    known_by: what `run.json` says of the run beside its key. anew: a new folder in any case. Raises InputError with
     `resume` when there is nothing to go on with.
     """
     if not anew:
         for path in sorted(parent.glob(f"*_{key[:SHOWN]}*"), reverse=True):
-            if not (path / RESULTS).exists() and _about(path).get("key") == key and (own := _locked(path)):
+            if not (path / RESULTS).exists() and about(path).get("key") == key and (own := _locked(path)):
                 return own
     if resume:
         raise InputError(f"--resume: no unfinished run of these settings in {parent}; leave it out to begin one")
@@ -78,8 +79,7 @@ def open_folder(
         with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
             own = _locked(path)
-            with atomic_write(path / RUN) as draft:
-                draft.write_text(json.dumps({"key": key, **about}, indent=1) + "\n", encoding="utf-8")
+            note(path, {"key": key, **known_by})
             return own
     raise InputError(f"{parent} holds a thousand runs of this second; remove what is in it")
 
@@ -102,10 +102,16 @@ def _locked(path: Path) -> RunFolder | None:
     return RunFolder(path, lock)
 
 
-def _about(path: Path) -> dict[str, Any]:
+def about(path: Path) -> dict[str, Any]:
     """What a folder's run.json says; nothing where it is missing or damaged."""
     try:
         found = json.loads((path / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def note(path: Path, known_by: Mapping[str, Any]) -> None:
+    """Write a folder's run.json."""
+    with atomic_write(path / RUN) as draft:
+        draft.write_text(json.dumps(known_by, indent=1) + "\n", encoding="utf-8")
