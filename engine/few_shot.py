@@ -16,6 +16,7 @@ from dataset import FewShotSet
 from engine.build import build_system, encode_prompts, objects_of
 from engine.progress import TrainingHistory
 from engine.run import Run, same_weights, write_means
+from engine.run_folder import RunFolder
 from engine.score_images import score_images
 from engine.spec import FewShotSpec, SupportSpec
 from engine.support import Support, load_support
@@ -274,10 +275,15 @@ def _train_object(spec: FewShotSpec, obj: str) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj)
-    folder = open_outputs(run, SCRIPT)
-    if not run.trainable:
-        return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
-    support, order = run.support, torch.Generator().manual_seed(spec.seed)
+    with open_outputs(run, SCRIPT) as folder:
+        if not run.trainable:
+            return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
+        training = _training(run, folder, started)
+        return finish(run, SCRIPT, folder, training.train(), training.started)
+
+
+def _training(run: FewShotRun, folder: RunFolder, started: float) -> Training:
+    spec, support, order = run.spec, run.support, torch.Generator().manual_seed(run.spec.seed)
     masks, text = support.masks if run.masks else None, run.prompts.text_directions
     trainer, prefixes = Trainer(run.system, spec.learning_rate), run.keep_prefixes()
 
@@ -287,5 +293,4 @@ def _train_object(spec: FewShotSpec, obj: str) -> list[Result]:
             yield trainer.step(prefixes[rows], support.labels[rows], part, text)
 
     steps = math.ceil(len(support.labels) / spec.batch_size)
-    training = Training(run, folder, trainer, order, epoch_losses, steps, Evaluations(spec.eval_every), started)
-    return finish(run, SCRIPT, folder, training.train(), started - training.before)
+    return Training(run, folder, trainer, order, epoch_losses, steps, Evaluations(spec.eval_every), started)

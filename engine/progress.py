@@ -48,7 +48,7 @@ class Progress:
     """Steps taken and what they led to. Orders are drawn when an epoch begins, and nothing else is drawn in it.
 
     losses: of this epoch's steps so far. evaluated: whether the evaluation that is due after `steps`, if one is, is
-    done. seconds: that the run took, this process's own not counted. draws: the random states as this epoch began.
+    done. seconds: that the run had taken when it was saved. draws: the random states as this epoch began.
     """
 
     history: TrainingHistory
@@ -66,17 +66,15 @@ class Progress:
             self.draws = _draws(order)
 
 
-def save(
-    path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam], seconds: float
-) -> None:
-    """Write how far training has come; `seconds`: that it took in all."""
+def save(path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam]) -> None:
+    """Write how far training has come."""
     history, same = progress.history, progress.history.best is progress.history.last
     content: dict[str, Any] = {
         "format": FORMAT,
         "steps": progress.steps,
         "losses": progress.losses,
         "evaluated": progress.evaluated,
-        "seconds": seconds,
+        "seconds": progress.seconds,
         "draws": progress.draws,
         "adapters": decoder.adapter_state(),
         "optimizers": {head: optimizer.state_dict() for head, optimizer in optimizers.items()},

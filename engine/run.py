@@ -174,7 +174,7 @@ class Run(ABC):
         return own[0] if own else RunFolder(path, None)
 
     def write(self, folder: RunFolder, record: dict, evaluated: Sequence[Evaluated]) -> None:
-        """Write results.json, results.csv, scores.csv and report.html, of the first snapshot; the run is over then."""
+        """Write results.json, results.csv, scores.csv and report.html, of the first snapshot."""
         if not main_process():
             return
         first, size = evaluated[0], self.system.size
@@ -187,7 +187,6 @@ class Run(ABC):
         tables.write_results(folder.path, record | {"results": [one.result for one in evaluated]})
         for name in (REPORT, SCORES, tables.CSV, tables.JSON):
             folder.publish(name)
-        folder.close()
         print(f"results: {folder.path}")
 
     def _write_page(self, path: Path, record: dict, one: Evaluated) -> None:
@@ -219,10 +218,9 @@ def write_means(spec: SystemSpec, script: str, name: str, results: Sequence[Resu
     if len({result.obj for result in results}) > 1 and main_process():
         options = spec.plain() | {"features_list": list(taps_of(spec))}
         about = {"script": f"{script}.py", "obj": spec.obj, "options": options}
-        folder = open_folder(spec.results_path / script / name, key_of(json.dumps(about)), about, anew=True)
         record = about | {"environment": environment(), "each": "in the folders beside", "results": results}
-        tables.write_results(folder.path, record)
-        for file in (tables.CSV, tables.JSON):
-            folder.publish(file)
-        folder.close()
+        with open_folder(spec.results_path / script / name, key_of(json.dumps(about)), about, anew=True) as folder:
+            tables.write_results(folder.path, record)
+            for file in (tables.CSV, tables.JSON):
+                folder.publish(file)
         print(f"results: {folder.path}")

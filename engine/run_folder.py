@@ -46,17 +46,23 @@ class RunFolder:
             shutil.copyfile(self.path / name, draft)
         return place
 
-    def close(self) -> None:
-        """The run is over: what it would have gone on from is not needed any more."""
-        self.state.unlink(missing_ok=True)
-        self.release()
-
     def release(self) -> None:
-        """Let others have the folder."""
+        """Let others have the folder. What a finished run went on from goes; of one that kept nothing, all goes."""
         if self.lock is None:
             return
-        self.lock.release()
+        kept = {name for name in (RESULTS, CHECKPOINT, UNFINISHED) if (self.path / name).exists()}
+        if RESULTS in kept:
+            self.state.unlink(missing_ok=True)
         (self.path / LOCK).unlink(missing_ok=True)
+        self.lock.release()
+        if not kept:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self.release()
 
 
 def open_folder(
@@ -86,10 +92,14 @@ def open_folder(
 
 def running(path: Path) -> bool:
     """Whether a process is writing to a run's folder now."""
-    own = _locked(path) if (path / LOCK).exists() else None
-    if own:
-        own.release()
-    return own is None and (path / LOCK).exists()
+    if not (path / LOCK).exists():
+        return False
+    lock = FileLock(path / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _locked(path: Path) -> RunFolder | None:

@@ -51,7 +51,7 @@ class KnownRun:
         return {name: _words(value) for name, value in options.items()} if isinstance(options, dict) else {}
 
     def figures(self, selected: str = "last") -> dict[str, float]:
-        """The last or best epoch's figures, of the branch that stands for it, in percent; of several objects their means."""
+        """In percent the figures of the last or best epoch, by the branch that stands for it."""
         for result in self.results:
             branches = result.get("branches")
             if result.get("selected") == selected and isinstance(branches, dict):

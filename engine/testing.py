@@ -11,6 +11,7 @@ from engine.open_checkpoint import OpenedCheckpoint, opened_objects
 from engine.run import write_means
 from engine.spec import FewShotTestSpec, SystemSpec, TransferTestSpec
 from report.tables import Result
+from runtime.files import check_writable
 
 
 def evaluate(checkpoint: str | Path, **settings: Any) -> list[Result]:
@@ -57,10 +58,13 @@ def _evaluate_all(
 def _evaluate(opened: OpenedCheckpoint, script: str, started: float) -> list[Result]:
     """The figures of a checkpoint's snapshots, written; and the last epoch's report page."""
     run, evaluated = opened.run, []
-    folder = run.open_folder(script)
-    for selected in ("last", "best"):
-        snapshot = opened.load(selected)
-        if snapshot is not None:
-            evaluated.append(run.evaluated(snapshot, selected))
-    run.write(folder, run.record(script, started) | {"checkpoint": str(opened.path)}, evaluated)
+    for place in (run.spec.results_path, run.spec.save_images):
+        if place is not None:
+            check_writable(place)
+    with run.open_folder(script) as folder:
+        for selected in ("last", "best"):
+            snapshot = opened.load(selected)
+            if snapshot is not None:
+                evaluated.append(run.evaluated(snapshot, selected))
+        run.write(folder, run.record(script, started) | {"checkpoint": str(opened.path)}, evaluated)
     return [one.result for one in evaluated]

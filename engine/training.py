@@ -32,7 +32,7 @@ BETAS = (0.5, 0.999)  # of Adam
 ROUNDING = 1e-9  # of fractions of an epoch
 STATES = 14  # times the adapters: what an unfinished run is kept as, while it is written anew, and the checkpoint
 SNAPSHOTS = 4  # times the adapters: a checkpoint, while one is replaced
-PANELS = 8  # bytes a test image's pixel: of its picture
+PANEL = 8  # bytes a pixel of a test image: of its picture
 MAPS = 4  # test images whose maps stand beside the curves
 
 
@@ -137,7 +137,8 @@ class Training:
     """The epochs of one run: steps, evaluations, and saves that a killed one goes on from.
 
     epoch_losses takes the `steps` steps of one epoch, a step whenever it is asked for the next loss, and leaves out as
-    many as it is told; it draws their order from `order`, and nothing else is drawn. started: when the run began.
+    many as it is told; it draws their order from `order`, and nothing else is drawn. started: when the run began, and
+    as an attribute when it would have begun had it never been stopped.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Training:
         started: float,
     ) -> None:
         self.run, self.folder, self.trainer, self.order = run, folder, trainer, order
-        self.epoch_losses, self.steps, self.evaluations, self.started = epoch_losses, steps, evaluations, started
+        self.epoch_losses, self.steps, self.evaluations = epoch_losses, steps, evaluations
         self.spec, self.decoder = run.spec, run.system.decoder
         self.due = evaluations.plan(self.spec.epoch, steps)
         self.progress = Progress(TrainingHistory.untrained(self.decoder))
@@ -160,7 +161,7 @@ class Training:
             self.progress = progress.load(folder.state, self.decoder, trainer.optimizers)
             done = self.progress.steps
             print(f"going on after {done / steps:.3g} of {self.spec.epoch} epochs: {folder.path}")
-        self.before = self.progress.seconds
+        self.started = started - self.progress.seconds
         self.saved = time.monotonic()
 
     def train(self) -> TrainingHistory:
@@ -221,8 +222,8 @@ class Training:
     def _save(self) -> None:
         if distributed.main_process():
             self.log.flush()
-            seconds = self.progress.seconds + time.time() - self.started
-            progress.save(self.folder.state, self.progress, self.decoder, self.trainer.optimizers, seconds)
+            self.progress.seconds = time.time() - self.started
+            progress.save(self.folder.state, self.progress, self.decoder, self.trainer.optimizers)
         self.saved = time.monotonic()
 
     def _stop(self) -> NoReturn:
@@ -239,24 +240,24 @@ def _whole(time: float) -> int | float:
 
 
 def open_outputs(run: Run, script: str) -> RunFolder:
-    """The run's folder, and every other one that results will go to, written to and with room on their disks.
+    """The run's own folder, once every place that results will go to was written to and has room on its disk.
 
     So the system refuses before the training, not after it.
     """
     spec = run.spec
-    folder = run.open_folder(script, resume=spec.resume, anew=spec.restart)
     adapters = sum(one.nbytes for one in run.system.decoder.parameters() if one.requires_grad)
-    pictures = len(run.test) * run.system.size**2
-    needs = {folder.path: STATES * adapters + 2 * min(html_report.LIMIT, pictures)}
+    pixels = len(run.test) * run.system.size**2
+    needs = {spec.results_path: STATES * adapters + 2 * min(html_report.LIMIT, pixels)}
     if spec.save_model:
-        needs[spec.save_path] = SNAPSHOTS * adapters
-    for place in (spec.log_dir, spec.save_images):
-        if place is not None:
-            needs[place] = PANELS * pictures * (place is spec.save_images)
+        needs[spec.save_path] = needs.get(spec.save_path, 0) + SNAPSHOTS * adapters
+    if spec.log_dir:
+        needs.setdefault(spec.log_dir, 0)
+    if spec.save_images:
+        needs[spec.save_images] = needs.get(spec.save_images, 0) + PANEL * pixels
     for place in needs:
         check_writable(place)
     check_room(needs)
-    return folder
+    return run.open_folder(script, resume=spec.resume, anew=spec.restart)
 
 
 def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, started: float) -> list[Result]:

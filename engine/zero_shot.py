@@ -16,6 +16,7 @@ import dataset
 from dataset import Batches, ImageSet, ObjectInfo, Sample
 from engine.build import EncodedPrompts, build_system, encode_prompts, objects_of
 from engine.run import Run, same_weights, write_means
+from engine.run_folder import RunFolder
 from engine.score_images import ground_truth, score_images
 from engine.spec import TransferSpec
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
@@ -203,18 +204,23 @@ def _train_target(spec: TransferSpec, obj: str) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj)
-    folder = open_outputs(run, SCRIPT)
-    if spec.batch_size > 1:
-        print(f"steps of {spec.batch_size} images of one object: ours; the published ones are of 1")
-    trainer, order = Trainer(run.system, spec.learning_rate), torch.Generator().manual_seed(spec.seed)
+    with open_outputs(run, SCRIPT) as folder:
+        if spec.batch_size > 1:
+            print(f"steps of {spec.batch_size} images of one object: ours; the published ones are of 1")
+        training = _training(run, folder, started)
+        return finish(run, SCRIPT, folder, training.train(), training.started)
+
+
+def _training(run: TransferRun, folder: RunFolder, started: float) -> Training:
+    spec, order = run.spec, torch.Generator().manual_seed(run.spec.seed)
+    trainer = Trainer(run.system, spec.learning_rate)
 
     def epoch_losses(done: int) -> Iterator[float]:
         return _epoch_losses(trainer, run, batches(run.sources, spec.batch_size, order)[done:])
 
     steps = sum(math.ceil(len(source.samples) / spec.batch_size) for source in run.sources)
     as_published = Evaluations(spec.eval_every, ahead=True, later=True)
-    training = Training(run, folder, trainer, order, epoch_losses, steps, as_published, started)
-    return finish(run, SCRIPT, folder, training.train(), started - training.before)
+    return Training(run, folder, trainer, order, epoch_losses, steps, as_published, started)
 
 
 def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tensor]]) -> Iterator[float]:
