@@ -11,12 +11,11 @@ from CLIP import weights as _weights
 from CLIP.int8 import QUANTISED, quantise_weight, scale_name, to_int8
 from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
+from CLIP.weights import CONFIGS
 from runtime.errors import InputError
 from runtime.memory import trim_memory
 
 __all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_clip", "model_names", "tokenize"]
-
-CONFIGS = Path(__file__).with_name("model_configs")
 
 
 def model_names() -> list[str]:

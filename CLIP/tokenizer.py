@@ -31,11 +31,7 @@ def clean(text: str) -> str:
 
 def _byte_symbols() -> dict[int, str]:
     """A printable character for each byte, in the vocabulary's order: printable bytes first, as themselves."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
+    printable = [byte for first, last in ("!~", "¡¬", "®ÿ") for byte in range(ord(first), ord(last) + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     symbols = {byte: chr(byte) for byte in printable}
     return symbols | {byte: chr(256 + place) for place, byte in enumerate(others)}
@@ -50,13 +46,7 @@ class Tokenizer:
         alphabet = list(self.byte_symbol.values())
         room = VOCABULARY_SIZE - 2 * len(alphabet) - 2  # what the alphabet and the specials leave for merges
         merges = [tuple(line.split()) for line in lines[1 : room + 1]]
-        symbols = [
-            *alphabet,
-            *(symbol + END_OF_WORD for symbol in alphabet),
-            *map("".join, merges),
-            START,
-            END,
-        ]
+        symbols = [*alphabet, *(symbol + END_OF_WORD for symbol in alphabet), *map("".join, merges), START, END]
         self.rank = {pair: place for place, pair in enumerate(merges)}
         self.id = {symbol: place for place, symbol in enumerate(symbols)}
         assert len(symbols) == VOCABULARY_SIZE

@@ -19,24 +19,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from CLIP.sources import OFFICIAL, SOURCES, WeightsSource, kind, source
+from CLIP.sources import OFFICIAL, source
 from CLIP.torchscript import Archive
 from runtime.download import NotPublished, by_hand, fetch
 from runtime.errors import InputError
 from runtime.files import atomic_write, sha256
-
-__all__ = [
-    "SOURCES",
-    "WeightsSource",
-    "check_shapes",
-    "fetch",
-    "find",
-    "kind",
-    "read",
-    "source",
-    "verify",
-    "weights_hash",
-]
 
 T = TypeVar("T")
 FOLDER = Path(__file__).with_name("ckpt")
@@ -154,7 +141,7 @@ def read(path: str | Path, trust: bool = False, convert: Convert | None = None) 
             f"{path} is a TorchScript archive and by its sha256 none of OpenAI's; "
             "if you trust where it comes from, add --trust_weights"
         )
-    reader = {"torchscript": Archive, "safetensors": _read_safetensors, "pickle": _read_pickle}[form]
+    reader = {"torchscript": Archive, "safetensors": safetensors.torch.load_file, "pickle": _read_pickle}[form]
     state = _open(path, lambda file: _unwrap(reader(file), file))
     kind = "openai" if form == "torchscript" or not _EXTRAS.isdisjoint(state) else "openclip"
     names, converted = [name for name in state if name not in _EXTRAS], {}
@@ -210,10 +197,6 @@ def _open(path: Path, reader: Callable[[Path], T]) -> T:
 def _members(path: Path) -> list[str]:
     with zipfile.ZipFile(path) as archive:
         return archive.namelist()
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Tensor]:
-    return safetensors.torch.load_file(path)
 
 
 def _read_pickle(path: Path) -> object:

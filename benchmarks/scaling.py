@@ -149,8 +149,7 @@ def measure_shots(count: int) -> float:
 def measure_bank(count: int) -> float:
     """Seconds of a test image against a bank of `count` tokens a tap."""
     one, image = system(), torch.rand(1, 3, SIZE, SIZE)
-    bank = MemoryBank([])
-    bank.levels = [F.normalize(torch.randn(count, EMBED), dim=-1) for _ in range(4)]
+    bank = MemoryBank([F.normalize(torch.randn(count, EMBED), dim=-1) for _ in range(4)])
     text = F.normalize(torch.randn(EMBED, 2), dim=0)
     return seconds(lambda: one.read(one.prefix(image), ("seg",), text, {"seg": bank}), 3)
 

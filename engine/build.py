@@ -11,7 +11,7 @@ from torch import Tensor
 import CLIP
 import dataset
 import prompt
-from CLIP import weights
+from CLIP import sources, weights
 from dataset import ObjectInfo, demo
 from decoder import MDecoder, default_taps
 from engine.spec import DataSpec, ModelSpec, SystemSpec
@@ -164,6 +164,6 @@ def _normalisation(spec: ModelSpec) -> tuple[Sequence[float], Sequence[float]]:
     return _published(spec).mean, _published(spec).std
 
 
-def _published(spec: ModelSpec) -> weights.WeightsSource:
+def _published(spec: ModelSpec) -> sources.WeightsSource:
     """Which published weights --pretrain names; beside --clip_path it only says whose the file is."""
-    return weights.source(spec.model_name, spec.pretrain) if spec.clip_path is None else weights.kind(spec.pretrain)
+    return sources.source(spec.model_name, spec.pretrain) if spec.clip_path is None else sources.kind(spec.pretrain)

@@ -214,9 +214,9 @@ MARKS = {"channel_attention": "sca", "spatial_attention": "llspm", "frequency_at
 
 
 def recognise(adapters: dict[str, dict[str, Tensor]]) -> dict[str, Any]:
-    """The settings that weights are of, by their names: the adapters' kind, and the attention branches of MADFF."""
+    """The settings that weights are of, by their names: the adapters' kind, and the attentions of MADFF."""
     names = {part for head in adapters.values() for name in head for part in name.split(".")}
-    branches = [branch for mark, branch in MARKS.items() if mark in names]
+    attentions = [name for mark, name in MARKS.items() if mark in names]
     if "norm" in names:
         return {"adapter": "projector"}
-    return {"adapter": "madff", "madff": branches} if branches else {"adapter": "mvfa"}
+    return {"adapter": "madff", "madff": attentions} if attentions else {"adapter": "mvfa"}

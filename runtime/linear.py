@@ -51,6 +51,7 @@ def _faster() -> bool:
     )
 
 
+@torch.autocast("cpu", enabled=False)
 @torch.no_grad()
 def _agrees() -> bool:
     """The self-check: whether small products are those of `F.linear`, to as many roundings as they have summands."""
@@ -62,10 +63,9 @@ def _agrees() -> bool:
             if not torch.allclose(found, expected, rtol=0, atol=64 * torch.finfo(found.dtype).eps):
                 raise ValueError(f"it is off by {(found - expected).abs().max():.1g}")
     except (AttributeError, RuntimeError, TypeError, ValueError) as fault:  # a PyTorch that has it not, or otherwise
-        why = str(fault).splitlines()[0]
-        print(
-            f"warning: oneDNN's product fails its self-check ({why}); F.linear, slower here, is used", file=sys.stderr
-        )
+        why = (str(fault).splitlines() or [type(fault).__name__])[0]
+        line = f"oneDNN's product fails its self-check ({why}); F.linear, slower here, is used"
+        print(f"warning: {line}", file=sys.stderr)
         return False
     return True
 

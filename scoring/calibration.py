@@ -15,14 +15,13 @@ def calibrate(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int
 
     pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.
     """
-    maps, means = raw.scales(size)
-    own = Calibration(maps, means, {}, {})
-    image, pixel = {}, {}
-    for branch, scores in raw.image_scores(size, own).items():
-        image[branch] = image_threshold(scores.numpy(), labels)
+    found = Calibration(*raw.scales(size), {}, {})
+    for branch, scores in raw.image_scores(size, found).items():
+        found.image[branch] = image_threshold(scores.numpy(), labels)
         if pixels:
-            pixel[branch] = pixel_threshold(full_maps(raw.map_patches, maps, size, branch), labels, masks)
-    return Calibration(maps, means, image, pixel)
+            maps = full_maps(raw.map_patches, found.maps, size, branch)
+            found.pixel[branch] = pixel_threshold(maps, labels, masks)
+    return found
 
 
 def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:

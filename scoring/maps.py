@@ -1,8 +1,9 @@
 """From patch scores to maps and image scores: upsampling, min-max scaling, the fusion of the branches ("Scoring")."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from scoring.patch_scores import PatchScores
 
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
 MAP_CHUNK = 64  # images whose maps are built at a time
+
+T = TypeVar("T")
 
 
 def branch_maps(patches: PatchScores, branch: str, size: int) -> Tensor:
@@ -29,6 +32,12 @@ def branch_means(patches: PatchScores, branch: str, size: int) -> Tensor:
         means[done : done + len(part)] = means_at_once(part, branch, size)
         done += len(part)
     return means
+
+
+def by_branch(patches: PatchScores, what: Callable[[PatchScores, str, int], T], size: int) -> tuple[T | None, T | None]:
+    """`branch_maps`, or what else takes such arguments, of zero and few; None of one that is off."""
+    zero, few = (None if getattr(patches, name) is None else what(patches, name, size) for name in ("zero", "few"))
+    return zero, few
 
 
 def means_at_once(patches: PatchScores, branch: str, size: int) -> Tensor:
@@ -69,29 +78,21 @@ class Scale:
 
 def map_scale(patches: PatchScores, size: int) -> Scale:
     """The range of each branch's full-size maps over all images."""
+    return Scale(*by_branch(patches, _map_limits, size))
 
-    def limits(branch: str) -> tuple[float, float] | None:
-        if getattr(patches, branch) is None:
-            return None
-        lowest, highest = math.inf, -math.inf
-        for part in chunks(patches):
-            low, high = map(float, branch_maps(part, branch, size).aminmax())
-            lowest, highest = min(lowest, low), max(highest, high)
-        return lowest, highest
 
-    return Scale(limits("zero"), limits("few"))
+def _map_limits(patches: PatchScores, branch: str, size: int) -> tuple[float, float]:
+    lowest, highest = math.inf, -math.inf
+    for part in chunks(patches):
+        low, high = map(float, branch_maps(part, branch, size).aminmax())
+        lowest, highest = min(lowest, low), max(highest, high)
+    return lowest, highest
 
 
 def mean_scale(patches: PatchScores, size: int) -> Scale:
     """The range of each branch's image scores over all images of an object without masks."""
-
-    def limits(branch: str) -> tuple[float, float] | None:
-        if getattr(patches, branch) is None:
-            return None
-        scores = branch_means(patches, branch, size)
-        return float(scores.min()), float(scores.max())
-
-    return Scale(limits("zero"), limits("few"))
+    means = by_branch(patches, branch_means, size)
+    return Scale(*(None if scores is None else (float(scores.min()), float(scores.max())) for scores in means))
 
 
 def means_within(patches: PatchScores, within: Tensor, size: int) -> dict[str, float]:
@@ -117,18 +118,14 @@ def scaled_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> I
 
 def mean_scores(patches: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object without masks."""
-    zero, few = (
-        None if getattr(patches, branch) is None else branch_means(patches, branch, size) for branch in ("zero", "few")
-    )
-    return scale.fuse(zero, few)
+    return scale.fuse(*by_branch(patches, branch_means, size))
 
 
 def max_scores(patches: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
     """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
     scores, done = {}, 0
     for part in chunks(patches):
-        zero, few = (None if getattr(part, name) is None else branch_maps(part, name, size) for name in ("zero", "few"))
-        for name, maps in scale.fuse(zero, few).items():
+        for name, maps in scale.fuse(*by_branch(part, branch_maps, size)).items():
             if name not in scores:
                 scores[name] = torch.empty(len(patches))
             scores[name][done : done + len(part)] = maps.amax(dim=(1, 2))

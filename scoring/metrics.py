@@ -55,13 +55,11 @@ def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float) -> di
     return {"sensitivity": share(called[abnormal]), "specificity": share(~called[~abnormal])}
 
 
-def pixel_metrics(
-    maps: np.ndarray | Iterable[np.ndarray], masks: np.ndarray, fpr_limit: float = FPR_LIMIT
-) -> dict[str, float]:
+def pixel_metrics(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> dict[str, float]:
     """Anomaly maps and their masks -> auroc, ap, f1_max, threshold and aupro, over all pixels of all images.
 
-    maps: (N, H, W) float32, may be memory-mapped, read several times and not changed; or anything that yields
-    (H, W) or (B, H, W) pieces in order, read once. masks: (N, H, W), non-zero where abnormal.
+    maps: (N, H, W) float32, may be memory-mapped, read several times and not changed. masks: (N, H, W), non-zero
+    where abnormal.
 
     aupro is the per-region overlap, averaged over the 8-connected regions of the masks, against the false
     positive rate of all normal pixels: the area up to `fpr_limit` (trapezoids, interpolated at the limit)
@@ -69,7 +67,9 @@ def pixel_metrics(
     Raises ValueError if a score is not finite or shapes differ.
     """
     masks = np.asarray(masks)
-    maps = _whole(maps, masks.shape)
+    if maps.shape != masks.shape or maps.ndim != 3:
+        raise ValueError(f"maps {maps.shape} and masks {masks.shape} must both be (N, H, W)")
+    maps = maps.astype(np.float32, copy=False)
     scores, regions, weights = _positive_pixels(maps, masks)
     sweep = _Sweep(scores.size, maps.size - scores.size, fpr_limit)
     if sweep.positives and sweep.negatives:
@@ -212,27 +212,6 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     if not np.isfinite(scores).all():
         raise ValueError("a score is not a finite number")
     return scores, labels != 0
-
-
-def _whole(maps: np.ndarray | Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-    """All maps as one (N, H, W) float32 array; one that is so already is not copied."""
-    if hasattr(maps, "__array__"):
-        maps = np.asarray(maps)
-        if maps.shape != shape or maps.ndim != 3:
-            raise ValueError(f"maps {maps.shape} and masks {shape} must both be (N, H, W)")
-        return maps.astype(np.float32, copy=False)
-    whole = np.empty(shape, dtype=np.float32)
-    done = 0
-    for piece in maps:
-        piece = np.asarray(piece)
-        piece = piece if piece.ndim == 3 else piece[None]
-        if done + len(piece) > shape[0] or piece.shape[1:] != shape[1:]:
-            raise ValueError(f"maps of {piece.shape[1:]} after {done} others don't fit masks {shape}")
-        whole[done : done + len(piece)] = piece
-        done += len(piece)
-    if done != shape[0]:
-        raise ValueError(f"{done} maps for {shape[0]} masks")
-    return whole
 
 
 def _chunks(maps: np.ndarray) -> Iterator[slice]:

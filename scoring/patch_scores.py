@@ -4,7 +4,7 @@ Of every image only these are kept; full-size maps are built from them in passes
 the class token first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,12 +32,7 @@ class PatchScores:
 
     def room(self, count: int) -> "PatchScores":
         """Room for the scores of `count` images like these, to be filled by `put`."""
-        return PatchScores(
-            *(
-                None if values is None else values.new_empty(count, *values.shape[1:])
-                for values in (self.zero, self.few)
-            )
-        )
+        return self._each(lambda values: values.new_empty(count, *values.shape[1:]))
 
     def put(self, first: int, part: "PatchScores") -> None:
         """Fill in `part` from image `first` on."""
@@ -47,13 +42,16 @@ class PatchScores:
 
     def gather(self, count: int) -> "PatchScores":
         """All processes' scores of `count` images, of which this one has its share."""
-        return PatchScores(*(distributed.gather(values, count) for values in (self.zero, self.few)))
+        return self._each(lambda values: distributed.gather(values, count))
 
     def __len__(self) -> int:
         return len(self.few if self.zero is None else self.zero)
 
     def __getitem__(self, rows: slice | list[int]) -> "PatchScores":
-        return PatchScores(*(None if values is None else values[rows] for values in (self.zero, self.few)))
+        return self._each(lambda values: values[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "PatchScores":
+        return PatchScores(*(None if values is None else change(values) for values in (self.zero, self.few)))
 
 
 def patch_scores(

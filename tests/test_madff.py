@@ -31,12 +31,12 @@ def x(golden) -> Tensor:
 
 
 def attended(adapter: MADFF, x: Tensor) -> dict[str, Tensor]:
-    """What each attention branch makes of x; LLSPM acts on SCA's output."""
+    """What each attention makes of x; LLSPM acts on SCA's output."""
     x_sca = adapter.channel_attention(x)
     return {"sca": x_sca, "llspm": adapter.spatial_attention(x_sca), "fab": adapter.frequency_attention(x)}
 
 
-def test_golden_branches(adapter, golden, x):
+def test_golden_attentions(adapter, golden, x):
     paths = attended(adapter, x)
     for name in ATTENTIONS:
         assert relative(paths[name], golden[name]) < FORWARD
@@ -56,7 +56,7 @@ def test_golden_token_axis(golden_decoder, golden, x):
 
 
 @pytest.mark.parametrize("subset", SUBSETS, ids="+".join)
-def test_an_off_branch_gives_its_weight_to_the_plain_path(adapter, x, subset):
+def test_an_attention_that_is_off_gives_its_weight_to_the_plain_path(adapter, x, subset):
     tokens, residual = only(adapter, subset)(x)
     expected_tokens, expected_residual = by_hand(adapter, x, subset)
     assert relative(tokens, expected_tokens) < 1e-5
@@ -108,14 +108,14 @@ def by_hand(adapter: MADFF, x: Tensor, subset: tuple[str, ...]) -> tuple[Tensor,
     return tokens, residual
 
 
-def test_without_branches_it_is_the_baseline(adapter, x):
+def test_without_attentions_it_is_the_baseline(adapter, x):
     baseline = MVFA(64, 48)
     baseline.load_state_dict({name: adapter.state_dict()[name] for name in baseline.state_dict()})
     found, expected = only(adapter, ())(x), baseline(x)
     assert relative(found[0], expected[0]) < EXACT and relative(found[1], expected[1]) < EXACT
 
 
-def test_an_off_branch_has_no_weights():
+def test_an_attention_that_is_off_has_no_weights():
     owner = {"channel_attention": "sca", "spatial_attention": "llspm", "frequency_attention": "fab"}
     for subset in SUBSETS:
         names = {name.split(".")[0] for name in MADFF(64, 48, attentions=subset).state_dict()}

@@ -5,7 +5,6 @@ can't hold is swapped for a twin that gives the same numbers.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,9 @@ from decoder import MDecoder
 from engine.system import System
 from madff import FAB
 from scoring.calibration import Calibration
-from scoring.maps import Scale, branch_maps, means_at_once, scaled_maps
+from scoring.maps import Scale, branch_maps, by_branch, means_at_once, scaled_maps
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import PatchScores, patch_scores
+from scoring.patch_scores import patch_scores
 from scoring.raw_scores import ScoreRule, main_branch
 
 
@@ -92,21 +91,16 @@ class ScoringGraph(nn.Module):
         decoded = self.decoder.decode(self.decoder.prefix(self.system.normalise(images)), self.rule.heads, pooled=False)
         scores = {head: patch_scores(decoded.tokens(head), self.text, self._bank(head)) for head in self.rule.heads}
         raw = self.rule.raw_scores(scores)
-        maps = self._scaled(self.calibration.maps, raw.map_patches, branch_maps)  # (B, S, S)
+        maps = self.calibration.maps.fuse(*by_branch(raw.map_patches, branch_maps, self.size))[self.branch]  # (B, S, S)
         if raw.mean_patches is None:
             return maps, maps.amax(dim=(1, 2))
-        return maps, self._scaled(self.calibration.means, raw.mean_patches, means_at_once)
+        means = by_branch(raw.mean_patches, means_at_once, self.size)
+        return maps, self.calibration.means.fuse(*means)[self.branch]
 
     def _bank(self, head: str) -> MemoryBank | None:
         if head not in self.taps:
             return None
         return MemoryBank([getattr(self, f"{head}_bank{tap}") for tap in range(self.taps[head])])
-
-    def _scaled(self, scale: Scale, scores: PatchScores, what: Callable[..., Tensor]) -> Tensor:
-        zero, few = (
-            None if getattr(scores, branch) is None else what(scores, branch, self.size) for branch in ("zero", "few")
-        )
-        return scale.fuse(zero, few)[self.branch]
 
     @torch.inference_mode()
     def reference(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ def traits(lab: Lab, run: Run, name: str) -> dict[str, object]:
     """What a training run came to, in parts that flags may or may not change. "zero" and "few" are patch scores."""
     record, trained = lab.results(name), lab.checkpoint(name.partition("/")[2])
     adapters = {f"{head}.{key}": part for head, of in trained.last.adapters.items() for key, part in of.items()}
-    parts = {"map": run.seen[0].maps, "score": run.seen[0].scores or run.seen[0].maps}
+    parts = {"map": run.seen[0].map_patches, "score": run.seen[0].mean_patches or run.seen[0].map_patches}
     scored = {branch: {key: getattr(part, branch) for key, part in parts.items()} for branch in ("zero", "few")}
     return {
         "support": record.get("support"),
@@ -183,8 +183,10 @@ def test_the_bare_trunk_needs_no_abnormal_image_and_knows_no_adapter(usual):
         usual.done("train_few", "--abnormal_shot", 0, *flags.split())
         for flags in ("", "--adapter mvfa", "--prompts base", "--branches few", "--epoch 5", "--learning_rate 1e30")
     ]
-    few = [run.seen[0].maps.few for run in runs]
-    assert all(run.seen[0].maps.zero is None and values.equal(few[0]) for run, values in zip(runs, few, strict=True))
+    few = [run.seen[0].map_patches.few for run in runs]
+    assert all(
+        run.seen[0].map_patches.zero is None and values.equal(few[0]) for run, values in zip(runs, few, strict=True)
+    )
     assert all("nothing to train" in run.out for run in runs)
     assert usual.checkpoint().last.adapters == {"seg_adapters": {}, "det_adapters": {}}
     assert usual.results("train_few/Brain_1-shot")["adapter"] == "none"

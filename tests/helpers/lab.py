@@ -191,7 +191,7 @@ def same(first: list[RawScores], second: list[RawScores]) -> bool:
         return [
             getattr(part, branch)
             for one in seen
-            for part in (one.maps, one.scores or one.maps)
+            for part in (one.map_patches, one.mean_patches or one.map_patches)
             for branch in ("zero", "few")
         ]
 

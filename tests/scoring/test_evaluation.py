@@ -9,7 +9,7 @@ import torch
 from runtime.errors import InputError
 from scoring.calibration import NORMAL_QUANTILE, calibrate
 from scoring.evaluation import branch_figures, selection
-from scoring.maps import Calibration, Scale, map_scale
+from scoring.maps import Calibration, Scale, map_scale, mean_scale
 from scoring.patch_scores import PatchScores
 from scoring.raw_scores import RawScores, full_maps, main_branch, score_rule
 
@@ -222,6 +222,17 @@ def test_the_rule_needs_exactly_the_heads_that_it_uses(masks, transfer, maps, me
     found = {head: few([0, 0, 0, number]) for number, head in enumerate(rule.heads)}
     seen = rule.raw_scores(found)
     assert seen.map_patches is found[maps] and seen.mean_patches is (None if mean is None else found[mean])
+
+
+@pytest.mark.parametrize("means", [None, IMAGES], ids=["map's maximum", "mean"])
+def test_batches_joined_are_the_whole(means):
+    """And their scales are over all of them."""
+    parts = [RawScores(IMAGES[rows], means and means[rows]) for rows in (slice(0, 1), slice(1, 4))]
+    whole = RawScores(IMAGES, means)
+    joined = RawScores.join(parts)
+    assert joined.map_patches.few.equal(IMAGES.few) and (joined.mean_patches is None) == (means is None)
+    assert joined.scales(SIZE) == whole.scales(SIZE) and joined.scales(SIZE)[0] == map_scale(IMAGES, SIZE)
+    assert joined.scales(SIZE)[1] == (mean_scale(IMAGES, SIZE) if means else map_scale(IMAGES, SIZE))
 
 
 def test_rules_give_the_maximum_or_the_mean():

@@ -55,7 +55,7 @@ def test_every_layout_is_trained_on_and_tested(lab, kind):
     assert one["results"] == other["results"]
     assert one["masks"] == masks == ("pixel_auroc" in one["results"][0]["branches"]["fused"])
     assert (one["counts"]["scored"]["normal"], one["counts"]["scored"]["abnormal"]) == scored
-    assert len(run.seen[0].maps) == sum(scored)  # abnormal support is not scored
+    assert len(run.seen[0].map_patches) == sum(scored)  # abnormal support is not scored
     assert f"{obj} AUC : " in run.out and (f"{obj} pAUC : " in run.out) == masks
 
 

@@ -255,7 +255,7 @@ def test_adapters_of_another_object_may_be_transferred(lab):
     lab.medical("Brain")
     lab.done("train_few", "--obj", "Liver")
     path = lab.root / "ckpt" / "Liver_1-shot.pth"
-    assert lab.done("test_zero", "--obj", "Brain", "--ckpt", path).seen[0].maps.few is None
+    assert lab.done("test_zero", "--obj", "Brain", "--ckpt", path).seen[0].map_patches.few is None
     record = lab.results("test_zero/Brain")
     assert record["trained_on"] == ["Liver"]
     assert "sensitivity" not in record["results"][0]["branches"]["zero"]

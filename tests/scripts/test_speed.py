@@ -67,9 +67,11 @@ def test_precision_changes_figures_a_little(lab, precision):
     lab.done("train_few", "--epoch", 2, "--eval_every", 0)
     run = lab.done("test_few", "--precision", precision)
     exact = lab.done("test_few")
-    assert not run.seen[0].maps.zero.equal(exact.seen[0].maps.zero)
+    assert not run.seen[0].map_patches.zero.equal(exact.seen[0].map_patches.zero)
     for branch, atol in (("zero", 3.0), ("few", 0.05)):  # logits of ±100, distances up to 2
-        assert torch.allclose(getattr(run.seen[0].maps, branch), getattr(exact.seen[0].maps, branch), atol=atol)
+        assert torch.allclose(
+            getattr(run.seen[0].map_patches, branch), getattr(exact.seen[0].map_patches, branch), atol=atol
+        )
 
 
 def test_int8_has_no_gradients_so_it_does_not_train(lab):
@@ -83,8 +85,8 @@ def test_a_limited_bank_is_calibrated_anew(lab, cap):
     whole = lab.done("test_few")
     run = lab.done("test_few", "--bank_cap", cap)
     assert "the bank's limits are not those of the training run" in run.out
-    assert (run.seen[0].maps.few >= whole.seen[0].maps.few - 1e-6).all()  # fewer tokens are never nearer
-    assert run.seen[0].maps.zero.equal(whole.seen[0].maps.zero)
+    assert (run.seen[0].map_patches.few >= whole.seen[0].map_patches.few - 1e-6).all()  # fewer tokens are never nearer
+    assert run.seen[0].map_patches.zero.equal(whole.seen[0].map_patches.zero)
 
 
 def test_a_bank_that_leaves_one_image_alone_is_refused(lab):
