@@ -195,7 +195,7 @@ class Lab:
         normal, abnormal = prompts.sentences(self.info.classname)
         with self.lock, warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            features = self.encoder.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
+            features = self.encoder.both(normal, abnormal)
         notes = tuple(str(one.message) for one in said)
         return Words(normal, abnormal, features, directions(*features), notes)
 

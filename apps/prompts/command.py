@@ -9,12 +9,13 @@ python prompt.py generate --obj Brain --modality "brain MRI" --api http://localh
 import argparse
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
 import prompt
-from apps.prompts.check import KINDS, blanks, slips, tally, visible
+from apps.prompts.check import KINDS, blanks, slips, visible
 from runtime.errors import InputError, Parser, exit_code
 
 CLEAN, FOUND = 0, 1  # exit codes beside 2, that of bad input
@@ -102,7 +103,8 @@ def check(argv: Sequence[str]) -> int:
             name = prompt.words_for(obj, args.classname)
             lists, own = prompt.composed(obj, args.prompts, args.classname), blanks(obj)
         own += slips(*lists, name)
-        rows.append([obj, *map(len, lists), *tally(own).values()])
+        counts = Counter(slip.kind for slip in own)
+        rows.append([obj, *map(len, lists), *(counts[kind] for kind in KINDS)])
         found += [f"{obj}: {slip}" for slip in own]
     print(table(["object", "normal", "abnormal", *KINDS], rows))
     print("\n".join(["", *found, f"{len(found)} findings"] if found else ["no findings"]))
