@@ -63,11 +63,6 @@ def known(obj: str, classname: str | None) -> list[str]:
     raise InputError(f"unknown object {obj}: prompt.py has no block for it.{guess} For an own one give --classname")
 
 
-def is_file(prompts: str) -> bool:
-    """Whether --prompts names a JSON file."""
-    return prompts.lower().endswith(".json")
-
-
 def show(argv: Sequence[str]) -> int:
     """Print the sentences of an object, counted."""
     parser = Parser(prog="prompt.py show", description="The sentences of an object as a run encodes them.")
@@ -93,10 +88,11 @@ def check(argv: Sequence[str]) -> int:
     parser.epilog = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
     args = parser.parse_args(argv)
     objects = dict.fromkeys(name for obj in args.obj for name in known(obj, args.classname))
-    objects = list(objects) or ([args.prompts] if is_file(args.prompts) else [*prompt.P_PROMPTS, "GENERIC"])
+    from_file = args.prompts.lower().endswith(".json")
+    objects = list(objects) or ([args.prompts] if from_file else [*prompt.P_PROMPTS, "GENERIC"])
     rows, found = [], []
     for obj in tqdm(objects, desc="checking", unit="object", leave=False, delay=BAR_AFTER):
-        if is_file(args.prompts):
+        if from_file:
             name = prompt.words_for(obj, args.classname) if args.obj else (args.classname or "")
             lists, own = prompt.written(args.prompts), []
         else:
