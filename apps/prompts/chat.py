@@ -14,7 +14,6 @@ import ssl
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -165,15 +164,12 @@ def _waiting(work: Coroutine[None, None, T], seconds: float, what: str) -> T:
 
 def _pause(retry_after: str | None) -> float:
     """Seconds to wait by a Retry-After header: a number, or a date."""
-    try:
-        seconds = float(retry_after)
-    except (TypeError, ValueError):
-        try:
-            date = email.utils.parsedate_to_datetime(retry_after)
-            seconds = (date - datetime.now(UTC if date.tzinfo else None)).total_seconds()
-        except (TypeError, ValueError, OverflowError):
-            return PAUSE
-    return PAUSE if math.isnan(seconds) else max(0.0, seconds)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        date = email.utils.parsedate_tz(retry_after)
+        seconds = email.utils.mktime_tz(date) - time.time() if date else float(retry_after)
+        if not math.isnan(seconds):
+            return max(0.0, seconds)
+    return PAUSE
 
 
 def _message(to: Endpoint, answer: ChatReply) -> str:
