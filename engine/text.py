@@ -83,9 +83,13 @@ class Encoder:
             self._keep()
         return torch.stack([self.known[name] for name in names])
 
+    def both(self, normal: Sequence[str], abnormal: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Features (N, D) and (M, D) of {normal, abnormal} sentences, on the CPU."""
+        return self.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
+
     def directions(self, normal: Sequence[str], abnormal: Sequence[str]) -> Tensor:
         """The directions (D, 2) of {normal, abnormal} sentences, on the CPU."""
-        return directions(*self.features([*normal, *abnormal]).split([len(normal), len(abnormal)]))
+        return directions(*self.both(normal, abnormal))
 
     def _recall(self) -> dict[bytes, Tensor]:
         kept = self.cache.get(self.key)

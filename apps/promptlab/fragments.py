@@ -60,9 +60,14 @@ def images_table(sides: Sequence[Side], order: str) -> str:
     """A row an image: input with the truth's outline, each set's overlay and score, the sentences that pull most."""
     samples = sides[0].result.samples
     rows = _order(sides, order)[:ROWS]
-    maps = {side.name: dict(enumerate(side.result.maps())) for side in sides}
-    cells = [_row(samples[row], [(side, row, maps[side.name][row]) for side in sides]) for row in rows]
-    return _piece("images", cells, sides, _colour_bar(), _scale_words(sides[0].result), len(samples) - len(rows))
+    maps = [list(side.result.maps()) for side in sides]
+    cells = [_row(samples[row], row, [(side, own[row]) for side, own in zip(sides, maps, strict=True)]) for row in rows]
+    scale = (
+        "the range of maps over the support, under each set"
+        if sides[0].result.calibration.image
+        else "the probability of “abnormal”, mean over taps, the same in every picture"
+    )
+    return _piece("images", cells, sides, _colour_bar(), scale, len(samples) - len(rows))
 
 
 def _order(sides: Sequence[Side], order: str) -> list[int]:
@@ -76,7 +81,7 @@ def _order(sides: Sequence[Side], order: str) -> list[int]:
     return sorted(rows, key=lambda row: sides[0].result.samples[row].image)
 
 
-def _row(sample: Sample, parts: Sequence[tuple[Side, int, np.ndarray]]) -> dict:
+def _row(sample: Sample, row: int, parts: Sequence[tuple[Side, np.ndarray]]) -> dict:
     picture, marked = thumbnail(sample)
     bare = overlay(picture, np.zeros(picture.shape[:2], np.float32), marked, SCALE)
     return {
@@ -86,7 +91,7 @@ def _row(sample: Sample, parts: Sequence[tuple[Side, int, np.ndarray]]) -> dict:
         "sides": [
             _score(side.result, row)
             | {"name": side.name, "pulls": side.pulls[row], "overlay": _address(_over(picture, anomaly_map, None))}
-            for side, row, anomaly_map in parts
+            for side, anomaly_map in parts
         ],
     }
 
@@ -156,12 +161,6 @@ def _address(picture: np.ndarray) -> str:
 @cache
 def _colour_bar() -> str:
     return _address(heat(np.tile(np.linspace(0, 1, 160, dtype=np.float32), (12, 1)), SCALE))
-
-
-def _scale_words(result: PromptResult) -> str:
-    if result.calibration.image:
-        return "the range of maps over the support, under each set"
-    return "the probability of “abnormal”, mean over taps, the same in every picture"
 
 
 @cache

@@ -6,14 +6,14 @@ of prompts, `pulls` the sentences that move each image's score most, `judge` one
 
 import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import nan
+from operator import attrgetter
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+from cachetools import LRUCache
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,7 +33,6 @@ from scoring.patch_scores import PatchScores, patch_scores
 from scoring.raw_scores import RawScores, ScoreRule, main_branch
 
 REMEMBERED = 8  # results that are kept, for the set that was not edited
-T = TypeVar("T")
 BAR_FROM = 50  # images
 
 
@@ -52,27 +51,6 @@ class HeldImage:
     def scores(self, head: str, text: Tensor) -> PatchScores:
         """The image's patch scores under text directions (D, 2)."""
         return replace(patch_scores(self.tokens[head], text, None), few=self.few[head])
-
-
-class Store:
-    """What is held of images, at most `limit` bytes of it; the longest unused make room."""
-
-    def __init__(self, limit: float) -> None:
-        self.limit, self.size = limit, 0
-        self.held: OrderedDict[Path, HeldImage] = OrderedDict()
-
-    def get(self, path: Path) -> HeldImage | None:
-        """What is held of an image; None if nothing is."""
-        if path in self.held:
-            self.held.move_to_end(path)
-        return self.held.get(path)
-
-    def put(self, path: Path, held: HeldImage) -> None:
-        """Keep what is new of an image."""
-        self.held[path] = held
-        self.size += held.size
-        while self.size > self.limit and len(self.held) > 1:
-            self.size -= self.held.popitem(last=False)[1].size
 
 
 @dataclass(frozen=True)
@@ -173,10 +151,11 @@ class Lab:
         self.info, self.test, self.system, self.encoder = info, tuple(test), system, encoder
         self.start, self.rule, self.banks, self.own, self.notes = start, rule, banks or {}, own, list(notes)
         self.masks = bool(info.masks)
-        self.store, self.support = Store(limit), None
+        self.store: LRUCache[Path, HeldImage] = LRUCache(limit, getsizeof=attrgetter("size"))
+        self.support: HeldSupport | None = None
         self.lock = threading.RLock()  # events run side by side; the model and what is held are one
-        self.results: OrderedDict[tuple, PromptResult] = OrderedDict()
-        self.found: OrderedDict[tuple, list] = OrderedDict()
+        self.results: LRUCache[tuple, PromptResult] = LRUCache(REMEMBERED)
+        self.found: LRUCache[tuple, list] = LRUCache(REMEMBERED)
         self.encode(start)
         self.encoder.cache = Cache("", 0)  # what is half typed need not be kept for ever
         self.encoder.ready()
@@ -195,7 +174,7 @@ class Lab:
         normal, abnormal = prompts.sentences(self.info.classname)
         with self.lock, warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            features = self.encoder.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
+            features = self.encoder.both(normal, abnormal)
         notes = tuple(str(one.message) for one in said)
         return Words(normal, abnormal, features, directions(*features), notes)
 
@@ -203,11 +182,10 @@ class Lab:
         """What the set of prompts makes of test images. Raises InputError for a faulty set or unreadable images."""
         with self.lock:
             samples, words = tuple(samples), self.encode(prompts)
-
-            def made() -> PromptResult:
-                return self._predict(samples, self._hold(samples), words, self._calibration(words, False))
-
-            return replace(_remembered(self.results, (samples, words.digest), made), words=words)
+            key = (samples, words.digest)
+            if key not in self.results:
+                self.results[key] = self._predict(samples, self._hold(samples), words, self._calibration(words, False))
+            return replace(self.results[key], words=words)
 
     def judge(self, path: Path, prompts: PromptSet) -> PromptResult:
         """The same of any image file, with thresholds for pixels too, and nothing kept of it."""
@@ -223,7 +201,10 @@ class Lab:
         None for a label that would be left without a sentence.
         """
         with self.lock:
-            return _remembered(self.found, (result.samples, result.words.digest), lambda: self._pulls(result))
+            key = (result.samples, result.words.digest)
+            if key not in self.found:
+                self.found[key] = self._pulls(result)
+            return self.found[key]
 
     def _pulls(self, result: PromptResult) -> list[tuple[Pull | None, Pull | None]]:
         left, count = without_each(*result.words.features), len(result.words.normal)
@@ -242,7 +223,7 @@ class Lab:
         held = []
         for tokens, without in tqdm(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
             held.append(self._keep({head: tokens}, without))
-            if held[0].size * len(labels) > self.store.limit:
+            if held[0].size * len(labels) > self.store.maxsize:
                 self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
                 return
         self.support = HeldSupport(held, labels, masks)
@@ -289,10 +270,10 @@ class Lab:
         images = Batches(ImageSet(new, self.system.size, self.system.known_prefixes), 1) if new else ()
         for (item,) in tqdm(images, "images", leave=False, disable=len(new) < BAR_FROM):
             held[item.path] = self._held(item, keep=True)
-            if held[item.path].size * len(samples) > self.store.limit:
-                most = max(1, int(self.store.limit / held[item.path].size))
+            if held[item.path].size * len(samples) > self.store.maxsize:
+                most = max(1, int(self.store.maxsize / held[item.path].size))
                 raise InputError(f"{len(samples)} images are more than --tokens_gb holds; choose {most} at most")
-            self.store.put(item.path, held[item.path])
+            self.store[item.path] = held[item.path]
         return [held[sample.image] for sample in samples]
 
     def _held(self, item: Item, keep: bool = False) -> HeldImage:
@@ -305,13 +286,3 @@ class Lab:
         if self.system.decoder.kind == "none":
             tokens = {head: self.system.decoder.joint(levels) for head, levels in tokens.items()}
         return HeldImage({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)
-
-
-def _remembered(kept: OrderedDict, key: tuple, make: Callable[[], T]) -> T:
-    """What `make` gave for this key when it was asked last, if that is not long ago."""
-    if key not in kept:
-        kept[key] = make()
-        if len(kept) > REMEMBERED:
-            kept.popitem(last=False)
-    kept.move_to_end(key)
-    return kept[key]

@@ -105,7 +105,11 @@ def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: Inpu
     if record is not None and ("trained_on" in record or record["obj"] != obj):
         raise fault
     spec = recall(LabSpec, asked, content, path, obj)
-    if _has_support(spec, obj):
+    try:
+        open_support(spec, obj)
+    except InputError:
+        pass  # the support's absence it was
+    else:
         raise fault
     run = zero_shot.open_run(spec, obj, seen=[])
     if record is not None:
@@ -113,15 +117,6 @@ def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: Inpu
     run.load_snapshot(content.last, path)
     note = f"no support, so prompts alone and no thresholds ({fault})"
     return _lab(spec, run.info, run.test, run.system, score_rule(run.masks), [note])  # the rule of few-shot scoring
-
-
-def _has_support(spec: LabSpec, obj: str) -> bool:
-    """Whether the support images of a few-shot run are there."""
-    try:
-        open_support(spec, obj)
-    except InputError:
-        return False
-    return True
 
 
 def _with_support(opened: OpenedCheckpoint) -> Lab:

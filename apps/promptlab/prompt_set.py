@@ -13,6 +13,7 @@ from runtime.errors import InputError
 SOURCE = Path(prompt.__file__)
 MOST_SENTENCES = 5000  # states x templates grow fast
 LONGEST = 1000  # characters; 77 tokens are far fewer
+ENSEMBLE = ("normal_states", "abnormal_states", "templates")  # fields, and in capitals lists of prompt.py
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,13 @@ class PromptSet:
     @staticmethod
     def of(obj: str, prompts: str | Path = "all", classname: str | None = None) -> "PromptSet":
         """What --prompts names: base, llm, all or a JSON file. Raises InputError as `prompt.sentences`."""
-        states = (prompt.NORMAL_STATES, prompt.ABNORMAL_STATES, prompt.TEMPLATES)
-        ensemble = map(tuple, states) if prompts in ("base", "all") else ((), (), ())
-        own = (
-            ((), ()) if prompts == "base" else prompt.sentences(obj, "llm" if prompts == "all" else prompts, classname)
-        )
-        return PromptSet(*map(tuple, own), *ensemble)
+        lists = {}
+        if prompts in ("base", "all"):
+            lists = {field: getattr(prompt, field.upper()) for field in ENSEMBLE}
+        if prompts != "base":
+            own = prompt.sentences(obj, "llm" if prompts == "all" else prompts, classname)
+            lists |= zip(("normal", "abnormal"), own, strict=True)
+        return PromptSet(**{field: tuple(texts) for field, texts in lists.items()})
 
     @staticmethod
     def typed(*texts: str) -> "PromptSet":
@@ -85,17 +87,14 @@ def diff(start: PromptSet, edited: PromptSet, obj: str) -> str:
     States and templates give a patch of prompt.py. Sentences are listed beside: prompt.py composes them of an
     object's block, so they have no lines of their own there; a JSON file for --prompts takes them as they are.
     """
-    names = {"normal_states": "NORMAL_STATES", "abnormal_states": "ABNORMAL_STATES", "templates": "TEMPLATES"}
-    before = SOURCE.read_text(encoding="utf-8")
-    after = before
-    for field, name in names.items():
+    before = after = SOURCE.read_text(encoding="utf-8")
+    for field in ENSEMBLE:
         if getattr(edited, field) not in ((), getattr(start, field)):
-            after = _with_list(after, name, getattr(edited, field))
+            after = _with_list(after, field.upper(), getattr(edited, field))
     parts = [_unified(before.splitlines(), after.splitlines(), SOURCE.name)]
     for field in ("normal", "abnormal"):
-        if not getattr(edited, field):
-            continue
-        parts.append(_unified(getattr(start, field), getattr(edited, field), f"{obj}, {field} sentences"))
+        if lines := getattr(edited, field):
+            parts.append(_unified(getattr(start, field), lines, f"{obj}, {field} sentences"))
     return "".join(parts)
 
 

@@ -3,11 +3,12 @@
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cachetools import LRUCache
 
 import prompt
 from apps.promptlab import fragments
@@ -41,7 +42,7 @@ class LabSession:
     def __init__(self, asked: Mapping[str, Any], folder: Path) -> None:
         self.asked, self.spec, self.folder = asked, LabSpec.of(asked), folder
         self.objects = found_objects(self.spec, asked)
-        self.labs: OrderedDict[tuple[str, str], Lab] = OrderedDict()
+        self.labs: LRUCache[tuple, Lab] = LRUCache(OPEN)
         self.lock = threading.Lock()
 
     def checkpoints(self, obj: str) -> list[str]:
@@ -58,10 +59,9 @@ class LabSession:
             path = found_checkpoints(self.spec, obj).get(name)
             key = (obj, name, path and path.stat().st_mtime_ns)
             if key not in self.labs:
-                while len(self.labs) >= OPEN:
-                    self.labs.popitem(last=False)
+                if len(self.labs) == OPEN:
+                    self.labs.popitem()  # the longest unused, before another model comes into memory
                 self.labs[key] = open_lab(self.asked, obj, path)
-            self.labs.move_to_end(key)
             return self.labs[key]
 
     def names(self, lab: Lab) -> dict[str, Sample]:

@@ -2,21 +2,19 @@
 answer, keeps it short, stays at its address, or speaks the protocol at all.
 """
 
+import asyncio
 import contextlib
 import email.utils
-import http.client
 import ipaddress
 import json
 import math
 import os
 import re
-import threading
+import ssl
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -25,11 +23,11 @@ from apps.prompts.check import visible
 from runtime.errors import InputError
 
 LARGEST = 1 << 20  # bytes of an answer; a hundred sentences take twenty thousand
-PIECE = 1 << 16  # bytes read at a time
 PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds before the second attempt: unless the server says, and at most
 BAR_AFTER, TICK = 2, 0.1  # seconds
 SECRET = 12  # characters from which on a key is one; local servers take any word for it
 QUOTED = 200  # characters of a server's message that are shown
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,6 @@ class ChatReply:
     body: bytes
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key is for the address that the user named."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
 def endpoint(api: str, model: str, key_env: str | None, timeout: float) -> Endpoint:
     """The endpoint at API/chat/completions, with the key of an environment variable (None: OPENAI_API_KEY, if set).
 
@@ -101,14 +92,14 @@ def ask(to: Endpoint, messages: list[dict[str, str]]) -> str:
 
     Raises InputError, one line without the key, for all that can go wrong.
     """
-    question = {"model": to.model, "messages": messages}
-    answer = _asked(to, question)
+    question = json.dumps({"model": to.model, "messages": messages}).encode()
+    answer = _waiting(_post(to, question), to.timeout, "asking")
     if answer.status == 429 or answer.status >= 500:
         pause = _pause(answer.headers.get("Retry-After"))
         if pause > LONGEST_PAUSE:
             raise InputError(f"{to.url} is busy (status {answer.status}) and asks to wait {pause:.0f} s; try then")
-        _waiting(threading.Event().wait, pause, f"status {answer.status}, asking again")
-        answer = _asked(to, question)
+        _waiting(asyncio.sleep(pause), pause, f"status {answer.status}, asking again")
+        answer = _waiting(_post(to, question), to.timeout, "asking")
     if 300 <= answer.status < 400:
         target = to.quoted(answer.headers.get("Location") or "nowhere")
         raise InputError(f"{to.url} redirects to {target}; nothing was sent there. If it is right, give it as --api")
@@ -119,58 +110,35 @@ def ask(to: Endpoint, messages: list[dict[str, str]]) -> str:
     return _content(to, answer)
 
 
-def _asked(to: Endpoint, question: dict) -> ChatReply:
-    """One attempt, at most `timeout` seconds long."""
-    done: list[ChatReply | BaseException] = []
-    deadline = time.monotonic() + to.timeout
-
-    def attempt() -> None:
-        try:
-            done.append(_post(to, json.dumps(question).encode(), deadline))
-        except BaseException as fault:  # raised again below, where it is looked at
-            done.append(fault)
-
-    # In a thread of its own, since a server that sends a byte now and then outlives every timeout of a socket.
-    thread = threading.Thread(target=attempt, daemon=True)
-    thread.start()
-    _waiting(thread.join, to.timeout, "asking", lambda: not thread.is_alive())
-    outcome = done[0] if done else TimeoutError()
-    if isinstance(outcome, ChatReply):
-        return outcome
-    if isinstance(outcome, InputError):
-        raise outcome
-    reason = outcome.reason if isinstance(outcome, urllib.error.URLError) else outcome
-    if isinstance(reason, TimeoutError):
-        raise InputError(f"{to.url} has not answered within {to.timeout:g} s; see --timeout") from None
-    if isinstance(reason, (OSError, http.client.HTTPException, str)):
-        said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise InputError(f"{to.url} can't be asked ({to.quoted(said)}); check --api") from None
-    raise outcome
-
-
-def _post(to: Endpoint, body: bytes, deadline: float) -> ChatReply:
-    """The reply, read piece by piece; by urllib, since `requests` reads a redirect's body to its end, if it has one."""
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+async def _post(to: Endpoint, question: bytes) -> ChatReply:
+    """One attempt, at most `timeout` seconds long however slowly it drips in; no redirect is followed: the key is for
+    the address that the user named.
+    """
+    try:
+        import httpx
+    except ImportError as fault:
+        raise InputError(f"generate needs {fault.name}: pip install -r requirements/prompts.txt") from fault
+    headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     if to.key:
         headers["Authorization"] = f"Bearer {to.key}"
-    request = urllib.request.Request(to.url, body, headers)
-    handlers = [_Stay()]
-    if _is_local(urlsplit(to.url).hostname):
-        handlers.append(urllib.request.ProxyHandler({}))  # no proxy knows this machine's own servers
+    proxies = not _is_local(urlsplit(to.url).hostname)  # no proxy knows this machine's own servers
     try:
-        response = urllib.request.build_opener(*handlers).open(request, timeout=to.timeout)
-    except urllib.error.HTTPError as refusal:
-        response = refusal
-    with response:
-        pieces, size = [], 0
-        while piece := response.read1(PIECE):
-            size += len(piece)
-            if size > LARGEST:
-                raise InputError(f"{to.url} answers with more than {LARGEST >> 20} MB; it was not read on")
-            if time.monotonic() > deadline:
-                raise TimeoutError
-            pieces.append(piece)
-        return ChatReply(response.status, response.headers, b"".join(pieces))
+        async with (
+            asyncio.timeout(to.timeout),
+            httpx.AsyncClient(timeout=None, trust_env=proxies, verify=ssl.create_default_context()) as client,
+            client.stream("POST", to.url, content=question, headers=headers, follow_redirects=False) as response,
+        ):
+            body = b""
+            async for piece in response.aiter_raw():
+                body += piece
+                if len(body) > LARGEST:
+                    raise InputError(f"{to.url} answers with more than {LARGEST >> 20} MB; it was not read on")
+            return ChatReply(response.status_code, response.headers, body)
+    except (TimeoutError, httpx.TimeoutException):
+        raise InputError(f"{to.url} has not answered within {to.timeout:g} s; see --timeout") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ImportError, ValueError) as fault:  # the last two: of proxies
+        said = to.quoted(str(fault) or type(fault).__name__)
+        raise InputError(f"{to.url} can't be asked ({said}); check --api") from None
 
 
 def _is_local(host: str) -> bool:
@@ -180,28 +148,28 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def _waiting(
-    wait: Callable[[float], object], seconds: float, what: str, over: Callable[[], bool] = lambda: False
-) -> None:
-    """Wait in ticks until `over`, at most `seconds`, with a bar once it takes long."""
-    started, form = time.monotonic(), "{desc}: {n:.0f} of at most {total:.0f} s"
-    with tqdm(total=seconds, desc=what, leave=False, delay=BAR_AFTER, bar_format=form) as bar:
-        while not over() and (passed := time.monotonic() - started) < seconds:
-            bar.update(passed - bar.n)
-            wait(min(TICK, seconds - passed))
+def _waiting(work: Coroutine[None, None, T], seconds: float, what: str) -> T:
+    """What `work` gives, with a bar of `seconds`, the most that it takes, once it takes long."""
+
+    async def watched() -> T:
+        started, task = time.monotonic(), asyncio.create_task(work)
+        form = "{desc}: {n:.0f} of at most {total:.0f} s"
+        with tqdm(total=seconds, desc=what, leave=False, delay=BAR_AFTER, bar_format=form) as bar:
+            while not (await asyncio.wait([task], timeout=TICK))[0]:
+                bar.update(time.monotonic() - started - bar.n)
+        return await task
+
+    return asyncio.run(watched())
 
 
 def _pause(retry_after: str | None) -> float:
     """Seconds to wait by a Retry-After header: a number, or a date."""
-    try:
-        seconds = float(retry_after)
-    except (TypeError, ValueError):
-        try:
-            date = email.utils.parsedate_to_datetime(retry_after)
-            seconds = (date - datetime.now(UTC if date.tzinfo else None)).total_seconds()
-        except (TypeError, ValueError, OverflowError):
-            return PAUSE
-    return PAUSE if math.isnan(seconds) else max(0.0, seconds)
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        date = email.utils.parsedate_tz(retry_after)
+        seconds = email.utils.mktime_tz(date) - time.time() if date else float(retry_after)
+        if not math.isnan(seconds):
+            return max(0.0, seconds)
+    return PAUSE
 
 
 def _message(to: Endpoint, answer: ChatReply) -> str:

@@ -6,7 +6,6 @@ to judge.
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -97,12 +96,6 @@ def slips(normal: Sequence[str], abnormal: Sequence[str], name: str) -> list[Sli
                     notes.append(("both", "is in the other list too"))
             found += [Slip(kind, label, number, text, note) for kind, note in notes]
     return found
-
-
-def tally(found: Sequence[Slip]) -> dict[str, int]:
-    """How many slips there are of each kind."""
-    counts = Counter(slip.kind for slip in found)
-    return {kind: counts[kind] for kind in KINDS}
 
 
 def blanks(obj: str) -> list[Slip]:

@@ -9,12 +9,13 @@ python prompt.py generate --obj Brain --modality "brain MRI" --api http://localh
 import argparse
 import difflib
 import sys
+from collections import Counter
 from collections.abc import Sequence
 
 from tqdm import tqdm
 
 import prompt
-from apps.prompts.check import KINDS, blanks, slips, tally, visible
+from apps.prompts.check import KINDS, blanks, slips, visible
 from runtime.errors import InputError, Parser, exit_code
 
 CLEAN, FOUND = 0, 1  # exit codes beside 2, that of bad input
@@ -62,11 +63,6 @@ def known(obj: str, classname: str | None) -> list[str]:
     raise InputError(f"unknown object {obj}: prompt.py has no block for it.{guess} For an own one give --classname")
 
 
-def is_file(prompts: str) -> bool:
-    """Whether --prompts names a JSON file."""
-    return prompts.lower().endswith(".json")
-
-
 def show(argv: Sequence[str]) -> int:
     """Print the sentences of an object, counted."""
     parser = Parser(prog="prompt.py show", description="The sentences of an object as a run encodes them.")
@@ -92,17 +88,19 @@ def check(argv: Sequence[str]) -> int:
     parser.epilog = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
     args = parser.parse_args(argv)
     objects = dict.fromkeys(name for obj in args.obj for name in known(obj, args.classname))
-    objects = list(objects) or ([args.prompts] if is_file(args.prompts) else [*prompt.P_PROMPTS, "GENERIC"])
+    from_file = args.prompts.lower().endswith(".json")
+    objects = list(objects) or ([args.prompts] if from_file else [*prompt.P_PROMPTS, "GENERIC"])
     rows, found = [], []
     for obj in tqdm(objects, desc="checking", unit="object", leave=False, delay=BAR_AFTER):
-        if is_file(args.prompts):
+        if from_file:
             name = prompt.words_for(obj, args.classname) if args.obj else (args.classname or "")
             lists, own = prompt.written(args.prompts), []
         else:
             name = prompt.words_for(obj, args.classname)
             lists, own = prompt.composed(obj, args.prompts, args.classname), blanks(obj)
         own += slips(*lists, name)
-        rows.append([obj, *map(len, lists), *tally(own).values()])
+        counts = Counter(slip.kind for slip in own)
+        rows.append([obj, *map(len, lists), *(counts[kind] for kind in KINDS)])
         found += [f"{obj}: {slip}" for slip in own]
     print(table(["object", "normal", "abnormal", *KINDS], rows))
     print("\n".join(["", *found, f"{len(found)} findings"] if found else ["no findings"]))

@@ -1,8 +1,9 @@
 """What each sentence does for the zero branch: how well it tells the support apart with the sentence and without it."""
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,10 +59,11 @@ class Separation:
 
 @dataclass(frozen=True)
 class Leftout:
-    """A sentence, its list, and the separation when it is left out."""
+    """A sentence, its list, what it adds to the separation, and the separation when it is left out."""
 
     label: str
     sentence: str
+    effect: Separation
     without: Separation
 
 
@@ -97,13 +99,14 @@ def rank_objects(asked: Mapping[str, Any]) -> None:
     if spec.csv is not None and spec.csv.is_dir():
         raise InputError(f"--csv {spec.csv} is a folder; name a file")
     _check_support(spec)
+    order = ("effect.margin", "effect.auroc") if spec.by == "margin" else ("effect.auroc", "effect.margin")
     for obj, bench, words, features in _benches(spec, asked):
         whole = bench.separation(text.directions(*features))
-        ranked = sorted(leave_one_out(bench, words, features), key=_order(spec.by, whole), reverse=True)
+        ranked = sorted(leave_one_out(bench, words, features, whole), key=attrgetter(*order), reverse=True)
         if not ranked:
             raise InputError(f"{obj}: one sentence a list, and none to leave out; give more with --prompts")
         report(obj, bench, words, whole, ranked, spec.top)
-        rows += [_row(obj, one, whole) for one in ranked]
+        rows += [(obj, one.label, *astuple(one.effect), *astuple(one.without), one.sentence) for one in ranked]
     if spec.csv is not None:
         with atomic_write(spec.csv) as draft, draft.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
@@ -137,47 +140,28 @@ def _check_support(spec: RankSpec) -> None:
 
 
 def _features(spec: RankSpec, words: Sentences) -> Features:
-    normal, abnormal = words
     with open_encoder(spec) as encoder:
-        return encoder.features([*normal, *abnormal]).split([len(normal), len(abnormal)])
+        return encoder.both(*words)
 
 
 def bench_of(system: System, support: Support, rule: ScoreRule) -> Bench:
-    """The support's tokens under the adapters as they are now, and how they are scored."""
-    tokens = support_tokens(system, support, rule.map_head)
+    """The support's tokens under the adapters as they are now, those of the bare trunk projected to where text is."""
+    parts = tqdm(support.images.split(BATCH), desc="support", unit="batch", leave=False, delay=BAR_AFTER)
+    tokens = system.levels((prefix for part in parts for prefix in system.prefix(part).split(BATCH)), rule.map_head)
+    if system.decoder.kind == "none":
+        with torch.inference_mode():
+            tokens = system.decoder.joint(tokens)
     return Bench(tokens, support.labels.numpy().astype(int), rule, system.size)
 
 
-def support_tokens(system: System, support: Support, head: str) -> list[Tensor]:
-    """Tokens (V, L, D) a tap of all variants; those of the bare trunk are projected to where text is."""
-    parts = tqdm(support.images.split(BATCH), desc="support", unit="batch", leave=False, delay=BAR_AFTER)
-    levels = system.levels((prefix for part in parts for prefix in system.prefix(part).split(BATCH)), head)
-    if system.decoder.kind != "none":
-        return levels
-    with torch.inference_mode():
-        return system.decoder.joint(levels)
-
-
-def leave_one_out(bench: Bench, words: Sentences, features: Features) -> Iterator[Leftout]:
-    """The separation without each sentence in turn; a list's only sentence can't be left out."""
+def leave_one_out(bench: Bench, words: Sentences, features: Features, whole: Separation) -> Iterator[Leftout]:
+    """What each sentence in turn does for the `whole`; a list's only sentence can't be left out."""
     turns = [(side, row) for side in (0, 1) for row in range(len(words[side])) if len(words[side]) > 1]
     left = text.without_each(*features).split([len(part) for part in features])  # (N, D, 2) and (M, D, 2)
     for side, row in tqdm(turns, desc="ranking", unit="sentence", leave=False, delay=BAR_AFTER):
-        yield Leftout(("normal", "abnormal")[side], words[side][row], bench.separation(left[side][row]))
-
-
-def effect(one: Leftout, whole: Separation) -> tuple[float, float]:
-    """What the sentence adds to (AUROC, margin)."""
-    return whole.auroc - one.without.auroc, whole.margin - one.without.margin
-
-
-def _order(by: str, whole: Separation) -> Callable[[Leftout], tuple[float, ...]]:
-    """The key that sorts by effect on the margin or the AUROC, the other deciding between equals."""
-    return lambda one: effect(one, whole)[:: 1 if by == "auroc" else -1]
-
-
-def _row(obj: str, one: Leftout, whole: Separation) -> tuple:
-    return obj, one.label, *effect(one, whole), one.without.auroc, one.without.margin, one.sentence
+        without = bench.separation(left[side][row])
+        effect = Separation(whole.auroc - without.auroc, whole.margin - without.margin)
+        yield Leftout(("normal", "abnormal")[side], words[side][row], effect, without)
 
 
 def report(obj: str, bench: Bench, words: Sentences, whole: Separation, ranked: list[Leftout], top: int) -> None:
@@ -196,5 +180,5 @@ def report(obj: str, bench: Bench, words: Sentences, whole: Separation, ranked: 
         if one is None:
             print(f"{'...':>10}  {len(ranked) - 2 * top} more (--top 0 shows them)")
         else:
-            auroc, margin = effect(one, whole)
-            print(f"{margin:>+10.6f}  {100 * auroc:>+7.3f}  {one.label:<8}  {visible(one.sentence)}")
+            margin, auroc = one.effect.margin, 100 * one.effect.auroc
+            print(f"{margin:>+10.6f}  {auroc:>+7.3f}  {one.label:<8}  {visible(one.sentence)}")

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from cachetools import LRUCache
 from helpers.lab import SIZE, write_clip
 from helpers.promptlab import asked
 
 import prompt
-from apps.promptlab.lab import Lab, Store
+from apps.promptlab.lab import Lab
 from apps.promptlab.open_lab import LabSpec, found_checkpoints, found_objects, open_lab
 from apps.promptlab.prompt_set import PromptSet
 from dataset import load_image
@@ -164,12 +165,12 @@ def test_directions_without_each_sentence():
 
 def test_an_image_is_judged_as_among_others_and_nothing_is_kept(few):
     sample = few.test[-1]
-    result, held = few.predict(few.test, few.start), len(few.store.held)
+    result, held = few.predict(few.test, few.start), len(few.store)
     judged = few.judge(sample.image, few.start)
     for branch, scores in result.scores.items():
         assert float(judged.scores[branch]) == float(scores[-1])
     assert judged.threshold == result.threshold and judged.pixel_threshold == judged.pixel_threshold
-    assert len(few.store.held) == held and judged.figures == {}
+    assert len(few.store) == held and judged.figures == {}
 
 
 def test_an_edited_set_judges_by_the_supports_thresholds(few):
@@ -182,19 +183,19 @@ def test_an_edited_set_judges_by_the_supports_thresholds(few):
 def test_more_images_than_memory_are_refused(lab):
     lab.medical()
     opened = open_lab(asked(lab), "Brain", None)
-    opened.store.limit = 10_000
+    opened.store = LRUCache(10_000, getsizeof=opened.store.getsizeof)
     with pytest.raises(InputError, match=r"more than --tokens_gb holds; choose \d+ at most"):
         opened.predict(opened.test, opened.start)
     opened.predict(opened.test[:1], opened.start)
 
 
-def test_the_store_forgets_the_longest_unused():
-    class Ten:
-        size = 10
-
-    store = Store(25)
-    store.put("a", Ten()), store.put("b", Ten()), store.get("a"), store.put("c", Ten())
-    assert store.get("b") is None and store.get("a") and store.get("c") and store.size == 20
+def test_images_that_were_not_looked_at_for_long_make_room(bare):
+    first, *others = bare.test
+    bare.predict([first], bare.start)
+    bare.store = LRUCache(2.5 * bare.store.currsize, getsizeof=bare.store.getsizeof)
+    for sample in (first, others[0], first, others[1]):
+        bare._hold([sample])
+    assert set(bare.store) == {first.image, others[1].image}
 
 
 def test_without_support_the_prompts_alone_are_scored(lab, few):
