@@ -155,7 +155,7 @@ class Batches(DataLoader):
             raise InputError(last) from fault.with_traceback(None)  # whose frames would keep the workers alive
 
 
-def check(samples: Sequence[Sample], name: str) -> None:
+def check_headers(samples: Sequence[Sample], name: str) -> None:
     """Read every header: InputError naming a file that is no image, or a mask of another size."""
     for sample in tqdm(samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM):
         size = image_size(sample.image)

@@ -22,7 +22,7 @@ from dataset.folders import (
     subfolder,
     subfolders,
 )
-from dataset.images import Sample, check
+from dataset.images import Sample, check_headers
 from dataset.layouts import layout_of
 from dataset.registry import ObjectInfo
 from dataset.support import Candidates, FewShotSet, Request, choose, tally
@@ -50,14 +50,14 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
             f"{info.name}: {len(taken)} abnormal support images asked for, {len(taken)} in {test_place}: "
             f"none would be left to score, use --abnormal_shot {len(taken) - 1} or less"
         )
-    check((*train, *test), info.name)
+    check_headers((*train, *test), info.name)
     return FewShotSet(info, support[0], support[1], scored, tally(info, "train", train, test, support))
 
 
 def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:
     """The test split of one class, masks resolved; raises InputError for any fault of the tree."""
     info, samples = read_test(info, root)
-    check(samples, info.name)
+    check_headers(samples, info.name)
     return info, samples
 
 

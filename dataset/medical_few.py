@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dataset.folders import BARE, Fault, Report, descend, images_in, pair_masks, stop, subfolders
-from dataset.images import Sample, check
+from dataset.images import Sample, check_headers
 from dataset.layouts import MEDICAL_EXPECTED, MedicalTree, SplitFolders, no_layout, split_folders, tree_of
 from dataset.registry import ObjectInfo
 from dataset.support import Candidates, FewShotSet, Request, choose, tally
@@ -27,7 +27,7 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
         abnormal_place=at.abnormal or at.folder / tree.abnormal.format(at.name),
     )
     support = choose(info, candidates, request)
-    check((*valid, *test), info.name)
+    check_headers((*valid, *test), info.name)
     counts = tally(info, "valid", valid, test, support)
     return FewShotSet(info, support[0], support[1], test, counts)
 

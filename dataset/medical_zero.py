@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dataset.images import Sample, check
+from dataset.images import Sample, check_headers
 from dataset.medical_few import read_split, resolve_masks
 from dataset.registry import MEDICAL, TRANSFER, ObjectInfo, barred, look_for
 from runtime.errors import InputError
@@ -12,7 +12,7 @@ def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, .
     """The test split of one object, masks resolved; raises InputError for any fault of the tree."""
     info = resolve_masks(info, root)
     samples = read_split(info, root, "test")
-    check(samples, info.name)
+    check_headers(samples, info.name)
     return info, samples
 
 
