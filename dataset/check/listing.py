@@ -11,7 +11,7 @@ from dataset.folders import Fault, Report, descend, images_in, subfolders
 from dataset.images import Sample
 from dataset.industrial import read_test, read_train, visa_rows
 from dataset.layouts import NAMES, layout_of, tree_of
-from dataset.medical_few import read_split, resolve_masks
+from dataset.medical import read_split, resolve_masks
 from dataset.registry import ObjectInfo
 
 
