@@ -7,7 +7,9 @@ python -m dataset.download bmad --archive bmad.zip          a file fetched by ha
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import dataset
@@ -89,13 +91,19 @@ def install(obj: str, archive: Path, data_path: Path) -> Path:
 
 def find_set(folder: Path) -> Path | None:
     """The one folder with the medical layout, this one or one in it, whatever its name; else None."""
-    level = [folder]
-    for _ in range(NESTED + 1):
+    for level in _levels(folder):
         hits = [path for path in level if layout_of(path) == "medical"]
         if hits:
             return hits[0] if len(hits) == 1 else None
-        level = [inside for path in level for inside in subfolders(path)]
     return None
+
+
+def _levels(folder: Path) -> Iterator[list[Path]]:
+    """The folder itself, the folders in it, those in them, ..., down to NESTED."""
+    level = [folder]
+    for _ in range(NESTED + 1):
+        yield level
+        level = [inside for path in level for inside in subfolders(path)]
 
 
 def checked(obj: str, data_path: Path) -> str:
@@ -143,12 +151,9 @@ def install_bmad(archive: Path, folder: Path, wanted: list[str]) -> list[str]:
         inside = Path(temporary) / "archive"
         count = unpack_zip(archive, inside, skip=SETS.keys() - wanted)
         found: dict[str, Path] = {}
-        level = [inside]
-        for _ in range(NESTED + 1):
-            for path in level:
-                places = {obj: found_set(obj, path) for obj in wanted if obj not in found}
-                found |= {obj: place for obj, place in places.items() if place}
-            level = [inner for path in level for inner in subfolders(path)]
+        for path in chain.from_iterable(_levels(inside)):
+            places = {obj: found_set(obj, path) for obj in wanted if obj not in found}
+            found |= {obj: place for obj, place in places.items() if place}
         if not found:
             raise InputError(f"{archive} holds none of {', '.join(wanted)} with valid and test; is it BMAD's archive?")
         folder.mkdir(exist_ok=True)
