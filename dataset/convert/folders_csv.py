@@ -31,6 +31,7 @@ ABNORMAL = (
     *("1", "1.0", "bad", "ungood", "abnormal", "ng", "positive", "fail"),
     *("anomaly", "anomalous", "defect", "defective"),
 )
+LABEL_OF = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ABNORMAL, 1)
 SPLITS = {"train": "valid", "valid": "valid", "val": "valid", "test": "test"}
 VALID_SHARE, SEED = 0.2, 111
 OBJ = re.compile(r"\w([\w .-]*\w)?")
@@ -82,7 +83,7 @@ def read_rows(table: Path, source: Path) -> list[Annotation]:
         image = _image_path(values["path"], source, where)
         mask = _image_path(values["mask"], source, where) if values.get("mask") else None
         split = _one_of(SPLITS, values["split"], "split", where) if "split" in values else None
-        row = Annotation(line, image, _label(values["label"], where), mask, split)
+        row = Annotation(line, image, _one_of(LABEL_OF, values["label"], "label", where), mask, split)
         twin = seen.setdefault(image.casefold(), row)
         if twin.image != image:
             raise InputError(f"{where}: {image} and {twin.image} (line {twin.line}) differ only in case: rename one")
@@ -147,11 +148,6 @@ def _image_path(text: str, source: Path, where: str) -> str:
     return path
 
 
-def _label(text: str, where: str) -> int:
-    words = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ABNORMAL, 1)
-    return _one_of(words, text, "label", where)
-
-
 def _one_of(meanings: dict[str, T], text: str, column: str, where: str) -> T:
     if text.lower() not in meanings:
         raise InputError(f"{where}: {column} is {text[:40]!r}: want one of {', '.join(meanings)}")
@@ -199,14 +195,8 @@ def _check_masks(rows: Sequence[Annotation], table: Path) -> None:
 def _check_files(rows: Sequence[Annotation], table: Path, source: Path) -> None:
     """Read every image and mask, so that nothing is written of a set that a run would refuse."""
     for row in tqdm(rows, f"checking {table.name}", unit="image", leave=False):
+        image, mask = source / row.image, row.mask and source / row.mask
         with naming(f"{table}, line {row.line}"):
-            _check_file(row, source)
-
-
-def _check_file(row: Annotation, source: Path) -> None:
-    image = source / row.image
-    size = open_picture(image).size
-    if row.mask:
-        mask = source / row.mask
-        if check_mask(mask, size, image) and not row.label:
-            raise InputError(f"{image} is labelled normal but its mask {mask} marks pixels: change one of them")
+            size = open_picture(image).size
+            if mask and check_mask(mask, size, image) and not row.label:
+                raise InputError(f"{image} is labelled normal but its mask {mask} marks pixels: change one of them")

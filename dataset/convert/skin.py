@@ -10,7 +10,7 @@ name .png files, and with the outlines of its melanomas as masks; outlines of na
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -183,16 +183,11 @@ def _index(source: Path, names: Sequence[str], ending: str) -> Mapping[str, Path
     if not folders:
         raise InputError(f"{source} has no folder {names[0]}: unpack the archive there")
     found: dict[str, Path] = {}
-    for path in _walk(folders):
+    for path in (path for folder in folders for path in sorted(folder.rglob("*")) if "__MACOSX" not in path.parts):
         name = path.name.removesuffix(path.suffix) + path.suffix.lower()
         if name.endswith(ending) and found.setdefault(name, path) != path:
             raise InputError(f"{found[name]} and {path} bear one name: take one of them away")
     return found
-
-
-def _walk(folders: Sequence[Path]) -> Iterator[Path]:
-    for folder in folders:
-        yield from sorted(path for path in folder.rglob("*") if "__MACOSX" not in path.parts)
 
 
 def _named(files: Mapping[str, Path], row: Diagnosis, name: str, table: Path) -> Path:
