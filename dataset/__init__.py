@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from dataset import industrial, medical_few, medical_zero
+from dataset import industrial, medical
 from dataset.images import (
     Batches,
     ImageSet,
@@ -79,24 +79,24 @@ def open_few(
     if not use_seed_files:
         info = replace(info, test=None, valid=None)
     root = locate(info, data_path)
-    return _reader(info, root, medical_few).open_few(info, root, request)
+    return _reader(info, root).open_few(info, root, request)
 
 
 def open_test(obj: str, data_path: str | Path, classname: str | None = None) -> tuple[ObjectInfo, tuple[Sample, ...]]:
     """One object's record (masks decided) and its test split; InputError naming the file of any fault."""
     info = find(obj, data_path, classname)
     root = locate(info, data_path)
-    return _reader(info, root, medical_zero).open_test(info, root)
+    return _reader(info, root).open_test(info, root)
 
 
 def open_transfer(
     obj: str, data_path: str | Path, required: bool = True
 ) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
     """Records and test splits of the other medical objects found ("Zero-shot transfer"), if `required` at least one."""
-    return medical_zero.open_transfer(obj, Path(data_path), required)
+    return medical.open_transfer(obj, Path(data_path), required)
 
 
-def _reader(info: ObjectInfo, root: Path, medical: ModuleType) -> ModuleType:
+def _reader(info: ObjectInfo, root: Path) -> ModuleType:
     """The module that reads this object's layout; own data shows its layout by its folders."""
     layout = layout_of(root) if info.layout == "own" else info.layout
     return medical if layout == "medical" else industrial

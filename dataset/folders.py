@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime.errors import InputError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 GOOD = ("good", "ok")
 BARE, STRAY = "abnormal image without a mask", "mask without an image"
 
@@ -80,9 +80,9 @@ def images_in(folder: Path, report: FaultHandler = stop) -> list[Path]:
         return []
     folder = subfolder(folder, "img") or folder
     files = sorted(entry.name for entry in os.scandir(folder) if _visible(entry.name) and not entry.is_dir())
-    images = [folder / name for name in files if name.lower().endswith(SUFFIXES)]
+    images = [folder / name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
-        kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
+        kinds = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
         others = f" (only other files, such as {files[0]})" if files else ""
         report(Fault(folder, f"{folder} has no images{others}: put images there ({kinds}) or remove the folder"))
     return images

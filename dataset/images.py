@@ -155,17 +155,21 @@ class Batches(DataLoader):
             raise InputError(last) from fault.with_traceback(None)  # whose frames would keep the workers alive
 
 
-def check(samples: Sequence[Sample], name: str) -> None:
+def check_headers(samples: Sequence[Sample], name: str) -> None:
     """Read every header: InputError naming a file that is no image, or a mask of another size."""
     for sample in tqdm(samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM):
         size = image_size(sample.image)
-        if sample.mask is None:
-            continue
-        if (mask_size := image_size(sample.mask)) != size:
-            raise InputError(
-                f"mask {sample.mask} is {mask_size[0]}x{mask_size[1]} but its image {sample.image} is "
-                f"{size[0]}x{size[1]}: export the mask at the image's size"
-            )
+        if sample.mask is not None:
+            check_mask_size(sample.mask, image_size(sample.mask), sample.image, size)
+
+
+def check_mask_size(mask: Path, mask_size: tuple[int, int], image: Path, size: tuple[int, int]) -> None:
+    """InputError unless a mask is of its image's (width, height) `size`."""
+    if mask_size != size:
+        raise InputError(
+            f"mask {mask} is {mask_size[0]}x{mask_size[1]} but its image {image} is {size[0]}x{size[1]}: "
+            "export the mask at the image's size"
+        )
 
 
 def image_size(path: Path) -> tuple[int, int]:

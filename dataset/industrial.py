@@ -22,11 +22,10 @@ from dataset.folders import (
     subfolder,
     subfolders,
 )
-from dataset.images import Sample, check
+from dataset.images import Sample, check_headers
 from dataset.layouts import layout_of
 from dataset.registry import ObjectInfo
-from dataset.support import Candidates, FewShotSet, Request, choose, tally
-from runtime.errors import InputError
+from dataset.support import Candidates, FewShotSet, Request, few_shot_set
 
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
@@ -35,29 +34,19 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
     """Support and the test images that are not support; raises InputError for any fault of the tree."""
     train = read_train(info, root)
     info, test = read_test(info, root)
-    test_place = subfolder(root, "test") or root
     candidates = Candidates(
         normal={sample.image.name: sample for sample in train},
         abnormal={_defect_name(sample): sample for sample in test if sample.label},
         normal_place=train[0].image.parent,
-        abnormal_place=test_place,
+        abnormal_place=subfolder(root, "test") or root,
     )
-    support = choose(info, candidates, request)
-    taken = set(support[1])
-    scored = tuple(sample for sample in test if sample not in taken)
-    if info.layout != "own" and taken and not any(sample.label for sample in scored):
-        raise InputError(
-            f"{info.name}: {len(taken)} abnormal support images asked for, {len(taken)} in {test_place}: "
-            f"none would be left to score, use --abnormal_shot {len(taken) - 1} or less"
-        )
-    check((*train, *test), info.name)
-    return FewShotSet(info, support[0], support[1], scored, tally(info, "train", train, test, support))
+    return few_shot_set(info, "train", train, test, candidates, request)
 
 
 def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:
     """The test split of one class, masks resolved; raises InputError for any fault of the tree."""
     info, samples = read_test(info, root)
-    check(samples, info.name)
+    check_headers(samples, info.name)
     return info, samples
 
 

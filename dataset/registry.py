@@ -1,5 +1,6 @@
-"""The one table of objects: whether they have masks, how many images, where they lie. Their words: prompt.py."""
+"""The one table of objects, objects.csv, and where on a disk each of them lies. Their words: prompt.py."""
 
+import csv
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -30,18 +31,6 @@ class ObjectInfo:
     valid: int | None
 
 
-# name: (modality, has masks, published test images, published validation images)
-_MEDICAL = {
-    "Brain": ("brain MRI (BraTS2021), 240x240", True, 3715, 83),
-    "Liver": ("liver CT (BTCV + LiTS), 512x512", True, 1493, 166),
-    "Retina_RESC": ("retinal OCT (RESC), 512x1024", True, 1805, 115),
-    "Retina_OCT2017": ("retinal OCT (OCT2017), 512x496", False, 968, 32),
-    "Chest": ("chest X-ray (RSNA), 1024x1024", False, 17194, 1490),
-    "Histopathology": ("H&E patches (Camelyon16), 256x256", False, 1997, 236),
-    "Skin_HAM10000": ("dermoscopy, melanoma against naevus", True, None, None),
-    "Skin_ISIC2019": ("dermoscopy, melanoma against naevus", False, None, None),
-    "Solar": ("electroluminescence of solar cells (ELPV), 300x300", False, 1999, 224),
-}
 # The folders in which BMAD's authors publish their sets.
 _BMAD = {
     "Brain": ("BraTS2021_slice",),
@@ -53,73 +42,35 @@ _BMAD = {
 }
 BMAD_FOLDER = "bmad"  # under the data path, in any case; holds any of the above, or OBJ
 
-# family -> class: (published test images, published normal training images)
-_INDUSTRIAL = {
-    "mvtec": {
-        "bottle": (83, 209),
-        "cable": (150, 224),
-        "capsule": (132, 219),
-        "carpet": (117, 280),
-        "grid": (78, 264),
-        "hazelnut": (110, 391),
-        "leather": (124, 245),
-        "metal_nut": (115, 220),
-        "pill": (167, 267),
-        "screw": (160, 320),
-        "tile": (117, 230),
-        "toothbrush": (42, 60),
-        "transistor": (100, 213),
-        "wood": (79, 247),
-        "zipper": (151, 240),
-    },
-    "mpdd": {
-        "bracket_black": (79, 289),
-        "bracket_brown": (77, 185),
-        "bracket_white": (60, 110),
-        "connector": (44, 128),
-        "metal_plate": (97, 54),
-        "tubes": (101, 122),
-    },
-    "btad": {
-        "01": (70, 400),
-        "02": (230, 399),
-        "03": (441, 1000),
-    },
-    "visa": {
-        "candle": (200, 900),
-        "capsules": (160, 542),
-        "cashew": (150, 450),
-        "chewinggum": (150, 453),
-        "fryum": (150, 450),
-        "macaroni1": (200, 900),
-        "macaroni2": (200, 900),
-        "pcb1": (200, 904),
-        "pcb2": (200, 901),
-        "pcb3": (201, 905),
-        "pcb4": (201, 904),
-        "pipe_fryum": (150, 450),
-    },
-}
-_FAMILY = {  # family: (layout, modality, names that its folder goes by)
-    "mvtec": ("mvtec", "industrial photograph (MVTec AD)", ("mvtec", "mvtec_ad", "mvtec_anomaly_detection")),
-    "mpdd": ("mvtec", "photograph of painted metal parts (MPDD)", ("mpdd",)),
-    "btad": ("btad", "industrial photograph (BTAD)", ("btad", "BTech_Dataset_transformed")),
-    "visa": ("visa", "industrial photograph (VisA)", ("visa", "VisA_20220922")),
+_FAMILY_FOLDERS = {  # what the folder around a family's classes is called
+    "mvtec": ("mvtec", "mvtec_ad", "mvtec_anomaly_detection"),
+    "mpdd": ("mpdd",),
+    "btad": ("btad", "BTech_Dataset_transformed"),
+    "visa": ("visa", "VisA_20220922"),
 }
 
-MEDICAL: dict[str, ObjectInfo] = {
-    name: ObjectInfo(name, class_name(name), modality, masks, "medical", test, valid)
-    for name, (modality, masks, test, valid) in _MEDICAL.items()
-}
-INDUSTRIAL: dict[str, ObjectInfo] = {
-    name: ObjectInfo(name, class_name(name), _FAMILY[family][1], True, _FAMILY[family][0], test, train)
-    for family, classes in _INDUSTRIAL.items()
-    for name, (test, train) in ((f"{family}/{name}", counts) for name, counts in classes.items())
-}
-FAMILIES: dict[str, tuple[str, ...]] = {
-    family: tuple(f"{family}/{name}" for name in classes) for family, classes in _INDUSTRIAL.items()
-}
-_KNOWN = MEDICAL | INDUSTRIAL
+
+def _read_objects() -> dict[str, ObjectInfo]:
+    """The rows of objects.csv by name; its columns are ObjectInfo's fields, empty where nothing is published."""
+    with Path(__file__).with_name("objects.csv").open(newline="", encoding="utf-8") as file:
+        return {
+            row["name"]: ObjectInfo(
+                name=row["name"],
+                classname=class_name(row["name"]),
+                modality=row["modality"],
+                masks=row["masks"] == "yes",
+                layout=row["layout"],
+                test=int(row["test"]) if row["test"] else None,
+                valid=int(row["valid"]) if row["valid"] else None,
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+_KNOWN = _read_objects()
+MEDICAL = {name: info for name, info in _KNOWN.items() if info.layout == "medical"}
+INDUSTRIAL = {name: info for name, info in _KNOWN.items() if info.layout != "medical"}
+FAMILIES = {family: tuple(name for name in INDUSTRIAL if name.startswith(f"{family}/")) for family in _FAMILY_FOLDERS}
 
 # What makes an object of a raw download or a package.
 CONVERTED = {
@@ -187,7 +138,7 @@ def look_for(info: ObjectInfo, data_path: str | Path) -> Path | None:
             first = first or folder
         return first
     family, name = info.name.split("/")
-    family_folder = subfolder(data_path, *_FAMILY[family][2])
+    family_folder = subfolder(data_path, *_FAMILY_FOLDERS[family])
     inside = subfolder(family_folder, name) if family_folder else None
     return inside or subfolder(data_path, name) or _itself(data_path, (name,))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset.images import Sample
+from dataset.images import Sample, check_headers
 from dataset.registry import ObjectInfo
 from runtime.errors import InputError
 
@@ -56,6 +56,38 @@ class Candidates:
     abnormal: Mapping[str, Sample]
     normal_place: Path
     abnormal_place: Path
+
+
+def few_shot_set(
+    info: ObjectInfo,
+    split: str,
+    found: Sequence[Sample],
+    test: Sequence[Sample],
+    candidates: Candidates,
+    request: Request,
+) -> FewShotSet:
+    """Choose the support of a run and take it out of its `test` images; `found`: all of `split`, support's own.
+
+    Reads every header. Raises InputError as `choose` and `check_headers`, and where a benchmark's support leaves no
+    abnormal image to score.
+    """
+    normal, abnormal, source = choose(info, candidates, request)
+    taken = set(abnormal)
+    scored = tuple(sample for sample in test if sample not in taken)
+    if info.layout != "own" and taken and not any(sample.label for sample in scored):
+        raise InputError(
+            f"{info.name}: {len(taken)} abnormal support images asked for, {len(taken)} in "
+            f"{candidates.abnormal_place}: none would be left to score, use --abnormal_shot {len(taken) - 1} or less"
+        )
+    check_headers((*found, *test), info.name)
+    counts = {
+        "object": info.name,
+        split: count(found, info.valid),
+        "test": count(test, info.test),
+        "support": {"normal": len(normal), "abnormal": len(abnormal), "source": source},
+        "scored": count(scored),
+    }
+    return FewShotSet(info, normal, abnormal, scored, counts)
 
 
 def choose(
@@ -166,26 +198,6 @@ def count(samples: Sequence[Sample], published: int | None = None) -> dict[str, 
     """How many samples are normal and abnormal, beside the published total (None where there is none)."""
     abnormal = sum(sample.label for sample in samples)
     return {"normal": len(samples) - abnormal, "abnormal": abnormal, "published": published}
-
-
-def tally(
-    info: ObjectInfo,
-    split: str,
-    found: Sequence[Sample],
-    test: Sequence[Sample],
-    support: tuple[Sequence[Sample], Sequence[Sample], str],
-) -> dict:
-    """The counts of a few-shot run: support's split, the test split, the support, the scored images."""
-    normal, abnormal, source = support
-    taken = set(abnormal)
-    scored = [sample for sample in test if sample not in taken]
-    return {
-        "object": info.name,
-        split: count(found, info.valid),
-        "test": count(test, info.test),
-        "support": {"normal": len(normal), "abnormal": len(abnormal), "source": source},
-        "scored": count(scored),
-    }
 
 
 def describe(counts: dict) -> str:

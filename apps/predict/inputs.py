@@ -12,7 +12,7 @@ from apps.predict import dicom, volumes
 from apps.predict.roi import RegionMasks
 from apps.predict.volumes import Stack
 from dataset import open_picture, read_mask, readable
-from dataset.folders import SUFFIXES
+from dataset.folders import IMAGE_SUFFIXES
 from runtime.errors import InputError
 from runtime.files import suffix_of
 
@@ -25,7 +25,7 @@ MASK_FOLDERS = ("anomaly_mask", "label", "ground_truth", "masks")
 def kind_of(path: Path) -> str | None:
     """ "image", "dicom" or "volume"; None for a file of another kind."""
     suffix = suffix_of(path).lower()
-    if suffix in SUFFIXES:
+    if suffix in IMAGE_SUFFIXES:
         return "image"
     if suffix in VOLUMES:
         return "volume"

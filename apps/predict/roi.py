@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from apps.predict import volumes
-from dataset.folders import SUFFIXES
+from dataset.folders import IMAGE_SUFFIXES
 from runtime.errors import InputError
 from runtime.files import suffix_of
 
-READ = (*SUFFIXES, *volumes.NIFTI, *volumes.NRRD)
+READ = (*IMAGE_SUFFIXES, *volumes.NIFTI, *volumes.NRRD)
 
 
 class RegionMasks:

@@ -4,7 +4,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -143,13 +144,10 @@ def review(obj: str, data_path: Path, request: Request, *, alike: float = ALIKE,
 
 def try_runs(obj: str, data_path: Path, request: Request) -> dict[str, str]:
     """Open the object as the scripts do: script -> the line that it would stop with, "" if it would not."""
-
-    def few() -> object:
-        shots = (request.shot, request.abnormal_shot, request.iterate)
-        return dataset.open_few(obj, data_path, *shots, use_seed_files=request.use_seed_files)
-
-    tries: dict[str, Callable[[], object]] = {f"train_few.py --shot {request.shot}": few}
-    tries["test_zero.py"] = lambda: dataset.open_test(obj, data_path)
+    tries: dict[str, Callable[[], object]] = {
+        f"train_few.py --shot {request.shot}": partial(dataset.open_few, obj, data_path, **asdict(request)),
+        "test_zero.py": partial(dataset.open_test, obj, data_path),
+    }
     faults = {}
     for script, opened in tries.items():
         try:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.folders import Fault, FaultHandler, descend, images_in, subfolders
+from dataset.folders import Fault, descend, images_in, subfolders
 from dataset.images import Sample
 from dataset.industrial import read_test, read_train, visa_rows
 from dataset.layouts import NAMES, layout_of, tree_of
-from dataset.medical_few import read_split, resolve_masks
+from dataset.medical import read_split, resolve_masks
 from dataset.registry import ObjectInfo
 
 
@@ -39,22 +39,16 @@ def list_tree(info: ObjectInfo, root: Path) -> Listing:
     faults: list[Fault] = []
     layout = layout_of(root)
     if (layout if info.layout == "own" else info.layout) == "medical":
-        tree = tree_of(root)
-        name, splits, unnamed = tree and tree.name, _medical(info, root, faults.append), ()
+        tree, resolved = tree_of(root), resolve_masks(info, root)
+        name, unnamed = tree and tree.name, ()
+        splits = {split: read_split(resolved, root, split, faults.append) for split in ("valid", "test")}
     else:
-        name, splits = NAMES.get(layout), _industrial(info, root, faults.append)
+        train = read_train(info, root, faults.append)
+        splits = {"train": train, "test": read_test(info, root, faults.append)[1]}
+        name = NAMES.get(layout)
         unnamed = _unnamed(root) if layout == "visa" else ()
     # VisA's table is read for each split, so its faults come twice.
     return Listing(name, splits, tuple(dict.fromkeys(fault for fault in faults if fault.what)), unnamed)
-
-
-def _medical(info: ObjectInfo, root: Path, report: FaultHandler) -> dict[str, tuple[Sample, ...]]:
-    info = resolve_masks(info, root)
-    return {split: read_split(info, root, split, report) for split in ("valid", "test")}
-
-
-def _industrial(info: ObjectInfo, root: Path, report: FaultHandler) -> dict[str, tuple[Sample, ...]]:
-    return {"train": read_train(info, root, report), "test": read_test(info, root, report)[1]}
 
 
 def _unnamed(root: Path) -> tuple[Path, ...]:

@@ -8,6 +8,7 @@ left out. Every tenth cell of each label and wafer type, in the package's order,
 to `test`. File names: NUMBER_mono.png or NUMBER_poly.png.
 """
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -34,14 +35,13 @@ def read_cells() -> Cells:
 
 def plan(probabilities: np.ndarray, kinds: np.ndarray) -> list[tuple[int, str]]:
     """(index of the cell, its path in Solar_AD) for every cell that is kept; the same on every call."""
-    seen: dict[tuple[float, str], int] = {}
+    seen: Counter[tuple[float, str]] = Counter()
     files = []
     for index, (probability, kind) in enumerate(zip(probabilities.tolist(), kinds.tolist(), strict=True)):
         if probability not in LABELS:
             continue
-        rank = seen.get((probability, kind), 0)
-        seen[probability, kind] = rank + 1
-        split = "valid" if rank % VALID_EVERY == 0 else "test"
+        split = "valid" if seen[probability, kind] % VALID_EVERY == 0 else "test"
+        seen[probability, kind] += 1
         files.append((index, f"{split}/{LABELS[probability]}/img/{index + 1:04d}_{kind}.png"))
     return files
 

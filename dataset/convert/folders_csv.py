@@ -21,7 +21,7 @@ from tqdm import tqdm
 from dataset.convert.names import flat_name, inside
 from dataset.convert.table import read_table
 from dataset.convert.writer import LABELS, File, check_mask, make, summary
-from dataset.folders import SUFFIXES
+from dataset.folders import IMAGE_SUFFIXES
 from dataset.images import open_picture
 from dataset.registry import FAMILIES, MEDICAL
 from runtime.errors import InputError, naming
@@ -31,6 +31,7 @@ ABNORMAL = (
     *("1", "1.0", "bad", "ungood", "abnormal", "ng", "positive", "fail"),
     *("anomaly", "anomalous", "defect", "defective"),
 )
+LABEL_OF = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ABNORMAL, 1)
 SPLITS = {"train": "valid", "valid": "valid", "val": "valid", "test": "test"}
 VALID_SHARE, SEED = 0.2, 111
 OBJ = re.compile(r"\w([\w .-]*\w)?")
@@ -48,7 +49,7 @@ AS_IT_COMES = Draw()
 
 
 @dataclass(frozen=True)
-class Row:
+class Annotation:
     """One line of the csv: paths under the source, label 0 or 1, the split ("valid" or "test") if the csv has any."""
 
     line: int
@@ -73,16 +74,16 @@ def convert(source: Path, table: Path, obj: str, out: Path, draw: Draw = AS_IT_C
     return folder
 
 
-def read_rows(table: Path, source: Path) -> list[Row]:
+def read_rows(table: Path, source: Path) -> list[Annotation]:
     """The rows of the csv; InputError naming the line of a value or file that won't do, or an image named twice."""
-    rows: list[Row] = []
-    seen: dict[str, Row] = {}
+    rows: list[Annotation] = []
+    seen: dict[str, Annotation] = {}
     for line, values in read_table(table, ("path", "label"), ("mask", "split")):
         where = f"{table}, line {line}"
         image = _image_path(values["path"], source, where)
         mask = _image_path(values["mask"], source, where) if values.get("mask") else None
         split = _one_of(SPLITS, values["split"], "split", where) if "split" in values else None
-        row = Row(line, image, _label(values["label"], where), mask, split)
+        row = Annotation(line, image, _one_of(LABEL_OF, values["label"], "label", where), mask, split)
         twin = seen.setdefault(image.casefold(), row)
         if twin.image != image:
             raise InputError(f"{where}: {image} and {twin.image} (line {twin.line}) differ only in case: rename one")
@@ -94,7 +95,7 @@ def read_rows(table: Path, source: Path) -> list[Row]:
     return rows
 
 
-def split_rows(rows: list[Row], table: Path, draw: Draw) -> tuple[list[Row], str]:
+def split_rows(rows: list[Annotation], table: Path, draw: Draw) -> tuple[list[Annotation], str]:
     """Every row with its split, sorted by path, and in words where the split comes from."""
     rows = sorted(rows, key=lambda row: row.image)
     if rows[0].split is not None:
@@ -113,7 +114,7 @@ def split_rows(rows: list[Row], table: Path, draw: Draw) -> tuple[list[Row], str
     return rows, how
 
 
-def plan(rows: Sequence[Row], source: Path) -> list[File]:
+def plan(rows: Sequence[Annotation], source: Path) -> list[File]:
     """Every file of the set, to be copied byte for byte; masks take the stem of their image."""
     files = []
     for row in rows:
@@ -125,7 +126,7 @@ def plan(rows: Sequence[Row], source: Path) -> list[File]:
     return files
 
 
-def _shots(rows: Sequence[Row]) -> str:
+def _shots(rows: Sequence[Annotation]) -> str:
     """Options of a run that the support of these rows is enough for."""
     labels = [row.label for row in rows if row.split == "valid"]
     normal, abnormal = labels.count(0), labels.count(1)
@@ -142,14 +143,9 @@ def _check_obj(obj: str) -> None:
 
 def _image_path(text: str, source: Path, where: str) -> str:
     path = inside(text, source, where)
-    if not path.lower().endswith(SUFFIXES):
-        raise InputError(f"{where}: {path} is no kind of image that is read: want {', '.join(SUFFIXES)}")
+    if not path.lower().endswith(IMAGE_SUFFIXES):
+        raise InputError(f"{where}: {path} is no kind of image that is read: want {', '.join(IMAGE_SUFFIXES)}")
     return path
-
-
-def _label(text: str, where: str) -> int:
-    words = dict.fromkeys(NORMAL, 0) | dict.fromkeys(ABNORMAL, 1)
-    return _one_of(words, text, "label", where)
 
 
 def _one_of(meanings: dict[str, T], text: str, column: str, where: str) -> T:
@@ -158,7 +154,7 @@ def _one_of(meanings: dict[str, T], text: str, column: str, where: str) -> T:
     return meanings[text.lower()]
 
 
-def _drawn(rows: list[Row], share: float, seed: int, table: Path) -> list[Row]:
+def _drawn(rows: list[Annotation], share: float, seed: int, table: Path) -> list[Annotation]:
     if not 0 < share < 1:
         raise InputError(f"--valid_share {share:g}: give a share between 0 and 1, such as {VALID_SHARE}")
     if not 0 <= seed < 2**32:
@@ -174,7 +170,7 @@ def _drawn(rows: list[Row], share: float, seed: int, table: Path) -> list[Row]:
     return [replace(row, split="valid" if i in chosen else "test") for i, row in enumerate(rows)]
 
 
-def _check_masks(rows: Sequence[Row], table: Path) -> None:
+def _check_masks(rows: Sequence[Annotation], table: Path) -> None:
     """All abnormal images have masks or none has, and no two of them would share a mask's name."""
     abnormal = sorted((row for row in rows if row.label), key=lambda row: row.line)
     masked = [row for row in abnormal if row.mask]
@@ -186,7 +182,7 @@ def _check_masks(rows: Sequence[Row], table: Path) -> None:
             f"{table}, line {bare.line}: {bare.image} is abnormal but has no mask, as line {masked[0].line} has: "
             "add it, or leave all masks out"
         )
-    stems: dict[tuple[str, str], Row] = {}
+    stems: dict[tuple[str, str], Annotation] = {}
     for row in masked:
         twin = stems.setdefault((row.split, Path(row.image).with_suffix("").as_posix().casefold()), row)
         if twin is not row:
@@ -196,17 +192,11 @@ def _check_masks(rows: Sequence[Row], table: Path) -> None:
             )
 
 
-def _check_files(rows: Sequence[Row], table: Path, source: Path) -> None:
+def _check_files(rows: Sequence[Annotation], table: Path, source: Path) -> None:
     """Read every image and mask, so that nothing is written of a set that a run would refuse."""
     for row in tqdm(rows, f"checking {table.name}", unit="image", leave=False):
+        image, mask = source / row.image, row.mask and source / row.mask
         with naming(f"{table}, line {row.line}"):
-            _check_file(row, source)
-
-
-def _check_file(row: Row, source: Path) -> None:
-    image = source / row.image
-    size = open_picture(image).size
-    if row.mask:
-        mask = source / row.mask
-        if check_mask(mask, size, image) and not row.label:
-            raise InputError(f"{image} is labelled normal but its mask {mask} marks pixels: change one of them")
+            size = open_picture(image).size
+            if mask and check_mask(mask, size, image) and not row.label:
+                raise InputError(f"{image} is labelled normal but its mask {mask} marks pixels: change one of them")

@@ -3,7 +3,6 @@
 import posixpath
 import re
 from pathlib import Path, PureWindowsPath
-from urllib.parse import unquote
 
 from runtime.errors import InputError
 
@@ -32,16 +31,12 @@ def inside(text: str, source: Path, where: str) -> str:
 
 
 def flat_name(path: str) -> str:
-    """A path as one name, no two of them alike: "cam_1/0001.png" is "cam_1__0001.png"; `path_of` is the way back.
+    """A path as one name, no two of them alike: "cam_1/0001.png" is "cam_1__0001.png".
 
-    What would be taken for a joint or for a hidden file is written as %XX, and so is the % itself.
+    What would be taken for a joint or for a hidden file is written as %XX, and so is the % itself; unquoting what
+    stands between the joints is the way back.
     """
     return JOINT.join(re.sub(r"%|^[._]|_$|(?<=_)_", _escaped, part) for part in path.split("/"))
-
-
-def path_of(name: str) -> str:
-    """The path that `flat_name` made `name` of."""
-    return "/".join(unquote(part) for part in name.split(JOINT))
 
 
 def _escaped(found: re.Match) -> str:

@@ -10,7 +10,7 @@ name .png files, and with the outlines of its melanomas as masks; outlines of na
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,23 +29,23 @@ NAME = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image of the table: its line, its name without suffix, MELANOMA or NAEVUS."""
+class Diagnosis:
+    """One line of the table: its number, the name of an image without suffix, MELANOMA or NAEVUS."""
 
     line: int
     name: str
     label: str
 
 
-def _ham(table: Path) -> list[Row]:
+def _ham(table: Path) -> list[Diagnosis]:
     kinds = {"mel": MELANOMA, "nv": NAEVUS}
     rows = read_table(table, ("image_id", "dx"))
-    return [Row(line, row["image_id"], kinds[kind]) for line, row in rows if (kind := row["dx"].lower()) in kinds]
+    return [Diagnosis(line, row["image_id"], kinds[kind]) for line, row in rows if (kind := row["dx"].lower()) in kinds]
 
 
-def _isic(table: Path) -> list[Row]:
+def _isic(table: Path) -> list[Diagnosis]:
     """All melanomas in the table's order, then all naevi: the order that the study split them in."""
-    rows: dict[str, list[Row]] = {"MEL": [], "NV": []}
+    rows: dict[str, list[Diagnosis]] = {"MEL": [], "NV": []}
     for line, row in read_table(table, ("image", "MEL", "NV")):
         wrong = [row[name] for name in rows if row[name] not in ("0", "0.0", "1", "1.0")]
         marked = [name for name in rows if row[name].startswith("1")]
@@ -55,7 +55,7 @@ def _isic(table: Path) -> list[Row]:
                 f"{row['NV']!r}: restore the table"
             )
         for name in marked:
-            rows[name].append(Row(line, row["image"], MELANOMA if name == "MEL" else NAEVUS))
+            rows[name].append(Diagnosis(line, row["image"], MELANOMA if name == "MEL" else NAEVUS))
     return rows["MEL"] + rows["NV"]
 
 
@@ -67,7 +67,7 @@ class Source:
     tables: tuple[str, ...]
     images: tuple[str, ...]
     masks: tuple[str, ...]
-    rows: Callable[[Path], list[Row]]
+    rows: Callable[[Path], list[Diagnosis]]
     suffix: str
 
 
@@ -122,7 +122,7 @@ def plan(name: str, source: Path) -> list[File]:
     return files
 
 
-def split_rows(rows: Sequence[Row], table: Path) -> list[str]:
+def split_rows(rows: Sequence[Diagnosis], table: Path) -> list[str]:
     """The split of every row, "train", "valid" or "test", as the study drew it.
 
     The draw depends on which label sorts first; the study's selections show that it was melanoma.
@@ -165,7 +165,7 @@ def compared(obj: str, files: Sequence[File]) -> str:
     return "\n".join(lines)
 
 
-def _checked(table: Path, rows: list[Row]) -> list[Row]:
+def _checked(table: Path, rows: list[Diagnosis]) -> list[Diagnosis]:
     """`rows`, whose names are safe to use as file names and come once each."""
     seen: dict[str, int] = {}
     for row in rows:
@@ -183,19 +183,14 @@ def _index(source: Path, names: Sequence[str], ending: str) -> Mapping[str, Path
     if not folders:
         raise InputError(f"{source} has no folder {names[0]}: unpack the archive there")
     found: dict[str, Path] = {}
-    for path in _walk(folders):
+    for path in (path for folder in folders for path in sorted(folder.rglob("*")) if "__MACOSX" not in path.parts):
         name = path.name.removesuffix(path.suffix) + path.suffix.lower()
         if name.endswith(ending) and found.setdefault(name, path) != path:
             raise InputError(f"{found[name]} and {path} bear one name: take one of them away")
     return found
 
 
-def _walk(folders: Sequence[Path]) -> Iterator[Path]:
-    for folder in folders:
-        yield from sorted(path for path in folder.rglob("*") if "__MACOSX" not in path.parts)
-
-
-def _named(files: Mapping[str, Path], row: Row, name: str, table: Path) -> Path:
+def _named(files: Mapping[str, Path], row: Diagnosis, name: str, table: Path) -> Path:
     if name not in files:
         raise InputError(f"{table}, line {row.line}: {name} is not among the {len(files)} files found: unpack them all")
     return files[name]

@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dataset.folders import images_in, subfolder
-from dataset.images import image_size, open_picture, read_mask
+from dataset.images import check_mask_size, image_size, open_picture, read_mask
 from runtime.errors import InputError
 from runtime.files import atomic_write
 
@@ -127,11 +127,7 @@ def copy_mask(source: Path, image: Path, path: Path) -> None:
 def check_mask(mask: Path, size: tuple[int, int], image: Path) -> bool:
     """Whether a mask marks anything; InputError if it can't be read or is not of (width, height) `size`."""
     marked = read_mask(mask)
-    if marked.shape[::-1] != size:
-        raise InputError(
-            f"mask {mask} is {marked.shape[1]}x{marked.shape[0]} but its image {image} is {size[0]}x{size[1]}: "
-            "export the mask at the image's size"
-        )
+    check_mask_size(mask, marked.shape[::-1], image, size)
     return bool(marked.any())
 
 

@@ -7,7 +7,11 @@ python -m dataset.download bmad --archive bmad.zip          a file fetched by ha
 
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import dataset
@@ -72,6 +76,23 @@ def fetch(shared: Shared, path: Path) -> None:
         raise InputError(f"{path.name} could not be fetched; {by_hand}")
 
 
+@contextmanager
+def at_hand(by_hand: Path | None, path: Path, get: Callable[[], object], keep: bool) -> Iterator[tuple[Path, bool]]:
+    """The archive `by_hand`, else the one at `path`, which `get` brings if it is not there; and whether it did.
+
+    One that was brought goes when it was unpacked, unless `keep`; where that fails it stays.
+    """
+    fetched = by_hand is None and not path.exists()
+    if fetched:
+        get()
+    path = by_hand or path
+    if not path.is_file():
+        raise InputError(f"no file {path}: name the archive that was fetched by hand")
+    yield path, fetched
+    if fetched and not keep:
+        path.unlink()
+
+
 def install(obj: str, archive: Path, data_path: Path) -> Path:
     """Unpack an archive as DATA_PATH/OBJ_AD, whole or not at all. InputError for one that does not hold such a set."""
     target = data_path / f"{obj}_AD"
@@ -89,13 +110,19 @@ def install(obj: str, archive: Path, data_path: Path) -> Path:
 
 def find_set(folder: Path) -> Path | None:
     """The one folder with the medical layout, this one or one in it, whatever its name; else None."""
-    level = [folder]
-    for _ in range(NESTED + 1):
+    for level in _levels(folder):
         hits = [path for path in level if layout_of(path) == "medical"]
         if hits:
             return hits[0] if len(hits) == 1 else None
-        level = [inside for path in level for inside in subfolders(path)]
     return None
+
+
+def _levels(folder: Path) -> Iterator[list[Path]]:
+    """The folder itself, the folders in it, those in them, ..., down to NESTED."""
+    level = [folder]
+    for _ in range(NESTED + 1):
+        yield level
+        level = [inside for path in level for inside in subfolders(path)]
 
 
 def checked(obj: str, data_path: Path) -> str:
@@ -115,15 +142,9 @@ def obtain(obj: str, data_path: Path, archive: Path | None = None, keep: bool = 
         print(f"{target} is there already; remove it to unpack the set anew")
     else:
         data_path.mkdir(parents=True, exist_ok=True)
-        path = archive or data_path / shared.archive
-        fetched = archive is None and not path.exists()
-        if fetched:
-            fetch(shared, path)
-        if not path.is_file():
-            raise InputError(f"no file {path}: name the archive that was fetched by hand")
-        install(obj, path, data_path)
-        if fetched and not keep:
-            path.unlink()
+        path = data_path / shared.archive
+        with at_hand(archive, path, partial(fetch, shared, path), keep) as (path, _):
+            install(obj, path, data_path)
     print(checked(obj, data_path))
     print(f"for duplicates, sizes and masks: python -m dataset.check {data_path} --obj {obj}")
 
@@ -143,12 +164,9 @@ def install_bmad(archive: Path, folder: Path, wanted: list[str]) -> list[str]:
         inside = Path(temporary) / "archive"
         count = unpack_zip(archive, inside, skip=SETS.keys() - wanted)
         found: dict[str, Path] = {}
-        level = [inside]
-        for _ in range(NESTED + 1):
-            for path in level:
-                places = {obj: found_set(obj, path) for obj in wanted if obj not in found}
-                found |= {obj: place for obj, place in places.items() if place}
-            level = [inner for path in level for inner in subfolders(path)]
+        for path in chain.from_iterable(_levels(inside)):
+            places = {obj: found_set(obj, path) for obj in wanted if obj not in found}
+            found |= {obj: place for obj, place in places.items() if place}
         if not found:
             raise InputError(f"{archive} holds none of {', '.join(wanted)} with valid and test; is it BMAD's archive?")
         folder.mkdir(exist_ok=True)
@@ -192,19 +210,12 @@ def obtain_bmad(data_path: Path, archive: Path | None = None, keep: bool = False
 
 def _bring(data_path: Path, folder: Path, wanted: list[str], archive: Path | None, keep: bool) -> list[str]:
     """Fetch BMAD's archive unless it is at hand, and unpack `wanted`; gives the sets that it held."""
-    path = archive or data_path / Path(MIRROR).name
-    fetched = archive is None and not path.exists()
-    if fetched:
-        mend = f"put {MIRROR} into {data_path} as {path.name} and run this again"
-        fetch_url(MIRROR, path, MIRROR_SHA256, mend)
-    if not path.is_file():
-        raise InputError(f"no file {path}: name the archive that was fetched by hand")
-    if not fetched and sha256(path) != MIRROR_SHA256:
-        print(f"{path} has another sha256 than the mirror's file; what it holds is checked all the same")
-    held = install_bmad(path, folder, wanted)
-    if fetched and not keep:
-        path.unlink()
-    return held
+    path = data_path / Path(MIRROR).name
+    mend = f"put {MIRROR} into {data_path} as {path.name} and run this again"
+    with at_hand(archive, path, partial(fetch_url, MIRROR, path, MIRROR_SHA256, mend), keep) as (path, fetched):
+        if not fetched and sha256(path) != MIRROR_SHA256:
+            print(f"{path} has another sha256 than the mirror's file; what it holds is checked all the same")
+        return install_bmad(path, folder, wanted)
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ MAX_DEPTH = 12  # folders in one another
 MAX_TAIL = 1 << 26  # bytes of padding after the last file
 MAX_RATIO = 100  # bytes that a byte of a zip archive may unpack to; images hardly shrink
 GZIP = b"\x1f\x8b"
-DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, UnicodeError, ValueError)
-ZIP_DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, struct.error, UnicodeError, ValueError)
+DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, ValueError)
+ZIP_DAMAGE = (EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, struct.error, ValueError)
 FORBIDDEN = re.compile(r'[\x00-\x1f\\:*?"<>|]')  # in names: control characters, and what Windows takes for paths
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # devices there
 
@@ -58,11 +58,9 @@ def unpack(archive: Path, folder: Path) -> int:
     """
     folder.mkdir(parents=True)
     count = total = 0
+    bar = {"desc": f"unpacking {archive.name}", "leave": False, "unit": "B", "unit_scale": True}
     try:
-        with (
-            archive.open("rb") as file,
-            tqdm.wrapattr(file, "read", archive.stat().st_size, **_bar(archive)) as counted,
-        ):
+        with archive.open("rb") as file, tqdm.wrapattr(file, "read", archive.stat().st_size, **bar) as counted:
             gzipped = file.read(len(GZIP)) == GZIP
             file.seek(0)
             stream = gzip.GzipFile(fileobj=counted) if gzipped else counted
@@ -70,17 +68,14 @@ def unpack(archive: Path, folder: Path) -> int:
                 while member := tar.next():
                     tar.members.clear()  # else every header stays in memory
                     if not (member.isdir() or (member.isreg() and not member.issparse())):
-                        raise InputError(_special(archive, member.name))
+                        raise _special(archive, member.name)
                     target = folder.joinpath(*_parts(member.name, archive))
                     count, total = count + 1, total + member.size
                     _bounded(archive, count, total)
                     _write(None if member.isdir() else tar.extractfile(member), member.size, target, archive)
             _drain(stream, archive)
     except DAMAGE as fault:
-        raise InputError(
-            f"{archive} is cut, damaged or no tar archive ({str(fault) or type(fault).__name__}): "
-            "delete it and fetch it again"
-        ) from fault
+        raise _damaged(archive, "tar", fault) from fault
     if not count:
         raise InputError(f"{archive} is empty: delete it and fetch it again")
     return count
@@ -106,10 +101,7 @@ def unpack_zip(archive: Path, folder: Path, skip: Collection[str] = ()) -> int:
     except (*ZIP_DAMAGE, OSError) as fault:
         if isinstance(fault, OSError) and fault.errno != errno.EINVAL:  # EINVAL: a place before the file's start
             raise
-        raise InputError(
-            f"{archive} is cut, damaged or no zip archive ({str(fault) or type(fault).__name__}): "
-            "delete it and fetch it again"
-        ) from fault
+        raise _damaged(archive, "zip", fault) from fault
     return len(members)
 
 
@@ -129,7 +121,7 @@ def _zip_members(
     for member in members:
         kind = stat.S_IFMT(member.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise InputError(_special(archive, member.filename))
+            raise _special(archive, member.filename)
         if member.flag_bits & 1:
             raise InputError(f"{archive} holds {member.filename!r} encrypted: unpack it by hand with its password")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -156,12 +148,13 @@ def _bounded(archive: Path, count: int, total: int) -> None:
         raise InputError(f"{archive} holds more than {MAX_FILES} files or {MAX_BYTES >> 30} GiB and was not unpacked")
 
 
-def _special(archive: Path, name: str) -> str:
-    return f"{archive} holds {name!r}, which is a link or a device; it was not unpacked"
+def _special(archive: Path, name: str) -> InputError:
+    return InputError(f"{archive} holds {name!r}, which is a link or a device; it was not unpacked")
 
 
-def _bar(archive: Path) -> dict:
-    return {"desc": f"unpacking {archive.name}", "leave": False, "unit": "B", "unit_scale": True}
+def _damaged(archive: Path, kind: str, fault: Exception) -> InputError:
+    reason = str(fault) or type(fault).__name__
+    return InputError(f"{archive} is cut, damaged or no {kind} archive ({reason}): delete it and fetch it again")
 
 
 def _parts(name: str, archive: Path) -> tuple[str, ...]:

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from helpers.flat_names import path_of
 
 from dataset.convert import writer
-from dataset.convert.names import flat_name, inside, path_of
+from dataset.convert.names import flat_name, inside
 from dataset.convert.table import read_table
 from dataset.convert.writer import File, make
 from runtime.errors import InputError

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from helpers import trees
+from helpers.flat_names import path_of
 
 import dataset
 from dataset.convert import folders_csv
 from dataset.convert.folders_csv import Draw, convert
-from dataset.convert.names import path_of
 from runtime.errors import InputError
 
 MASK = "masks/{}.png"

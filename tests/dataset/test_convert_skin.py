@@ -111,7 +111,9 @@ def test_the_split_is_the_study_s(tmp_path):
     melanomas, the farther apart our draw puts them in the table, the farther apart their numbers must be. Under any
     other draw (labels the other way round, the halves exchanged) the correlation is below 0.2."""
     melanomas, naevi = 4522, 12875  # in ISIC_2019_Training_GroundTruth.csv
-    rows = [skin.Row(i, str(i), skin.MELANOMA if i < melanomas else skin.NAEVUS) for i in range(melanomas + naevi)]
+    rows = [
+        skin.Diagnosis(i, str(i), skin.MELANOMA if i < melanomas else skin.NAEVUS) for i in range(melanomas + naevi)
+    ]
     splits = skin.split_rows(rows, tmp_path)
     places = np.array([i for i in range(melanomas) if splits[i] == "valid"])
     named = support.read_selection(support.SEED_FILES / "Skin_ISIC2019" / "452-shot.txt")[1]
@@ -121,7 +123,7 @@ def test_the_split_is_the_study_s(tmp_path):
     for first, last in ((24306, 34320), (53454, 73254)):  # where numbers follow one another closely
         close = (numbers[:-1] >= first) & (numbers[1:] <= last)
         assert np.corrcoef(gaps[0][close], gaps[1][close])[0, 1] > 0.8
-    rows = [skin.Row(i, str(i), skin.MELANOMA if i < 1113 else skin.NAEVUS) for i in range(7818)]  # HAM10000
+    rows = [skin.Diagnosis(i, str(i), skin.MELANOMA if i < 1113 else skin.NAEVUS) for i in range(7818)]  # HAM10000
     assert skin.split_rows(rows, tmp_path)[:1113].count("valid") == 112
 
 

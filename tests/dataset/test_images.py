@@ -136,7 +136,7 @@ def test_an_oversized_header_is_refused(tmp_path, monkeypatch):
     path = trees.picture(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(InputError, match=r"huge\.png can't be read"):
-        images.check([Sample(path, 0)], "x")
+        images.check_headers([Sample(path, 0)], "x")
 
 
 # Masks
@@ -247,12 +247,12 @@ def test_a_fault_in_a_worker_is_one_line(tmp_path, workers):
 def test_check_reads_headers_only(tmp_path, monkeypatch):
     sample = Sample(trees.picture(tmp_path / "a.png"), 1, trees.mask(tmp_path / "m.png"))
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("pixels were decoded"))
-    images.check([sample] * 3, "x")
+    images.check_headers([sample] * 3, "x")
 
 
 def test_a_bar_for_many_files(tmp_path, capsys):
     path = trees.picture(tmp_path / "a.png")
-    images.check([Sample(path, 0)] * images.BAR_FROM, "Brain")
+    images.check_headers([Sample(path, 0)] * images.BAR_FROM, "Brain")
     assert capsys.readouterr().err == ""
-    images.check([Sample(path, 0)] * (images.BAR_FROM + 1), "Brain")
+    images.check_headers([Sample(path, 0)] * (images.BAR_FROM + 1), "Brain")
     assert "checking Brain" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The medical layouts (`layouts.MEDICAL_TREES`): the reader of a split, and few-shot sets.
+"""The medical layouts (`layouts.MEDICAL_TREES`): the reader of a split, and what runs read with it.
 
 Masks of objects that have none in the protocol (Chest, ...) and those of normal images are not looked at.
 """
@@ -6,11 +6,17 @@ Masks of objects that have none in the protocol (Chest, ...) and those of normal
 from dataclasses import replace
 from pathlib import Path
 
+<<<<<<< HEAD:dataset/medical_few.py
 from dataset.folders import BARE, Fault, FaultHandler, descend, images_in, pair_masks, stop, subfolders
 from dataset.images import Sample, check
+=======
+from dataset.folders import BARE, Fault, FaultHandler, descend, images_in, pair_masks, stop, subfolders
+from dataset.images import Sample, check_headers
+>>>>>>> cut-a:dataset/medical.py
 from dataset.layouts import MEDICAL_EXPECTED, MedicalTree, SplitFolders, no_layout, split_folders, tree_of
-from dataset.registry import ObjectInfo
-from dataset.support import Candidates, FewShotSet, Request, choose, tally
+from dataset.registry import MEDICAL, TRANSFER, ObjectInfo, barred, look_for
+from dataset.support import Candidates, FewShotSet, Request, few_shot_set
+from runtime.errors import InputError
 
 
 def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
@@ -26,10 +32,30 @@ def open_few(info: ObjectInfo, root: Path, request: Request) -> FewShotSet:
         normal_place=at.normal or at.folder / tree.normal.format(at.name),
         abnormal_place=at.abnormal or at.folder / tree.abnormal.format(at.name),
     )
-    support = choose(info, candidates, request)
-    check((*valid, *test), info.name)
-    counts = tally(info, "valid", valid, test, support)
-    return FewShotSet(info, support[0], support[1], test, counts)
+    return few_shot_set(info, "valid", valid, test, candidates, request)
+
+
+def open_test(info: ObjectInfo, root: Path) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+    """The test split of one object, masks resolved; raises InputError for any fault of the tree."""
+    info = resolve_masks(info, root)
+    samples = read_split(info, root, "test")
+    check_headers(samples, info.name)
+    return info, samples
+
+
+def open_transfer(obj: str, data_path: Path, required: bool) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
+    """The test splits of all medical objects found under `data_path` but `obj` and those that share its images.
+
+    Raises InputError when there is none although it is `required`: nothing could be trained on.
+    """
+    wanted = [name for name in TRANSFER if name not in barred(obj)]
+    sources = [open_test(MEDICAL[name], root) for name in wanted if (root := look_for(MEDICAL[name], data_path))]
+    if required and not sources:
+        folders = ", ".join(f"{name}_AD" for name in wanted)
+        raise InputError(
+            f"{data_path} holds no medical object other than {obj} to train on: put some of {folders} there"
+        )
+    return sources
 
 
 def read_split(info: ObjectInfo, root: Path, split: str, report: FaultHandler = stop) -> tuple[Sample, ...]:
@@ -65,7 +91,7 @@ def resolve_masks(info: ObjectInfo, root: Path) -> ObjectInfo:
 
 
 def _both_there(info: ObjectInfo, tree: MedicalTree, at: SplitFolders, split: str, report: FaultHandler) -> None:
-    """Report folders that hold neither normal nor abnormal images, and what a benchmark's test split lacks."""
+    """FaultHandler folders that hold neither normal nor abnormal images, and what a benchmark's test split lacks."""
     if at.abnormal is None:
         beside = at.normal.parent if at.normal else at.folder
         for path in subfolders(beside):
