@@ -202,7 +202,7 @@ def _sections(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, st
 
 
 def _said(value: Any) -> str:
-    """A setting in words."""
+    """A setting in words; of an absolute path the name, since pages are handed on."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -211,4 +211,6 @@ def _said(value: Any) -> str:
         return ", ".join(f"{key} {_said(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(map(_said, value)) or "none"
-    return str(value)
+    return (
+        Path(value).name or str(value) if isinstance(value, (str, Path)) and Path(value).is_absolute() else str(value)
+    )

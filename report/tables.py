@@ -191,7 +191,8 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
     means = [mean_of(several) for several in chosen if len(several) > 1]
     named = [(result.obj, result) for result in results] + [("mean", mean) for mean in means]
     rows = [
-        {"obj": name, "selected": result.selected, "epoch": _words(result.epoch), "branch": branch} | dict(metrics)
+        {"obj": no_formula(name), "selected": result.selected, "epoch": _words(result.epoch), "branch": branch}
+        | dict(metrics)
         for name, result in named
         for branch, metrics in result.branches.items()
     ]
@@ -205,6 +206,11 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
         frame.to_csv(draft, index=False)
     with atomic_write(Path(folder) / "results.json") as draft:
         draft.write_text(whole + "\n", encoding="utf-8")
+
+
+def no_formula(value: Any) -> Any:
+    """A cell of a csv: text that a spreadsheet would take for a formula gets a quote before it, numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _words(epoch: float | None) -> str | None:
