@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from apps.predict.chart import save_chart
 from apps.predict.inputs import WRITTEN
 from dataset import to_rgb
 from engine.predictor import Predictor
@@ -94,11 +93,18 @@ class Outputs:
         }
 
     def write(
-        self, name: str, file: Path, number: int | None, picture: Image.Image, full: np.ndarray, score: float
-    ) -> dict[str, str]:
-        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind.
+        self,
+        name: str,
+        file: Path,
+        number: int | None,
+        picture: Image.Image,
+        full: np.ndarray,
+        score: float,
+        seconds: float,
+    ) -> ScoredPicture:
+        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; give its row.
 
-        name: of the files, without ".png"; it gets a number where an earlier picture has it.
+        name: of the files, without ".png"; it gets a number where an earlier picture has it. full: the map (H, W).
         """
         own = self._own(name)
         rgb, called = to_rgb(picture), full >= self.pixel_threshold
@@ -116,25 +122,15 @@ class Outputs:
             paths[kind] = f"{kind}s/{own}.png"
             with atomic_write(self.folder / paths[kind]) as draft:
                 Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
-        return paths
+        verdict = "abnormal" if score >= self.threshold else "normal"
+        certain = "" if self.calibrated else "uncalibrated"
+        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, certain, **paths)
 
     def _own(self, name: str) -> str:
         """The name, or the first of name_2, name_3, ... that no picture of this run has."""
         own = next(one for one in chain([name], (f"{name}_{n}" for n in count(2))) if one.lower() not in self.taken)
         self.taken.add(own.lower())
         return own
-
-    def judged(
-        self, file: Path, number: int | None, score: float, seconds: float, paths: dict[str, str]
-    ) -> ScoredPicture:
-        """The row of a picture that was scored."""
-        verdict = "abnormal" if score >= self.threshold else "normal"
-        note = "" if self.calibrated else "uncalibrated"
-        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, note, **paths)
-
-    def chart(self, name: str, scores: Sequence[float], file: Path) -> None:
-        """Write the chart of a file's slices."""
-        save_chart(self.folder / "charts" / f"{name}.png", scores, self.threshold, file.name)
 
     def table(self, rows: Sequence[ScoredPicture]) -> Path:
         """Write scores.csv with these rows."""
@@ -151,32 +147,22 @@ class Outputs:
     def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str) -> Path:
         """Write report.html."""
         path = self.folder / PAGE
-        found = html_report.Report(
-            title=title,
-            settings=settings,
-            rows=[self._page_row(row) for row in rows],
-            scale=self.scale,
-            origin=self.origin(),
+        origin = (
+            f"The threshold is that of --threshold; scores come from {self.source}."
+            if self.threshold_given
+            else f"Scores and threshold come from {self.source}, never from the images scored here."
         )
-        html_report.write(path, found)
+        page_rows = [self._page_row(row) for row in rows]
+        html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, origin=origin))
         return path
-
-    def origin(self) -> str:
-        """Where scores and threshold come from, as a sentence."""
-        if self.threshold_given:
-            return f"The threshold is that of --threshold; scores come from {self.source}."
-        return f"Scores and threshold come from {self.source}, never from the images scored here."
 
     def _page_row(self, row: ScoredPicture) -> html_report.Row:
         file = os.path.relpath(row.file, self.hidden[0]) if self.hidden else Path(row.file).name
         name, reason = file if row.slice is None else f"{file}, slice {row.slice}", row.note.replace(row.file, file)
         for folder in self.hidden:
             reason = reason.replace(f"{folder}{os.sep}", "").replace(folder, Path(folder).name or folder)
-        if row.map is None:
-            return html_report.Row(name, row.score, reason=reason)
-        return html_report.Row(
-            name, row.score, reason=reason, image=self.folder / row.image, map=partial(self._map, row.map)
-        )
+        pictures = {} if row.map is None else {"image": self.folder / row.image, "map": partial(self._map, row.map)}
+        return html_report.Row(name, row.score, reason=reason, **pictures)
 
     def _map(self, path: str) -> np.ndarray:
         """A written map (H, W) float32, on the calibrated scale again."""

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from apps.predict import inputs
+from apps.predict.chart import save_chart
 from apps.predict.inputs import Reader, kind_of
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
@@ -49,13 +50,13 @@ def score_file(
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None
         own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
-        paths = outputs.write(own, file, place, picture, full, score)
+        row = outputs.write(own, file, place, picture, full, score, seconds)
         scores.append(score)
         if stack.save is not None:
             maps.append(full)
-        yield outputs.judged(file, place, score, seconds, paths)
+        yield row
     if stack.several:
-        outputs.chart(name, scores, file)
+        save_chart(outputs.folder / "charts" / f"{name}.png", scores, outputs.threshold, file.name)
     if stack.save is not None:
         stack.save(outputs.folder / "volumes" / name, np.stack(maps))
 
