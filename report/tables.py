@@ -191,8 +191,13 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
     means = [mean_of(several) for several in chosen if len(several) > 1]
     named = [(result.obj, result) for result in results] + [("mean", mean) for mean in means]
     rows = [
-        {"obj": no_formula(name), "selected": result.selected, "epoch": _words(result.epoch), "branch": branch}
-        | dict(metrics)
+        {
+            "obj": no_formula(name),
+            "selected": result.selected,
+            "epoch": _words(result.epoch),
+            "branch": branch,
+            **metrics,
+        }
         for name, result in named
         for branch, metrics in result.branches.items()
     ]

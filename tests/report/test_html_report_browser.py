@@ -44,7 +44,7 @@ def drawn() -> list[Row]:
         score = np.float32(round(0.28 + 0.25 * label + 0.35 * RNG.random(), 2))  # two decimals: ties
         anomaly = np.where(mask, score, 0.1).astype(np.float32)
         truth = mask if label else None
-        rows.append(Row(f"img_{place:03d}.png", score, label, "", picture(score), truth, anomaly))
+        rows.append(Row(f"img_{place:03d}.png", score, label, image=picture(score), truth=truth, map=anomaly))
     rows[5] = Row(HOSTILE, rows[5].score, rows[5].label, HOSTILE, rows[5].image, rows[5].truth, rows[5].map)
     return [*rows, Row("damaged.png", None, 1, "damaged.png can't be read as an image")]
 
