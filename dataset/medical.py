@@ -6,13 +6,8 @@ Masks of objects that have none in the protocol (Chest, ...) and those of normal
 from dataclasses import replace
 from pathlib import Path
 
-<<<<<<< HEAD:dataset/medical_few.py
-from dataset.folders import BARE, Fault, FaultHandler, descend, images_in, pair_masks, stop, subfolders
-from dataset.images import Sample, check
-=======
 from dataset.folders import BARE, Fault, FaultHandler, descend, images_in, pair_masks, stop, subfolders
 from dataset.images import Sample, check_headers
->>>>>>> cut-a:dataset/medical.py
 from dataset.layouts import MEDICAL_EXPECTED, MedicalTree, SplitFolders, no_layout, split_folders, tree_of
 from dataset.registry import MEDICAL, TRANSFER, ObjectInfo, barred, look_for
 from dataset.support import Candidates, FewShotSet, Request, few_shot_set

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from report import thumbnails
 from report.colours import COLOURS, HEAT, ColourScale
 from report.tables import COLUMNS
-from report.thumbnails import Pictures, Pixels
+from report.thumbnails import Pictures
 from runtime.files import atomic_write
 from scoring.patch_scores import BRANCHES
 
@@ -31,20 +31,16 @@ HEAD = ("script", "obj", "checkpoint", "device", "seconds")  # of the record, be
 
 
 @dataclass(frozen=True)
-class Row:
-    """One image. score: None where there is none (an unreadable file), and then `reason` says why.
+class Row(Pictures):
+    """One image with its pictures. score: None where there is none (an unreadable file), and then `reason` says why.
 
     label: 0 normal, 1 abnormal, None where nobody knows. reason: a sentence that the page shows with the image.
-    image, truth, map: as in `thumbnails.Pictures`.
     """
 
     name: str
     score: float | None
     label: int | None = None
     reason: str = ""
-    image: Pixels = None
-    truth: Pixels = None
-    map: Pixels = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +68,7 @@ def write(path: str | Path, report: Report) -> None:
     scores = _json(_scores(report))
     frame = len(_render(report, scores, "", "").encode("utf-8", "backslashreplace"))
     order = _by_interest(report)
-    wanted = [Pictures(row.image, row.truth, row.map) for row in (report.rows[place] for place in order)]
-    made, edge = thumbnails.within(wanted, report.scale, LIMIT - frame - 1000)
+    made, edge = thumbnails.within([report.rows[place] for place in order], report.scale, LIMIT - frame - 1000)
     pictures = {order[place]: one for place, one in made.items() if one}
     html = _render(report, scores, _json(pictures), _shown(report, len(pictures), edge))
     with atomic_write(path) as draft:
@@ -91,6 +86,8 @@ def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
         lstrip_blocks=True,
     )
     labels = [row.label for row in report.rows]
+    figures = {branch: report.figures[branch] for branch in BRANCHES if branch in report.figures}
+    main = list(figures.values())[-1] if figures else {}  # the branch that stands for the run
     return environment.get_template("report.html").render(
         report=report,
         policy=_policy(style, script),
@@ -102,9 +99,9 @@ def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
         written=datetime.now().astimezone(),
         counts={"normal": labels.count(0), "abnormal": labels.count(1), "unlabelled": labels.count(None)},
         unscored=sum(row.score is None for row in report.rows),
-        table=_table(report.figures),
-        branches=[branch for branch in BRANCHES if branch in report.figures],
-        main=_main(report.figures),
+        table=_table(list(figures.values())),
+        branches=list(figures),
+        main={name: value for name, value in main.items() if isfinite(value)},
         sections=_sections(report.settings),
         bar=Markup("data:image/" + thumbnails.webp(COLOURS[None].repeat(8, axis=0))),
         has_outline=isfinite(report.scale.pixel_threshold),
@@ -174,16 +171,9 @@ def _shown(report: Report, count: int, edge: int) -> str:
     )
 
 
-def _main(figures: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
-    """The figures of the branch that stands for the run."""
-    present = [branch for branch in BRANCHES if branch in figures]
-    return {name: value for name, value in figures[present[-1]].items() if isfinite(value)} if present else {}
-
-
-def _table(figures: Mapping[str, Mapping[str, float]]) -> dict[str, list[tuple[str, list[str]]]]:
-    """By group of metrics: heading, and a cell in percent for every branch; without what no branch has."""
+def _table(rows: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[str, list[str]]]]:
+    """By group of metrics: heading, and a cell in percent for every branch's row; without what no branch has."""
     table: dict[str, list[tuple[str, list[str]]]] = {}
-    rows = [figures[branch] for branch in BRANCHES if branch in figures]
     for name, (group, heading) in COLUMNS.items():
         values = [row.get(name, nan) for row in rows]
         if any(map(isfinite, values)):
@@ -202,7 +192,7 @@ def _sections(settings: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, st
 
 
 def _said(value: Any) -> str:
-    """A setting in words."""
+    """A setting in words; of an absolute path the name, since pages are handed on."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -211,4 +201,6 @@ def _said(value: Any) -> str:
         return ", ".join(f"{key} {_said(item)}" for key, item in value.items()) or "none"
     if isinstance(value, (list, tuple, set, frozenset)):
         return ", ".join(map(_said, value)) or "none"
-    return str(value)
+    return (
+        Path(value).name or str(value) if isinstance(value, (str, Path)) and Path(value).is_absolute() else str(value)
+    )

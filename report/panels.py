@@ -1,4 +1,4 @@
-"""Pictures to look at: one panel per test image, and a sheet of panels.
+"""Pictures to look at: one panel per test image.
 
 A panel shows input | ground truth | anomaly map | overlay | predicted mask at the image's own resolution,
 above a strip with the file's name, the score, the verdict and the colour bar. Colours mean the same in every
@@ -38,13 +38,12 @@ def save_panel(
     *,
     score: float,
     label: int | None = None,
-    name: str | None = None,
 ) -> None:
     """Write one test image's panel as a PNG, whole or not at all.
 
     image, mask: files; without a mask the tile says so, or stays empty if `label` is 0 (normal).
     anomaly_map: (S, S) float32, resized (bilinear) to the image. label: 0, 1 or None where nobody knows.
-    name: what the caption calls the image; default its file name. Raises InputError for unreadable files.
+    Raises InputError for unreadable files.
     """
     picture = read_rgb(image)  # (H, W, 3)
     height, width = picture.shape[:2]
@@ -59,26 +58,9 @@ def save_panel(
         "no threshold known" if called is None else _black_white(called),
     )
     canvas = _lay_out(tiles, (height, width))
-    _caption(canvas, name or Path(image).name, scale, score, label, _text_size(width))
+    _caption(canvas, Path(image).name, scale, score, label, _text_size(width))
     with atomic_write(path) as draft:
         canvas.save(draft, format="PNG", compress_level=3)
-
-
-def contact_sheet(panels: Sequence[str | Path], path: str | Path, width: int = 1200, columns: int = 1) -> None:
-    """Write a PNG `width` pixels wide with the given panels in rows of `columns`, e.g. for a readme."""
-    if not panels:
-        raise ValueError("a contact sheet needs at least one panel")
-    cell = width // columns
-    pictures = [_scaled_to(panel, cell) for panel in panels]
-    rows = [pictures[start : start + columns] for start in range(0, len(pictures), columns)]
-    sheet = Image.new("RGB", (width, sum(max(picture.height for picture in row) for row in rows)), PAPER)
-    top = 0
-    for row in rows:
-        for column, picture in enumerate(row):
-            sheet.paste(picture, (column * cell, top))
-        top += max(picture.height for picture in row)
-    with atomic_write(path) as draft:
-        sheet.save(draft, format="PNG", optimize=True)
 
 
 def panel_names(images: Iterable[str | Path], root: str | Path | None = None) -> list[str]:
@@ -181,9 +163,3 @@ def _fitted(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
         return words
     start = next((cut for cut in range(1, len(words)) if font.getlength("..." + words[cut:]) <= width), -1)
     return "..." + words[start:]
-
-
-def _scaled_to(panel: str | Path, width: int) -> Image.Image:
-    with Image.open(panel) as picture:
-        height = max(1, round(picture.height * width / picture.width))
-        return picture.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)

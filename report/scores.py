@@ -6,11 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from dataset import Sample
+from report.tables import no_formula
 from runtime.files import atomic_write
 from scoring.maps import Calibration
 from scoring.raw_scores import RawScores, main_branch
-
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
 
 def write_scores(
@@ -33,7 +32,7 @@ def write_scores(
         scores = {name: values.numpy() for name, values in seen.image_scores(size, calibration).items()}
         threshold = np.nan if calibration is None else calibration.image[branch]
         columns = {
-            "image": [plain_cell(_below(sample.image, root)) for sample in samples],
+            "image": [no_formula(_below(sample.image, root)) for sample in samples],
             "label": [sample.label for sample in samples],
             "selected": selected,
             **scores,
@@ -43,11 +42,6 @@ def write_scores(
         tables.append(pd.DataFrame(columns))
     with atomic_write(path) as draft:
         pd.concat(tables).to_csv(draft, index=False, errors="backslashreplace")
-
-
-def plain_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: behind an apostrophe if it begins like one."""
-    return f"'{text}" if text.startswith(FORMULAS) else text
 
 
 def _below(image: Path, root: Path) -> str:

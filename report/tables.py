@@ -198,7 +198,13 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
     options = record.get("options", {})
     settings = {name: _cell_of(options[name]) for name in SETTINGS if name in options}
     rows = [
-        {"obj": name, **settings, "selected": result.selected, "epoch": _words(result.epoch), "branch": branch}
+        {
+            "obj": no_formula(name),
+            **settings,
+            "selected": result.selected,
+            "epoch": _words(result.epoch),
+            "branch": branch,
+        }
         | dict(metrics)
         for name, result in named
         for branch, metrics in result.branches.items()
@@ -216,7 +222,12 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
 
 
 def _cell_of(value: Any) -> Any:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    return no_formula(" ".join(map(str, value)) if isinstance(value, (list, tuple)) else value)
+
+
+def no_formula(value: Any) -> Any:
+    """A cell of a csv: text that a spreadsheet would take for a formula gets a quote before it, numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _words(epoch: float | None) -> str | None:

@@ -29,7 +29,7 @@ OUTLINE_SLACK = 0.6  # pixels that an outline may be off to have fewer corners
 BAR_AFTER = 2.0  # seconds before a progress bar shows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pictures:
     """One image's pictures. image: file or uint8 (H, W, 3) or (H, W); truth: file or bool (H, W); map: (H, W) float,
     on the scale that the page's colours have, of any size. Each may also be a function that gives the array."""
@@ -122,7 +122,7 @@ def _opened(pictures: Pictures) -> Pictures:
         truth = cv2.resize((truth != 0).astype(np.uint8), _fitted(truth.shape, edge), interpolation=cv2.INTER_AREA)
     if values is not None:
         values = _resized(np.asarray(values, np.float32), *_fitted(values.shape, edge))
-    return Pictures(image, truth, values)
+    return Pictures(image=image, truth=truth, map=values)
 
 
 def _array(pixels: Pixels, reader: Callable | None) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import InputError
+
+DRAFT = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")  # what atomic_write calls its temporary files
 
 
 @contextmanager
@@ -29,6 +32,13 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         draft.unlink(missing_ok=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Take away the temporary files that a killed `atomic_write` left in the folder, if it is there."""
+    for path in folder.glob(".*-*"):
+        if DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 def check_writable(folder: Path) -> None:

@@ -32,7 +32,7 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 STEPS = ("tracing", "writing", "checking")
 TOLERANCE = 1e-3  # between PyTorch's maps and scores and the file's
 CHECKED = 3  # images that the file is checked on
-LARGE = 1.8e9  # bytes of weights from which they get a file of their own: an ONNX file holds less than 2 GiB
+LARGE = 1.8e9  # bytes of weights and bank from which they get a file of their own: an ONNX file holds less than 2 GiB
 SECOND = ".data"  # what that file's name has after the first one's
 
 
@@ -69,13 +69,15 @@ def export(asked: Mapping[str, Any]) -> None:
         done()
         with tempfile.TemporaryDirectory(prefix=f".{spec.onnx.stem}-", dir=spec.onnx.parent) as folder:
             draft = Path(folder) / spec.onnx.name
-            program.save(draft, external_data=size_of(scorer) > LARGE)
+            program.save(draft, external_data=sum(tensor.nbytes for tensor in scorer.state_dict().values()) > LARGE)
             done()
             differences = compare(draft, images, expected)
-            put(draft, spec.onnx)
-    print(f"{spec.onnx}: {spec.onnx.stat().st_size / 1e6:.1f} MB{beside(spec.onnx)}")
+            second = put(draft, spec.onnx)
+    beside = f" and {second.name}, {second.stat().st_size / 1e6:.1f} MB: keep them together" if second else ""
+    print(f"{spec.onnx}: {spec.onnx.stat().st_size / 1e6:.1f} MB{beside}")
     print(f"against PyTorch on {CHECKED} images: map {differences[0]:.1e}, score {differences[1]:.1e} apart at most")
-    print(thresholds_in_words(run, scorer))
+    known = [f"{name.replace('_', ' ')} {float(value):.4f}" for name, value in thresholds(scorer).items()]
+    print(f"{run.info.name}: {', '.join(known) or 'no threshold is known; values are mean probabilities of abnormal'}")
 
 
 def check_spec(spec: ExportSpec) -> None:
@@ -172,11 +174,6 @@ def thresholds(scorer: ScoringGraph) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def size_of(scorer: ScoringGraph) -> int:
-    """Bytes of its weights, memory bank included."""
-    return sum(tensor.nbytes for tensor in scorer.state_dict().values())
-
-
 def compare(file: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> tuple[float, float]:
     """The largest differences of maps and of scores from `expected`, in one batch and one by one.
 
@@ -199,8 +196,11 @@ def compare(file: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> tupl
     return tuple(worst)
 
 
-def put(draft: Path, target: Path) -> None:
-    """Move the file, and a second one if it has it, to where they belong; a file and another's weights never meet."""
+def put(draft: Path, target: Path) -> Path | None:
+    """Move the file, and a second one if it has it, to where they belong; a file and another's weights never meet.
+
+    Gives the second one.
+    """
     second = [path.with_name(path.name + SECOND) for path in (draft, target)]
     if second[0].exists() or second[1].exists():
         target.unlink(missing_ok=True)
@@ -208,15 +208,4 @@ def put(draft: Path, target: Path) -> None:
     if second[0].exists():
         os.replace(*second)
     os.replace(draft, target)
-
-
-def beside(target: Path) -> str:
-    """What is said of a second file."""
-    second = target.with_name(target.name + SECOND)
-    return f" and {second.name}, {second.stat().st_size / 1e6:.1f} MB: keep them together" if second.exists() else ""
-
-
-def thresholds_in_words(run: Run, scorer: ScoringGraph) -> str:
-    """The thresholds in words."""
-    known = [f"{name.replace('_', ' ')} {float(value):.4f}" for name, value in thresholds(scorer).items()]
-    return f"{run.info.name}: {', '.join(known) or 'no threshold is known; values are mean probabilities of abnormal'}"
+    return second[1] if second[1].exists() else None

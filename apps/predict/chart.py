@@ -18,7 +18,8 @@ def save_chart(path: Path, scores: Sequence[float], threshold: float, name: str)
     """Write a PNG: scores (N,) over slice numbers from 0, the threshold as a line, slices from it on in red."""
     canvas = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(TEXT)
-    low, high = _limits(scores, threshold)
+    values = [0.0, 1.0, *scores, *([threshold] if isfinite(threshold) else [])]
+    low, high = min(values), max(values)  # 0 and 1, or further where scores or the threshold lie beyond
 
     def x(number: float) -> float:
         return LEFT + (WIDTH - LEFT - RIGHT) * (number / max(1, len(scores) - 1))
@@ -43,9 +44,3 @@ def save_chart(path: Path, scores: Sequence[float], threshold: float, name: str)
         draw.circle((x(number), y(score)), DOT, RED if score >= threshold else GREEN)
     with atomic_write(path) as draft:
         canvas.save(draft, format="PNG")
-
-
-def _limits(scores: Sequence[float], threshold: float) -> tuple[float, float]:
-    """The ends of the axis: 0 and 1, or further where scores or the threshold lie beyond."""
-    values = [0.0, 1.0, *scores, *([threshold] if isfinite(threshold) else [])]
-    return min(values), max(values)

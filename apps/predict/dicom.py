@@ -54,26 +54,29 @@ def _colour(frames: np.ndarray) -> np.ndarray:
 def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Sequence[float] | None) -> np.ndarray:
     """Stored values (N, H, W) -> float32 (N, H, W) in [0, 1]."""
     values = np.stack([_rescaled(pydicom, dataset, frame, number) for number, frame in enumerate(frames)])
+    windows = [_window(dataset, number) for number in range(len(values))]
     if window is not None:
         shown = unit_range(values, window)
     elif "VOILUTSequence" in dataset:
         table = dataset.VOILUTSequence[0]
         looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), dataset)
         shown = (looked_up / (2 ** int(table.LUTDescriptor[2]) - 1)).astype(np.float32).clip(0, 1)
-    elif all(_has_window(dataset, number) for number in range(len(values))):
-        shown = np.stack([_windowed(dataset, frame, number) for number, frame in enumerate(values)])
+    elif None not in windows:
+        shown = np.stack([_windowed(frame, *own) for frame, own in zip(values, windows, strict=True)])
     else:
         padding = dataset.get("PixelPaddingValue")
         shown = unit_range(values, None, None if padding is None else frames != int(padding))
     return 1 - shown if kind == "MONOCHROME1" else shown
 
 
-def _has_window(dataset: Any, number: int) -> bool:
-    """Whether a frame has a window, of a width above 0."""
-    centre, width = (
-        _first(_of_frame(dataset, "FrameVOILUTSequence", name, number)) for name in ("WindowCenter", "WindowWidth")
+def _window(dataset: Any, number: int) -> tuple[float, float, str | None] | None:
+    """A frame's window in the header, centre, width and function; None without one of a width above 0."""
+    centre, width, function = (
+        _of_frame(dataset, "FrameVOILUTSequence", name, number)
+        for name in ("WindowCenter", "WindowWidth", "VOILUTFunction")
     )
-    return centre is not None and width is not None and width > 0
+    centre, width = _first(centre), _first(width)
+    return None if centre is None or width is None or width <= 0 else (centre, width, function)
 
 
 def _rescaled(pydicom: Any, dataset: Any, frame: np.ndarray, number: int) -> np.ndarray:
@@ -88,13 +91,9 @@ def _rescaled(pydicom: Any, dataset: Any, frame: np.ndarray, number: int) -> np.
     return values if slope is None else values * np.float32(slope) + np.float32(intercept or 0)
 
 
-def _windowed(dataset: Any, values: np.ndarray, number: int) -> np.ndarray:
-    """One frame's values -> [0, 1] by the header's window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
-    centre, width, function = (
-        _of_frame(dataset, "FrameVOILUTSequence", name, number)
-        for name in ("WindowCenter", "WindowWidth", "VOILUTFunction")
-    )
-    centre, width = np.float32(_first(centre)), np.float32(_first(width))
+def _windowed(values: np.ndarray, centre: float, width: float, function: str | None) -> np.ndarray:
+    """One frame's values -> [0, 1] by its window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3)."""
+    centre, width = np.float32(centre), np.float32(width)
     if function == "SIGMOID":
         return (1 / (1 + np.exp(-4 * (values - centre) / width))).astype(np.float32)
     if function != "LINEAR_EXACT":

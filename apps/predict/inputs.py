@@ -42,9 +42,10 @@ def find(inputs: Sequence[str], output: Path | None = None, option: str = "--inp
     """
     found: dict[Path, Path] = {}  # by where a file really is, whatever links lead there
     passed: Counter[str] = Counter()
-    seen = set() if output is None else {output.resolve(), *_written(output)}
+    barred = set() if output is None else {output.resolve() / name for name in WRITTEN}
+    seen = barred if output is None else barred | {output.resolve()}
     for name in inputs:
-        for file in _named(name, output, option, seen):
+        for file in _named(name, output, option, barred, seen):
             if kind_of(file) is None:
                 passed[f"of no kind that is read ({KINDS})"] += 1
             elif found.setdefault(file.resolve(), file) != file:
@@ -56,8 +57,11 @@ def find(inputs: Sequence[str], output: Path | None = None, option: str = "--inp
     return list(found.values())
 
 
-def _named(name: str, output: Path | None, option: str, seen: set[Path]) -> Iterator[Path]:
-    """The files, of whatever kind, that one name stands for; `seen` are folders not to go into, and grows."""
+def _named(name: str, output: Path | None, option: str, barred: set[Path], seen: set[Path]) -> Iterator[Path]:
+    """The files, of whatever kind, that one name stands for.
+
+    barred: folders that a run writes to; seen: those not to go into, and grows.
+    """
     path = Path(name)
     if path.is_dir():
         if output is not None and path.resolve() == output.resolve():
@@ -71,13 +75,7 @@ def _named(name: str, output: Path | None, option: str, seen: set[Path]) -> Iter
         hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
         if not hits:
             raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
-        barred = set() if output is None else _written(output)
         yield from _below((hit for hit in hits if barred.isdisjoint(hit.resolve().parents)), seen)
-
-
-def _written(output: Path) -> set[Path]:
-    """The folders that a run writes to."""
-    return {output.resolve() / name for name in WRITTEN}
 
 
 def _inside(folder: Path, seen: set[Path]) -> Iterator[Path]:

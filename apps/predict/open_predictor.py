@@ -17,7 +17,6 @@ from engine.predictor import NORMAL_TOP, Predictor, of_opened, settled, support_
 from engine.system import System
 from engine.tiled_calibration import in_tiles
 from runtime.errors import InputError
-from scoring.maps import Calibration
 from scoring.raw_scores import score_rule
 from utils import seed_everything
 
@@ -59,17 +58,14 @@ def of_folders(
     spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: Sequence[Path]
 ) -> tuple[Predictor, dict]:
     """No training: the bank is of the bare trunk's tokens of --normal, thresholds lie below those of --abnormal."""
-    wanted = spec.branches != "few"
-    spec = _with_words(spec, asked, wanted)
-    obj, prompts, system = _bare(spec, asked, wanted)
+    spec, obj, prompts, system = _bare(spec, asked, wanted=spec.branches != "few")
     run = open_untrained(spec, asked, obj, system, prompts, Reader(reader.axis, reader.window))
     _note_seen(support_of(run), files)
     top = 1.0 if spec.abnormal else NORMAL_TOP
     origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin()
     if tiling := tiling_of(spec, run.pictures):
-        blank = Predictor(
-            system, run.scored_text(), {}, run.rule, _no_calibration(system), True, top=top, source=FOLDERS
-        )
+        scale = by_prompts(len(system.decoder.taps))
+        blank = Predictor(system, run.scored_text(), {}, run.rule, scale, True, top=top, source=FOLDERS)
         predictor, used = in_tiles(blank, run.pictures, tiling, run.spec)
         return predictor, origin | {"options": used.plain()}
     if len(run.support.labels) > len(run.pictures):
@@ -83,35 +79,30 @@ def of_prompts(spec: PredictSpec, asked: Mapping[str, Any]) -> tuple[Predictor, 
     """No images of known label either."""
     if spec.branches == "few":
         raise InputError("--branches few needs normal images for the memory bank: give their folder with --normal")
-    spec = _with_words(spec, asked, wanted=True)
-    obj, prompts, system = _bare(spec, asked, wanted=True)
-    rule = score_rule(spec.score == "max")
-    predictor = Predictor(system, prompts.text_directions, {}, rule, _no_calibration(system), False)
+    spec, obj, prompts, system = _bare(spec, asked, wanted=True)
+    rule, scale = score_rule(spec.score == "max"), by_prompts(len(system.decoder.taps))
+    predictor = Predictor(system, prompts.text_directions, {}, rule, scale, False)
     return predictor, {"obj": obj, "prompts_sha256": prompts.sha256, "options": spec.plain()}
 
 
-def _with_words(spec: PredictSpec, asked: Mapping[str, Any], wanted: bool) -> PredictSpec:
-    """The spec with words for the object; InputError where there are none and they are `wanted`."""
-    if spec.classname is not None or "obj" in asked:
-        return spec
-    if wanted:
-        raise InputError("say what the images show: --classname 'solar cell', or --obj for an object of prompt.py")
-    return replace(spec, classname="object")
+def _bare(
+    spec: PredictSpec, asked: Mapping[str, Any], wanted: bool
+) -> tuple[PredictSpec, str, EncodedPrompts | None, System]:
+    """The spec with words for the object, its name, its prompts if `wanted`, and the bare trunk.
 
-
-def _bare(spec: PredictSpec, asked: Mapping[str, Any], wanted: bool) -> tuple[str, EncodedPrompts | None, System]:
-    """The object's name, its prompts if `wanted`, and the bare trunk."""
+    Raises InputError where prompts are wanted and there are no words.
+    """
+    if spec.classname is None and "obj" not in asked:
+        if wanted:
+            raise InputError("say what the images show: --classname 'solar cell', or --obj for an object of prompt.py")
+        spec = replace(spec, classname="object")
     obj, prompts = spec.obj if "obj" in asked else spec.classname, None
     if wanted:
         (prompts,) = encode_prompts(spec, [named(obj, spec.classname, False)])  # before the image tower is in memory
-    return obj, prompts, build_system(spec, bare=True)
+    return spec, obj, prompts, build_system(spec, bare=True)
 
 
 def _note_seen(support: Sequence[Sample], files: Sequence[Path]) -> None:
     """Print how many of the files to score are in the support: what they get is no score of unseen images."""
     if seen := same_files(files, (sample.image for sample in support)):
         print(f"in the support too: {len(seen)} of the {len(files)} files to score")
-
-
-def _no_calibration(system: System) -> Calibration:
-    return by_prompts(len(system.decoder.taps))

@@ -1,25 +1,30 @@
 """What predict.py writes: a row of scores.csv for every image or slice, its map, overlay and mask, on one scale."""
 
 import csv
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from apps.predict.chart import save_chart
+from apps.predict.inputs import WRITTEN
 from dataset import to_rgb
 from engine.predictor import Predictor
 from report import html_report
 from report.colours import ColourScale, overlay
-from runtime.files import atomic_write
+from report.tables import no_formula
+from runtime.files import atomic_write, check_writable, remove_drafts
 
 COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
+TABLE, RECORD, PAGE, PROGRESS = "scores.csv", "settings.json", "report.html", "progress.jsonl"
 UNREADABLE = "unreadable"
 MAP_TOP = 4.0  # on the calibrated scale, what 65535 stands for in a map: far above what normal images reach
 SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
@@ -40,23 +45,42 @@ class ScoredPicture:
     verdict: str  # "abnormal", "normal" or UNREADABLE
     seconds: float | None
     note: str = ""
-    image: Path | None = None
-    map: Path | None = None
-    overlay: Path | None = None
-    mask: Path | None = None
+    image: str | None = None
+    map: str | None = None
+    overlay: str | None = None
+    mask: str | None = None
 
 
 class Outputs:
     """The output folder, and what all its pictures share."""
 
-    def __init__(self, folder: Path, predictor: Predictor, threshold_given: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        predictor: Predictor,
+        threshold_given: bool = False,
+        hidden: Sequence[str] = (),
+    ) -> None:
+        """hidden: folders that the page leaves out where it names files, the inputs' own first."""
         thresholds = predictor.calibration
         self.source, self.threshold_given = predictor.source, threshold_given
         self.folder, self.calibrated = folder, predictor.calibrated
         self.threshold, self.pixel_threshold = thresholds.image[predictor.branch], thresholds.pixel[predictor.branch]
         self.scale = ColourScale(0.0, predictor.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if predictor.calibrated else 1.0  # of probabilities
+        self.hidden = hidden
         self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
+
+    def begin(self, rows: Sequence[ScoredPicture]) -> None:
+        """Start scores.csv with the rows of files that are finished, and take away what tells of an earlier run or was
+        left half-written by it.
+        """
+        for folder in (self.folder, *(self.folder / kind for kind in WRITTEN)):
+            remove_drafts(folder)
+        for name in (RECORD, PAGE):
+            (self.folder / name).unlink(missing_ok=True)
+        self.taken = {Path(row.map).stem.lower() for row in rows}
+        self.table(rows)
 
     def settings(self) -> dict:
         """The scale and the thresholds, as settings.json holds them."""
@@ -69,11 +93,18 @@ class Outputs:
         }
 
     def write(
-        self, name: str, file: Path, number: int | None, picture: Image.Image, full: np.ndarray, score: float
-    ) -> dict[str, Path]:
-        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; paths by kind.
+        self,
+        name: str,
+        file: Path,
+        number: int | None,
+        picture: Image.Image,
+        full: np.ndarray,
+        score: float,
+        seconds: float,
+    ) -> ScoredPicture:
+        """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; give its row.
 
-        name: of the files, without ".png"; it gets a number where an earlier picture has it.
+        name: of the files, without ".png"; it gets a number where an earlier picture has it. full: the map (H, W).
         """
         own = self._own(name)
         rgb, called = to_rgb(picture), full >= self.pixel_threshold
@@ -86,12 +117,14 @@ class Outputs:
         }
         if number is not None or file.suffix.lower() not in SHOWN_BY_BROWSERS:
             made["image"] = (rgb, None)
-        paths = {"image": file.resolve()}
+        paths = {"image": str(file.resolve())}
         for kind, (pixels, text) in made.items():
-            paths[kind] = Path(f"{kind}s", f"{own}.png")
+            paths[kind] = f"{kind}s/{own}.png"
             with atomic_write(self.folder / paths[kind]) as draft:
                 Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
-        return paths
+        verdict = "abnormal" if score >= self.threshold else "normal"
+        certain = "" if self.calibrated else "uncalibrated"
+        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, certain, **paths)
 
     def _own(self, name: str) -> str:
         """The name, or the first of name_2, name_3, ... that no picture of this run has."""
@@ -99,65 +132,73 @@ class Outputs:
         self.taken.add(own.lower())
         return own
 
-    def judged(
-        self, file: Path, number: int | None, score: float, seconds: float, paths: dict[str, Path]
-    ) -> ScoredPicture:
-        """The row of a picture that was scored."""
-        verdict = "abnormal" if score >= self.threshold else "normal"
-        note = "" if self.calibrated else "uncalibrated"
-        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, note, **paths)
-
-    def chart(self, name: str, scores: Sequence[float], file: Path) -> None:
-        """Write the chart of a file's slices."""
-        save_chart(self.folder / "charts" / f"{name}.png", scores, self.threshold, file.name)
-
     def table(self, rows: Sequence[ScoredPicture]) -> Path:
-        """Write scores.csv; what a file's name has that is no UTF-8 is written as its code."""
-        path = self.folder / "scores.csv"
-        with (
-            atomic_write(path) as draft,
-            draft.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            table = csv.writer(file)
-            table.writerow(COLUMNS)
-            for row in rows:
-                values = (getattr(row, name) for name in COLUMNS)
-                table.writerow(["" if value is None else value for value in values])
+        """Write scores.csv with these rows."""
+        path = self.folder / TABLE
+        with atomic_write(path) as draft, _text(draft, "w") as file:
+            csv.writer(file).writerows([COLUMNS, *map(_cells, rows)])
         return path
+
+    def append(self, rows: Sequence[ScoredPicture]) -> None:
+        """Add rows to scores.csv."""
+        with _text(self.folder / TABLE, "a") as file:
+            csv.writer(file).writerows(map(_cells, rows))
 
     def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str) -> Path:
         """Write report.html."""
-        path = self.folder / "report.html"
-        found = html_report.Report(
-            title=title,
-            settings=settings,
-            rows=[self._page_row(row) for row in rows],
-            scale=self.scale,
-            origin=self.origin(),
+        path = self.folder / PAGE
+        origin = (
+            f"The threshold is that of --threshold; scores come from {self.source}."
+            if self.threshold_given
+            else f"Scores and threshold come from {self.source}, never from the images scored here."
         )
-        html_report.write(path, found)
+        page_rows = [self._page_row(row) for row in rows]
+        html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, origin=origin))
         return path
 
-    def origin(self) -> str:
-        """Where scores and threshold come from, as a sentence."""
-        if self.threshold_given:
-            return f"The threshold is that of --threshold; scores come from {self.source}."
-        return f"Scores and threshold come from {self.source}, never from the images scored here."
-
     def _page_row(self, row: ScoredPicture) -> html_report.Row:
-        name = row.file if row.slice is None else f"{row.file}, slice {row.slice}"
-        if row.map is None:
-            return html_report.Row(name, row.score, reason=row.note)
-        return html_report.Row(
-            name, row.score, reason=row.note, image=self.folder / row.image, map=partial(self._map, row.map)
-        )
+        file = os.path.relpath(row.file, self.hidden[0]) if self.hidden else Path(row.file).name
+        name, reason = file if row.slice is None else f"{file}, slice {row.slice}", row.note.replace(row.file, file)
+        for folder in self.hidden:
+            reason = reason.replace(f"{folder}{os.sep}", "").replace(folder, Path(folder).name or folder)
+        pictures = {} if row.map is None else {"image": self.folder / row.image, "map": partial(self._map, row.map)}
+        return html_report.Row(name, row.score, reason=reason, **pictures)
 
-    def _map(self, path: Path) -> np.ndarray:
+    def _map(self, path: str) -> np.ndarray:
         """A written map (H, W) float32, on the calibrated scale again."""
         with Image.open(self.folder / path) as image:
             return np.asarray(image).astype(np.float32) * np.float32(self.map_top / 65535)
 
     def record(self, content: dict) -> None:
         """Write settings.json."""
-        with atomic_write(self.folder / "settings.json") as draft:
+        with atomic_write(self.folder / RECORD) as draft:
             draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _text(path: Path, mode: str) -> TextIO:
+    """A table opened for writing; what a file's name has that is no UTF-8 is written as its code."""
+    return path.open(mode, newline="", encoding="utf-8", errors="backslashreplace")
+
+
+def _cells(row: ScoredPicture) -> list:
+    values = (getattr(row, name) for name in COLUMNS)
+    return ["" if value is None else no_formula(value) for value in values]
+
+
+def check_outputs(folder: Path) -> None:
+    """Make the output folder; raise OSError, before long work, for what of it can't be written."""
+    check_writable(folder)
+    for kind in WRITTEN:
+        if (folder / kind).exists():
+            check_writable(folder / kind)
+    for name in (TABLE, RECORD, PAGE, PROGRESS):
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, "", str(folder / name))
+
+
+def is_of_output(fault: Exception, folder: Path) -> bool:
+    """Whether the fault is that of a full disk or an output that can't be written, not of what is read."""
+    if not isinstance(fault, OSError):
+        return False
+    where = Path(str(fault.filename))
+    return fault.errno in (errno.ENOSPC, errno.EDQUOT) or any(where.is_relative_to(folder / kind) for kind in WRITTEN)

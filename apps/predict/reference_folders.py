@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +135,13 @@ def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> lis
             raise InputError(
                 f"{file}: which of its {slices} slices are abnormal? Give --abnormal such slices as images"
             )
-        known += [KnownPicture(source, label, SlicePicture(reader, file, number)) for number in range(slices)]
+        known += [KnownPicture(source, label, partial(_picture, reader, file, number)) for number in range(slices)]
     return known
 
 
-@dataclass(frozen=True)
-class SlicePicture:
-    """One picture of a file, read when it is called."""
-
-    reader: Reader
-    file: Path
-    number: int
-
-    def __call__(self) -> Image.Image:
-        return _opened(self.reader, self.file).pictures[self.number]
+def _picture(reader: Reader, file: Path, number: int) -> Image.Image:
+    """One picture of a file."""
+    return _opened(reader, file).pictures[number]
 
 
 @lru_cache(maxsize=1)

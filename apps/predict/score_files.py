@@ -14,15 +14,16 @@ import numpy as np
 from tqdm import tqdm
 
 from apps.predict import inputs
+from apps.predict.chart import save_chart
 from apps.predict.inputs import Reader, kind_of
 from apps.predict.open_predictor import open_predictor
-from apps.predict.outputs import UNREADABLE, Outputs, ScoredPicture
+from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
+from apps.predict.progress import Progress, settings_of, stamp
 from apps.predict.spec import PredictSpec, check_asked
 from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.environment import environment
 from runtime.errors import InputError
-from runtime.files import check_writable
 
 
 def score_file(
@@ -49,27 +50,48 @@ def score_file(
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None
         own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
-        paths = outputs.write(own, file, place, picture, full, score)
+        row = outputs.write(own, file, place, picture, full, score, seconds)
         scores.append(score)
         if stack.save is not None:
             maps.append(full)
-        yield outputs.judged(file, place, score, seconds, paths)
+        yield row
     if stack.several:
-        outputs.chart(name, scores, file)
+        save_chart(outputs.folder / "charts" / f"{name}.png", scores, outputs.threshold, file.name)
     if stack.save is not None:
         stack.save(outputs.folder / "volumes" / name, np.stack(maps))
 
 
 def score_files(
-    predictor: Predictor, reader: Reader, outputs: Outputs, files: Sequence[Path]
-) -> Iterator[ScoredPicture]:
-    """Score all files; one that can't be read becomes a row that says why."""
-    names = [name.removesuffix(".png") for name in panel_names(map(labelled, files), common_folder(files))]
-    for file, name in zip(tqdm(files, "scoring", unit="file", leave=False), names, strict=True):
-        try:
-            yield from score_file(predictor, reader, outputs, file, name)
-        except InputError as fault:
-            yield ScoredPicture(str(file), None, None, None, UNREADABLE, None, str(fault))
+    predictor: Predictor,
+    reader: Reader,
+    outputs: Outputs,
+    names: Mapping[Path, str],
+    progress: Progress,
+    rows: dict[Path, list[ScoredPicture]],
+) -> None:
+    """Score the files that have no rows yet and give them theirs, in `rows` and on the disk as they come.
+
+    names: of what is written, by file. Raises OSError for a full disk and for output that can't be written.
+    """
+    for file, name in tqdm(names.items(), "scoring", unit="file", leave=False):
+        if not rows[file]:
+            for row in rows_of(predictor, reader, outputs, file, name):
+                rows[file].append(row)
+            outputs.append(rows[file])
+            progress.add(file, rows[file])
+
+
+def rows_of(predictor: Predictor, reader: Reader, outputs: Outputs, file: Path, name: str) -> Iterator[ScoredPicture]:
+    """Those of one file; whatever is wrong with it becomes the last one."""
+    try:
+        yield from score_file(predictor, reader, outputs, file, name)
+    except Exception as fault:
+        if is_of_output(fault, outputs.folder):
+            raise
+        note = " ".join(str(fault).split())
+        if not isinstance(fault, InputError):
+            note = f"{file} can't be scored ({type(fault).__name__}: {note}): leave it out, or write it again"
+        yield ScoredPicture(str(file), None, None, None, UNREADABLE, None, note)
 
 
 def labelled(file: Path) -> Path:
@@ -84,6 +106,12 @@ def common_folder(files: Sequence[Path]) -> str | None:
         return os.path.commonpath([file.absolute().parent for file in files])
     except ValueError:
         return None
+
+
+def hidden_folders(spec: PredictSpec, files: Sequence[Path]) -> list[str]:
+    """The folders that inputs and masks lie below, as paths may begin: what a page that is handed on does not tell."""
+    common = common_folder(files)
+    return ([common, os.path.realpath(common)] if common else []) + ([str(spec.roi.absolute())] if spec.roi else [])
 
 
 def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str) -> None:
@@ -110,7 +138,7 @@ def made(folder: Path) -> Iterator[None]:
     """Make a folder; whatever ends the work early, what was made of it and is still empty goes again."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        check_writable(folder)
+        check_outputs(folder)
         yield
     except BaseException:
         with suppress(OSError):  # it holds something
@@ -134,22 +162,38 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
 
 
 def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: Sequence[Path]) -> bool:
+    progress = Progress(spec.output, settings_of(spec, asked), spec.restart)
     predictor, origin = open_predictor(spec, asked, reader, files)
     given = spec.threshold is not None
     if not predictor.calibrated:
         threshold = "that of --threshold" if given else "a half of them"
         print(f"uncalibrated: scores are probabilities by the prompts alone, and the threshold {threshold}")
-    if (spec.output / "scores.csv").exists():
+    if spec.restart and (spec.output / TABLE).exists():
         print(f"{spec.output} holds the results of a run: those that are not written anew stay")
-    outputs, rows, started = Outputs(spec.output, predictor, given), [], time.time()
+    outputs, started = Outputs(spec.output, predictor, given, hidden_folders(spec, files)), time.time()
     record = {"script": "predict.py", **origin, "branch": predictor.branch}
     title = spec.output.resolve().name
+    panels = panel_names(map(labelled, files), common_folder(files))
+    names = {file: panel.removesuffix(".png") for file, panel in zip(files, panels, strict=True)}
+    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()})
+    if done:
+        print(f"going on: {len(done)} of {len(files)} files were scored before")
+    rows = {file: done.get(file, []) for file in files}
     try:
-        for row in score_files(predictor, reader, outputs, files):
-            rows.append(row)
+        outputs.begin(flat(rows))
+        score_files(predictor, reader, outputs, names, progress, rows)
+    except OSError:  # of the output
+        with suppress(OSError):
+            outputs.table(flat(rows))
+        raise
     except KeyboardInterrupt:
-        finish(outputs, rows, record | {"stopped": True}, title)
+        finish(outputs, flat(rows), record | {"stopped": True}, title)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, rows, record | {"environment": environment(predictor.system.device)}, title)
-    return not any(row.verdict == UNREADABLE for row in rows)
+    finish(outputs, flat(rows), record | {"environment": environment(predictor.system.device)}, title)
+    return not any(row.verdict == UNREADABLE for row in flat(rows))
+
+
+def flat(rows: Mapping[Path, Sequence[ScoredPicture]]) -> list[ScoredPicture]:
+    """All rows, in the order of the files."""
+    return [row for part in rows.values() for row in part]

@@ -23,6 +23,7 @@ class InputSpec(Spec):
         metavar="FILE|DIR|GLOB",
     )
     output: Path | None = setting(None, "folder for scores, maps and pictures", type=Path, required=True, metavar="DIR")
+    restart: bool = setting(False, "begin anew where --output holds a run, instead of going on with it")
     roi: Path | None = setting(
         None, "masks of the inputs' own names: what is outside is ignored", type=Path, metavar="MASK_DIR"
     )

@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ def drawn() -> list[Row]:
         score = np.float32(round(0.28 + 0.25 * label + 0.35 * RNG.random(), 2))  # two decimals: ties
         anomaly = np.where(mask, score, 0.1).astype(np.float32)
         truth = mask if label else None
-        rows.append(Row(f"img_{place:03d}.png", score, label, "", picture(score), truth, anomaly))
-    rows[5] = Row(HOSTILE, rows[5].score, rows[5].label, HOSTILE, rows[5].image, rows[5].truth, rows[5].map)
+        rows.append(Row(f"img_{place:03d}.png", score, label, image=picture(score), truth=truth, map=anomaly))
+    rows[5] = replace(rows[5], name=HOSTILE, reason=HOSTILE)
     return [*rows, Row("damaged.png", None, 1, "damaged.png can't be read as an image")]
 
 
@@ -75,7 +75,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "notes": [DEMO_NOTE],
         "origin": "Here.",
     }
-    bare = [Row(row.name, row.score, None, row.reason, row.image, None, row.map) for row in ROWS]
+    bare = [replace(row, label=None, truth=None) for row in ROWS]
     pages = {
         "labelled": Report(rows=ROWS, scale=scale, **whole),
         "unlabelled": Report("Folder", {}, bare, scale),

@@ -181,6 +181,11 @@ def test_results_are_written_whole(tmp_path):
     assert math.isnan(frame.pixel_ap[3])
 
 
+def test_a_name_is_no_formula(tmp_path):
+    write_results(tmp_path, {"results": [result("=1+1"), result("Brain")]})
+    assert set(pd.read_csv(tmp_path / "results.csv").obj) == {"'=1+1", "Brain", "mean"}
+
+
 def test_results_that_cannot_be_written_leave_the_old_ones(tmp_path):
     write_results(tmp_path, {"results": [result()]})
     before = (tmp_path / "results.json").read_text()

@@ -37,10 +37,10 @@ def test_the_map_is_coloured_on_the_given_scale_and_not_on_its_own():
 
 
 def test_proportions_are_kept_and_nothing_is_enlarged():
-    made = thumbnail(Pictures(noise(100, 400), map=np.zeros((17, 17))), SCALE, 200)
+    made = thumbnail(Pictures(image=noise(100, 400), map=np.zeros((17, 17))), SCALE, 200)
     assert (made["width"], made["height"]) == (200, 50)
     assert opened(made["image"]).shape == opened(made["map"]).shape == (50, 200, 3)
-    small = thumbnail(Pictures(noise(10, 3)), SCALE, 200)
+    small = thumbnail(Pictures(image=noise(10, 3)), SCALE, 200)
     assert opened(small["image"]).shape == (10, 3, 3) and "map" not in small and "truth" not in small
 
 
@@ -51,9 +51,9 @@ def test_files_arrays_and_functions_are_the_same(tmp_path):
     Image.fromarray(mask).save(tmp_path / "mask.png")
     values = RNG.random((17, 17))
     ways = [
-        Pictures(picture, mask, values),
-        Pictures(lambda: picture, lambda: mask, lambda: values),
-        Pictures(tmp_path / "image.png", str(tmp_path / "mask.png"), values),
+        Pictures(image=picture, truth=mask, map=values),
+        Pictures(image=lambda: picture, truth=lambda: mask, map=lambda: values),
+        Pictures(image=tmp_path / "image.png", truth=str(tmp_path / "mask.png"), map=values),
     ]
     first, *others = (thumbnail(way, SCALE, 48) for way in ways)
     assert all(other == first for other in others)
@@ -63,7 +63,7 @@ def test_files_arrays_and_functions_are_the_same(tmp_path):
 
 def test_grey_images_are_shown_in_grey():
     grey = noise()[..., 0]
-    made = opened(thumbnail(Pictures(grey), SCALE, 64)["image"]).astype(int)
+    made = opened(thumbnail(Pictures(image=grey), SCALE, 64)["image"]).astype(int)
     assert np.ptp(made, axis=2).max() <= 3
 
 
@@ -84,7 +84,7 @@ def test_what_has_no_picture_takes_no_place():
 
 
 def test_few_images_are_large_and_many_small():
-    wanted = [Pictures(noise(500, 500)) for _ in range(12)]
+    wanted = [Pictures(image=noise(500, 500)) for _ in range(12)]
     made, edge = within(wanted, SCALE, 10_000_000)
     assert len(made) == 12 and edge == SIZES[0][0]
     budget = 300_000
@@ -97,14 +97,14 @@ def test_what_is_tried_is_not_kept_at_its_full_size():
     """A thumbnail of what is kept is the one of the whole."""
     values, mask = np.zeros((1920, 960), np.float32), np.zeros((1920, 960), bool)
     values[400:800, 200:600], mask[400:800, 200:600] = 0.7, True
-    whole = Pictures(noise(1920, 960), mask, lambda: values)
+    whole = Pictures(image=noise(1920, 960), truth=mask, map=lambda: values)
     kept = thumbnails._opened(whole)
     assert {part.shape[:2] for part in (kept.image, kept.truth, kept.map)} == {(480, 240)}
     assert thumbnail(kept, SCALE, 480) == thumbnail(whole, SCALE, 480)
 
 
 def test_what_does_not_fit_is_left_out_and_the_first_stay():
-    wanted = [Pictures(noise(200, 200)) for _ in range(40)]
+    wanted = [Pictures(image=noise(200, 200)) for _ in range(40)]
     made, edge = within(wanted, SCALE, 100_000)
     assert edge == SIZES[-1][0] and 0 < len(made) < 40
     assert list(made) == list(range(len(made)))
@@ -113,9 +113,9 @@ def test_what_does_not_fit_is_left_out_and_the_first_stay():
 
 def test_later_images_that_take_more_than_those_tried_do_not_break_the_budget(monkeypatch):
     monkeypatch.setattr(thumbnails, "TRIED", 2)
-    wanted = [Pictures(np.zeros((400, 400, 3), np.uint8)), *(Pictures(noise(400, 400)) for _ in range(9))]
+    wanted = [Pictures(image=np.zeros((400, 400, 3), np.uint8)), *(Pictures(image=noise(400, 400)) for _ in range(9))]
     wanted.insert(5, wanted.pop(0))  # both that are tried are plain
-    wanted[0] = Pictures(np.zeros((400, 400, 3), np.uint8))
+    wanted[0] = Pictures(image=np.zeros((400, 400, 3), np.uint8))
     made, _ = within(wanted, SCALE, 200_000)
     assert sum(map(weight, made.values())) <= 200_000 and 0 < len(made) < 10
 
@@ -123,4 +123,4 @@ def test_later_images_that_take_more_than_those_tried_do_not_break_the_budget(mo
 def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"broken\.png can't be read"):
-        within([Pictures(tmp_path / "broken.png")], SCALE, 1000)
+        within([Pictures(image=tmp_path / "broken.png")], SCALE, 1000)

@@ -13,6 +13,7 @@ from helpers.lab import Lab, files
 from helpers.predicting import ckpt, noise, predict
 from PIL import Image
 
+from apps.predict.chart import save_chart
 from apps.predict.outputs import MAP_TOP, UNREADABLE, Outputs, ScoredPicture
 from apps.predict.roi import RegionMasks
 from engine import picture_scorer, tiled_calibration
@@ -110,7 +111,7 @@ def test_names_that_are_no_utf8(tmp_path):
     bad = ScoredPicture(name, None, None, None, UNREADABLE, None, f"{name} can't be read")
     assert "caf\\udce9.png" in outputs.table([bad]).read_text(encoding="utf-8")
     assert "caf" in outputs.write_page([bad], {"script": "predict.py"}, name).read_text(encoding="utf-8")
-    outputs.chart("cafe", [0.1, 0.2], Path(name))
+    save_chart(tmp_path / "chart.png", [0.1, 0.2], 0.5, name)
 
 
 def roi(lab: Lab, name: str, mask: np.ndarray) -> Path:
