@@ -15,13 +15,13 @@ import pytest
 from helpers.lab import ROOT, SIZE, Lab, files
 from helpers.predicting import Out, noise, predict
 from PIL import Image
-from scoring.predictions import MAP_MAXIMUM
 
 from apps.predict.outputs import UNREADABLE, Outputs, ScoredPicture
 from apps.predict.progress import Progress
 from apps.predict.spec import PredictSpec
 from engine.picture_scorer import by_prompts
 from engine.predictor import Predictor
+from scoring.raw_scores import MAP_MAXIMUM
 
 KILLED = """
 import os, runpy, signal, time
