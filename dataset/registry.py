@@ -58,7 +58,7 @@ def _read_objects() -> dict[str, ObjectInfo]:
                 name=row["name"],
                 classname=class_name(row["name"]),
                 modality=row["modality"],
-                masks=row["masks"] == "yes",
+                masks={"yes": True, "no": False}[row["masks"]],
                 layout=row["layout"],
                 test=int(row["test"]) if row["test"] else None,
                 valid=int(row["valid"]) if row["valid"] else None,
