@@ -19,6 +19,7 @@ from apps.predict.inputs import Reader, kind_of
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
 from apps.predict.progress import Progress, settings_of, stamp
+from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
 from engine.predictor import Predictor
 from report.panels import panel_names
@@ -155,7 +156,7 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
     check_asked(asked)
     spec = PredictSpec.of(asked)
     files = inputs.find(spec.input, spec.output)
-    reader = Reader.of(spec.axis, spec.window, spec.roi, files)
+    reader = Reader(spec.axis, spec.window, RegionMasks(spec.roi, files) if spec.roi else None)
     inputs.check_packages(files)
     with made(spec.output):
         return _score(spec, asked, reader, files)
