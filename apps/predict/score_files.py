@@ -24,7 +24,7 @@ from apps.predict.spec import PredictSpec, check_asked
 from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.environment import environment
-from runtime.errors import InputError
+from runtime.errors import SYSTEM, InputError
 
 
 def score_file(
@@ -183,10 +183,13 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
     try:
         outputs.begin(flat(rows))
         score_files(predictor, reader, outputs, names, progress, rows)
-    except OSError:  # of the output
+    except OSError as fault:  # of the output
         with suppress(OSError):
             outputs.table(flat(rows))
-        raise
+        if fault.errno in SYSTEM:
+            raise
+        name, why = fault.filename or spec.output, fault.strerror or fault
+        raise InputError(f"{name} can't be written ({why}): run again when it can, or choose another folder") from fault
     except KeyboardInterrupt:
         finish(outputs, flat(rows), record | {"stopped": True}, title)
         raise
