@@ -43,12 +43,8 @@ def open_stack(path: Path, window: Sequence[float] | None) -> Stack:
         elif dataset.get("SamplesPerPixel", 1) == 1:
             frames = pixels if several else pixels[None]
             return Stack(Frames(_grey(pydicom, dataset, frames, kind, window)), several)
-    return Stack(Frames(_colour(pixels if several else pixels[None])), several)
-
-
-def _colour(frames: np.ndarray) -> np.ndarray:
-    """RGB of 8 bits, or of more as uint16 -> uint8 (N, H, W, 3)."""
-    return frames[..., :3] if frames.dtype == np.uint8 else (frames[..., :3] / 257).round().astype(np.uint8)
+    colours = (pixels if several else pixels[None])[..., :3]  # (N, H, W, 3), uint8, or uint16 over its whole range
+    return Stack(Frames(colours if colours.dtype == np.uint8 else (colours / 257).round().astype(np.uint8)), several)
 
 
 def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Sequence[float] | None) -> np.ndarray:

@@ -115,14 +115,6 @@ class Reader:
     window: tuple[float, float] | None = None
     masks: RegionMasks | None = None
 
-    @staticmethod
-    def of(axis: int, window: Sequence[float] | None, roi: Path | None, files: Sequence[Path]) -> "Reader":
-        """A reader of `files`, or InputError when the folder of their masks is not there."""
-        if roi is not None and not roi.is_dir():
-            raise InputError(f"--roi {roi} is no folder: give the one that holds the masks")
-        masks = None if roi is None else RegionMasks(roi, files)
-        return Reader(axis, None if window is None else tuple(window), masks)
-
     def open(self, path: Path) -> Stack:
         """The pictures of a file. Raises InputError, in one line that names it, if it can't be read."""
         kind = kind_of(path)

@@ -15,9 +15,12 @@ READ = (*IMAGE_SUFFIXES, *volumes.NIFTI, *volumes.NRRD)
 class RegionMasks:
     """The masks below a folder. An input's is the one that lies there as the input does: of `in/a/s.png` it is
     `a/s.png`, or `s.png` if no other input would take that. It has the input's name or stem, alone or with _mask.
+    Raises InputError when the folder is not there.
     """
 
     def __init__(self, folder: Path, inputs: Iterable[Path]) -> None:
+        if not folder.is_dir():
+            raise InputError(f"--roi {folder} is no folder: give the one that holds the masks")
         self.folder, self.table = folder, _table(folder)
         self.takers = Counter(hits[0] for hits in map(self._hits, inputs) if len(hits) == 1)
 

@@ -19,11 +19,12 @@ from apps.predict.inputs import Reader, kind_of
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
 from apps.predict.progress import Progress, settings_of, stamp
+from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
 from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.environment import environment
-from runtime.errors import InputError
+from runtime.errors import SYSTEM, InputError
 
 
 def score_file(
@@ -155,7 +156,7 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
     check_asked(asked)
     spec = PredictSpec.of(asked)
     files = inputs.find(spec.input, spec.output)
-    reader = Reader.of(spec.axis, spec.window, spec.roi, files)
+    reader = Reader(spec.axis, spec.window, RegionMasks(spec.roi, files) if spec.roi else None)
     inputs.check_packages(files)
     with made(spec.output):
         return _score(spec, asked, reader, files)
@@ -182,10 +183,13 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
     try:
         outputs.begin(flat(rows))
         score_files(predictor, reader, outputs, names, progress, rows)
-    except OSError:  # of the output
+    except OSError as fault:  # of the output
         with suppress(OSError):
             outputs.table(flat(rows))
-        raise
+        if fault.errno in SYSTEM:
+            raise
+        name, why = fault.filename or spec.output, fault.strerror or fault
+        raise InputError(f"{name} can't be written ({why}): run again when it can, or choose another folder") from fault
     except KeyboardInterrupt:
         finish(outputs, flat(rows), record | {"stopped": True}, title)
         raise

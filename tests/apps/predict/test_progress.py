@@ -164,7 +164,7 @@ def test_an_unforeseen_fault_is_the_files_row(folders):
     assert seen <= 3  # odd.png, and the slices of a volume that can't be written back
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EIO])
 def test_a_full_disk_ends_the_run_and_keeps_what_was_finished(folders, code):
     save, left = Image.Image.save, [8]  # two pictures of three each, and two of the third
 
