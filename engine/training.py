@@ -220,6 +220,11 @@ class Training:
             self._save()
 
     def _save(self) -> None:
+        weights = (one for adapters in self.trainer.adapters.values() for one in adapters.parameters())
+        if not all(one.isfinite().all() for one in weights):
+            raise InputError(
+                "the adapters are not finite any more; train with a lower --learning_rate (nothing was saved)"
+            )
         if distributed.main_process():
             self.log.flush()
             self.progress.seconds = time.time() - self.started

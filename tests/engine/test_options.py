@@ -201,7 +201,8 @@ def test_eval_every(usual, flags, evaluated):
     assert [row["selected"] for row in best] == ["best"] * bool(evaluated)
     assert {row["epoch"] for row in best} <= evaluated
     steps = 2  # an epoch: 22 variants, 11 at a time
-    logged = scalars(usual.root / f"runs {flags}" / "few-shot" / "Brain_1-shot")
+    (folder,) = (usual.root / f"runs {flags}" / "Brain_1-shot").iterdir()
+    logged = scalars(folder)
     assert set(logged["loss"]) == {epoch * steps for epoch in range(1, int(epochs) + 1)}
     logged = {name: {step // steps: value for step, value in by.items()} for name, by in logged.items()}
     assert set(logged.get("test/image_auroc", {})) == set(logged.get("test/pixel_auroc", {})) == evaluated
@@ -216,7 +217,8 @@ def test_eval_every(usual, flags, evaluated):
 def test_transfer_is_evaluated_five_times_an_epoch_first_before_any_step(usual):
     """As published; of equal figures the later ones are kept, and the end of training is `last` alone."""
     usual.done("train_zero", "--batch_size", 1, "--log_dir", usual.root / "runs zero")
-    logged = scalars(usual.root / "runs zero" / "zero-shot" / "Brain")
+    (folder,) = (usual.root / "runs zero" / "Brain").iterdir()
+    logged = scalars(folder)
     (steps,) = logged["loss"]  # of one epoch
     due = [math.floor(part * steps / 5) for part in range(5)]
     assert sorted(logged["test/image_auroc"]) == due
@@ -238,13 +240,18 @@ def test_where_files_go(usual, tmp_path, script, name):
     flags = ["--save_path", tmp_path / "c", "--results_path", tmp_path / "r", "--log_dir", tmp_path / "l"]
     before = {name for name in files(usual.root) if not name.startswith("cache/")}
     usual.done(script, *flags, "--save_model", 0)
-    kind = {"train_few": "few-shot", "train_zero": "zero-shot"}[script]
-    results = {f"r/{script}/{name}/results.json", f"r/{script}/{name}/results.csv"}
-    (events,) = files(tmp_path) - results
-    assert events.startswith(f"l/{kind}/{name}/events.out.tfevents.")
-    assert len(scalars(tmp_path / "l" / kind / name)["loss"]) == 1  # an epoch
+    (run,) = [path.name for path in (tmp_path / "r" / script / name).iterdir() if path.is_dir()]
+    written = {"results.json", "results.csv", "scores.csv", "report.html"}
+    results = {f"r/{script}/{name}/{part}" for part in written}  # the newest run's, and in its own folder
+    results |= {f"r/{script}/{name}/{run}/{part}" for part in {*written, "run.json"}}
+    assert results <= files(tmp_path)
+    curves = files(tmp_path) - results
+    assert len(curves) == 2 and all(path.startswith(f"l/{name}/{run}/events.out.tfevents.") for path in curves)
+    logged = EventAccumulator(str(tmp_path / "l" / name / run)).Reload()
+    assert len(logged.Scalars("loss")) == 1 and len(logged.Tags()["images"]) == 4  # an epoch, and a few maps
     usual.done(script, *flags)
     assert {name for name in files(tmp_path) if name.startswith("c")} == {f"c/{name}.pth"}
+    assert len([path for path in files(tmp_path) if path.endswith("checkpoint.pth")]) == 1
     assert {name for name in files(usual.root) if not name.startswith("cache/")} == before
 
 

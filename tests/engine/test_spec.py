@@ -59,6 +59,9 @@ OTHER = {  # flags, and what they make of their settings: of every field another
     "--epoch 0": 0,
     "--save_model 0": 0,
     "--log_dir l": Path("l"),
+    "--save_every 0.5": 0.5,
+    "--resume": True,
+    "--restart": True,
     "--ckpt a.pth": Path("a.pth"),
     "--threshold -0.5": -0.5,
     "--pixel_threshold 1e3": 1000.0,
@@ -106,14 +109,19 @@ def test_help_tells_every_field(kind, capsys):
 def test_defaults_of_the_machine_lie_out_of_sight():
     """What need not be kept is hidden; what a run writes for people goes below results/."""
     assert FewShotSpec().cache_path == Path(".cache")
-    assert FewShotSpec().log_dir == TransferSpec().log_dir == Path("results/tensorboard")
+    assert FewShotSpec().log_dir is TransferSpec().log_dir is None  # the run's own folder
     assert FewShotSpec().results_path == Path("results")
+
+
+def test_a_run_goes_on_or_begins_anew():
+    with pytest.raises(InputError, match="leave one of the two out"):
+        FewShotSpec(resume=True, restart=True)
 
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_spec_is_what_its_flags_say_however_it_is_made(kind):
     """From a command line, from Python values, from JSON."""
-    skipped = {"--demo", "--overlap 7"}
+    skipped = {"--demo", "--overlap 7", "--restart"}
     flags = [one for one in OTHER if one not in skipped and name_of(one) in {field.name for field in fields(kind)}]
     by_flags = with_flags(kind, " ".join(flags))
     by_values = kind(**{name_of(one): OTHER[one] for one in flags})

@@ -175,7 +175,7 @@ def test_results_are_written_whole(tmp_path):
     assert [mean["selected"] for mean in read["means"]] == ["last"]
 
     frame = pd.read_csv(tmp_path / "run" / "results.csv")
-    assert list(frame.columns[:4]) == ["obj", "selected", "epoch", "branch"]
+    assert list(frame.columns[:5]) == ["obj", "shot", "selected", "epoch", "branch"] and set(frame["shot"]) == {4}
     assert list(frame.obj) == ["Brain"] * 3 + ["Chest"] * 3 + ["Brain"] * 3 + ["mean"] * 3
     assert frame.image_auroc[2] == 0.123456789012345
     assert math.isnan(frame.pixel_ap[3])
