@@ -166,7 +166,7 @@ def test_a_checkpoint_is_tensors_and_plain_data(lab):
     lab.medical()
     lab.done("train_few", "--eval_every", 0)
     content = torch.load(lab.root / "ckpt" / "Brain_1-shot.pth", weights_only=True)
-    assert content.keys() == {"format", "record", "seg_adapters", "det_adapters", "epoch", "calibration"}
+    assert content.keys() == {"format", "record", "seg_adapters", "det_adapters", "epoch", "calibration", "sha256"}
     assert all(isinstance(part, Tensor) for head in ("seg_adapters", "det_adapters") for part in content[head].values())
     assert content["calibration"]["image"].keys() == {"zero", "few", "fused"}
 
