@@ -14,13 +14,13 @@ from torch import Tensor
 import dataset
 from dataset import FewShotSet
 from engine.build import build_system, encode_prompts, objects_of
-from engine.progress import TrainingHistory
 from engine.run import Run, same_weights, write_means
 from engine.run_folder import RunFolder
 from engine.score_images import score_images
 from engine.spec import FewShotSpec, SupportSpec
 from engine.support import Support, load_support
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs, shuffled
+from engine.unfinished import TrainingHistory
 from report.tables import Result
 from runtime import distributed
 from runtime.cache import key_of

@@ -16,10 +16,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from runtime.errors import InputError
-from runtime.files import atomic_write
+from runtime.files import atomic_write, remove_drafts
 
 RUN, RESULTS, UNFINISHED, CHECKPOINT, LOCK = "run.json", "results.json", "unfinished.pth", "checkpoint.pth", ".running"
 SHOWN = 8  # digits of a run's key in its folder's name
+ABANDONED = 3600.0  # seconds after which a draft is nobody's any more
 STAMP = "%Y-%m-%d_%H-%M-%S"
 
 
@@ -73,9 +74,11 @@ def open_folder(
     known_by: what `run.json` says of the run beside its key. anew: a new folder in any case. Raises InputError with
     `resume` when there is nothing to go on with.
     """
+    remove_drafts(parent, ABANDONED)
     if not anew:
         for path in sorted(parent.glob(f"*_{key[:SHOWN]}*"), reverse=True):
             if not (path / RESULTS).exists() and about(path).get("key") == key and (own := _locked(path)):
+                remove_drafts(path)
                 return own
     if resume:
         raise InputError(f"--resume: no unfinished run of these settings in {parent}; leave it out to begin one")

@@ -13,19 +13,19 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from engine import progress
+from engine import unfinished
 from engine.checkpoint import Checkpoint, Snapshot, write
-from engine.progress import Progress, TrainingHistory
 from engine.run import Evaluated, Run
-from engine.run_folder import CHECKPOINT, RunFolder
+from engine.run_folder import ABANDONED, CHECKPOINT, RunFolder
 from engine.system import System
+from engine.unfinished import Progress, TrainingHistory
 from loss import adapter_loss
 from report import html_report
 from report.gallery import Shown, overlays
 from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError, Stopped
-from runtime.files import check_room, check_writable
+from runtime.files import check_room, check_writable, remove_drafts
 from runtime.stopping import StopRequest, heeding
 
 BETAS = (0.5, 0.999)  # of Adam
@@ -156,9 +156,9 @@ class Training:
         self.epoch_losses, self.steps, self.evaluations = epoch_losses, steps, evaluations
         self.spec, self.decoder = run.spec, run.system.decoder
         self.due = evaluations.plan(self.spec.epoch, steps)
-        self.progress = Progress(TrainingHistory.untrained(self.decoder))
+        self.progress = Progress(TrainingHistory.untrained(self.decoder), unfinished.draws(order))
         if folder.state.exists():
-            self.progress = progress.load(folder.state, self.decoder, trainer.optimizers)
+            self.progress = unfinished.load(folder.state, self.decoder, trainer.optimizers, order)
             done = self.progress.steps
             print(f"going on after {done / steps:.3g} of {self.spec.epoch} epochs: {folder.path}")
         self.started = started - self.progress.seconds
@@ -178,7 +178,6 @@ class Training:
             for _ in tqdm(
                 range(first, spec.epoch), "training", spec.epoch, initial=first, unit="epoch", disable=hidden
             ):
-                now.begin_epoch(self.order)
                 for loss in self.epoch_losses(len(now.losses)):
                     now.losses.append(loss)
                     now.steps, now.evaluated = now.steps + 1, False
@@ -186,7 +185,7 @@ class Training:
                     if len(now.losses) < self.steps:
                         self._save_if_due(request)
                 self.log.add(now.steps, loss=sum(now.losses) / len(now.losses))
-                now.losses = []
+                now.end_epoch(self.order)
                 self._save_if_due(request)
         history = now.history
         if spec.epoch and history.last.epoch != spec.epoch:
@@ -209,7 +208,7 @@ class Training:
         snapshot = Snapshot(_whole(self.due[now.steps]), self.decoder.adapter_state(), None)
         self.log.add(now.steps, **{f"test/{name}": value for name, value in figures.items()})
         history = now.history
-        history.offer(snapshot, raw, sum(figures.values()), self.evaluations.later)
+        history.offer(snapshot, raw, float(sum(figures.values())), self.evaluations.later)
         history.last, history.last_scores = snapshot, raw
         now.evaluated = True
 
@@ -228,7 +227,7 @@ class Training:
         if distributed.main_process():
             self.log.flush()
             self.progress.seconds = time.time() - self.started
-            progress.save(self.folder.state, self.progress, self.decoder, self.trainer.optimizers)
+            unfinished.save(self.folder.state, self.progress, self.decoder, self.trainer.optimizers)
         self.saved = time.monotonic()
 
     def _stop(self) -> NoReturn:
@@ -261,6 +260,7 @@ def open_outputs(run: Run, script: str) -> RunFolder:
         needs[spec.save_images] = needs.get(spec.save_images, 0) + PANEL * pixels
     for place in needs:
         check_writable(place)
+        remove_drafts(place, ABANDONED)
     check_room(needs)
     return run.open_folder(script, resume=spec.resume, anew=spec.restart)
 

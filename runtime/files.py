@@ -1,13 +1,14 @@
 """Files that are either whole or not there, and their hashes."""
 
+import contextlib
 import hashlib
 import os
 import re
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from runtime.errors import InputError
@@ -15,7 +16,7 @@ from runtime.errors import InputError
 DRAFT = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")  # what atomic_write calls its temporary files
 
 
-@contextmanager
+@contextlib.contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; on success it takes `path`'s place, on failure it goes.
 
@@ -34,11 +35,15 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def remove_drafts(folder: Path) -> None:
-    """Take away the temporary files that a killed `atomic_write` left in the folder, if it is there."""
+def remove_drafts(folder: Path, age: float = 0.0) -> None:
+    """Take away the temporary files that a killed `atomic_write` left in the folder, if it is there.
+
+    age: seconds for which nobody has written to them, where other processes may be writing theirs.
+    """
     for path in folder.glob(".*-*"):
-        if DRAFT.fullmatch(path.name) and path.is_file():
-            path.unlink()
+        with contextlib.suppress(FileNotFoundError):
+            if DRAFT.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime >= age:
+                path.unlink()
 
 
 def check_writable(folder: Path) -> None:

@@ -52,18 +52,15 @@ class Progress:
     """
 
     history: TrainingHistory
+    draws: dict[str, Any]
     steps: int = 0
     losses: list[float] = field(default_factory=list)
     evaluated: bool = False
     seconds: float = 0.0
-    draws: dict[str, Any] = field(default_factory=dict)
 
-    def begin_epoch(self, order: torch.Generator) -> None:
-        """Note the random states, or after a stop within this epoch put them back."""
-        if self.losses:
-            _restore(self.draws, order)
-        else:
-            self.draws = _draws(order)
+    def end_epoch(self, order: torch.Generator) -> None:
+        """Forget this epoch's losses; the next one draws from the random states of now."""
+        self.losses, self.draws = [], draws(order)
 
 
 def save(path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam]) -> None:
@@ -89,8 +86,8 @@ def save(path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str
         draft.write_bytes(buffer.getbuffer())
 
 
-def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam]) -> Progress:
-    """Put adapters and optimisers back as they were, and give how far training had come.
+def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam], order: torch.Generator) -> Progress:
+    """Put adapters, optimisers and random states back as they were, and give how far training had come.
 
     Raises InputError for a file that is damaged or of another version.
     """
@@ -105,13 +102,14 @@ def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam])
         decoder.load_adapters(content["adapters"])
         for head, optimizer in optimizers.items():
             optimizer.load_state_dict(content["optimizers"][head])
+        _restore(content["draws"], order)
     last, best = (part and Snapshot(*part, None) for part in (content["last"], content["best"]))
     history = TrainingHistory(last, best=last if content["best_is_last"] else best, best_value=content["best_value"])
     told = {name: content[name] for name in ("steps", "losses", "evaluated", "seconds", "draws")}
     return Progress(history, **told)
 
 
-def _draws(order: torch.Generator) -> dict[str, Any]:
+def draws(order: torch.Generator) -> dict[str, Any]:
     """All random states, as plain data and tensors."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  (what `seed_everything` seeds)
     return {
