@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,24 +155,33 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says and print it."""
+    help = {"help": "where the runs' folders lie (default: results)", "type": Path, "metavar": "DIR"}
     parser = Parser(
         prog="python -m engine.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", nargs="?", choices=("list", "compare", "tag", "delete"), default="list")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="and for tag the words behind it")
-    parser.add_argument("--results_path", type=Path, default=Path("results"), help="where the runs' folders lie")
-    args = parser.parse_intermixed_args(argv)
-    runs, least = known_runs(args.results_path), {"list": 0, "compare": 2, "tag": 2, "delete": 1}[args.command]
-    if len(args.runs) < least or (args.command in ("list", "tag") and len(args.runs) > least):
-        wanted = {"list": "no run", "compare": "two runs or more", "tag": "a run and its name", "delete": "a run"}
-        raise InputError(f"{args.command} takes {wanted[args.command]}; see {parser.prog} --help")
-    commands: dict[str, Callable[[], list[str]]] = {
-        "list": lambda: list_runs(runs),
-        "compare": lambda: compare([find(runs, name) for name in args.runs]),
-        "tag": lambda: tag(find(runs, args.runs[0]), args.runs[1]),
-        "delete": lambda: delete([find(runs, name) for name in args.runs]),
-    }
-    print(*commands[args.command](), sep="\n")
+    parser.add_argument("--results_path", default=Path("results"), **help)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, wanted in (
+        ("list", {}),
+        ("compare", {"runs": "+"}),
+        ("tag", {"run": None, "words": None}),
+        ("delete", {"runs": "+"}),
+    ):
+        command = commands.add_parser(name)
+        command.add_argument("--results_path", default=argparse.SUPPRESS, **help)
+        for argument, count in wanted.items():
+            command.add_argument(argument, nargs=count)
+    args = parser.parse_args(argv)
+    runs = known_runs(args.results_path)
+    if args.command == "compare":
+        lines = compare([find(runs, name) for name in args.runs])
+    elif args.command == "tag":
+        lines = tag(find(runs, args.run), args.words)
+    elif args.command == "delete":
+        lines = delete([find(runs, name) for name in args.runs])
+    else:
+        lines = list_runs(runs)
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 from dataset.images import read_mask
 
 OUTLINE = (90, 255, 130)  # of predicted regions
-HEAT = 0.65  # opacity of the overlay where the map is at the top of the scale
+OPACITY = 0.65  # opacity of the overlay where the map is at the top of the scale
 COLOURS = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # RGB
 BAND = 256  # rows that are mixed at a time, so that a large picture takes no more memory than it must
 
@@ -54,7 +54,7 @@ def overlay(picture: np.ndarray, full: np.ndarray, called: np.ndarray | None, sc
     mixed = np.empty_like(picture)
     for top in range(0, len(picture), BAND):
         rows = slice(top, top + BAND)
-        opacity = HEAT * share(full[rows], scale)[..., None]
+        opacity = OPACITY * share(full[rows], scale)[..., None]
         mixed[rows] = np.round(picture[rows] * (1 - opacity) + heat(full[rows], scale) * opacity).astype(np.uint8)
     if called is not None:
         lines, _ = cv2.findContours(called.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)

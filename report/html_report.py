@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from report import thumbnails
-from report.colours import COLOURS, HEAT, ColourScale
+from report.colours import COLOURS, OPACITY, ColourScale
 from report.tables import COLUMNS
 from report.thumbnails import Pictures
 from runtime.files import atomic_write
@@ -138,7 +138,7 @@ def _scores(report: Report) -> dict:
         "reasons": {place: row.reason for place, row in enumerate(report.rows) if row.reason},
         "threshold": float(threshold) if isfinite(threshold) else None,
         "truth": any(row.truth is not None for row in report.rows),
-        "opacity": HEAT,
+        "opacity": OPACITY,
     }
 
 

@@ -15,7 +15,7 @@ import pytest
 from helpers.browser import chromium, listening
 
 from report import html_report
-from report.colours import HEAT, ColourScale
+from report.colours import OPACITY, ColourScale
 from report.html_report import Report, Row
 from report.tables import DEMO_NOTE
 from scoring import metrics
@@ -324,7 +324,7 @@ def test_the_slider_changes_the_maps_opacity(open_page, files):
     def opacity() -> float:
         return float(tab.page.eval_on_selector(".over", "n => getComputedStyle(n).opacity"))
 
-    assert opacity() == pytest.approx(HEAT)
+    assert opacity() == pytest.approx(OPACITY)
     tab.page.focus("#opacity")
     tab.page.keyboard.press("Home")
     assert opacity() == 0
