@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -377,3 +378,37 @@ def test_a_config_that_is_none(lab):
     path = lab.root / "a.json"
     path.write_text(json.dumps({"embed_dim": 16}))
     refused(partial(lab.run, "train_few", "--model_name", path), lab.root, path, "is not a model config")
+
+
+@pytest.mark.parametrize("script", ["train_few", "train_zero"])
+def test_room_is_reckoned_before_the_training(lab, monkeypatch, script):
+    monkeypatch.setattr("engine.training.Trainer.step", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    refused(partial(lab.run, script), lab.root, "no space left on the device", "this run may take", "0 MB are free")
+
+
+def test_a_disk_that_fills_up_while_training_keeps_what_was_saved(lab, monkeypatch):
+    """The save fails, the one before it stays, and the same command goes on from there."""
+    flags = ["--epoch", 3, "--save_every", 1e-6]
+    lab.done("train_few", *flags, "--save_path", lab.root / "whole")
+    write, saves = Path.write_bytes, []
+
+    def full(self: Path, content: bytes) -> int:
+        if self.name.startswith(".unfinished"):
+            saves.append(self)
+            if len(saves) == 3:
+                write(self, bytes(content)[:1000])
+                raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return write(self, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        stopped = lab.run("train_few", *flags, "--restart")
+    (line,) = stopped.complaints
+    assert stopped.code == 2 and "no space left on the device for" in line and "unfinished.pth" in line
+    assert not list((lab.root / "results").rglob(".unfinished*"))
+    again = lab.done("train_few", *flags, "--resume")
+    assert "going on after 1 of 3 epochs" in again.out
+    whole = torch.load(lab.root / "whole" / "Brain_1-shot.pth", weights_only=True)
+    for head, part in lab.checkpoint().last.adapters.items():
+        assert all(tensor.equal(whole[head][name]) for name, tensor in part.items())
