@@ -277,7 +277,7 @@ def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, s
         print(f"checkpoint: {folder.publish(CHECKPOINT, run.spec.save_path / f'{run.name}.pth')}")
     evaluated = [run.evaluated(last, "last", history.last_scores)]
     if best is not None:
-        evaluated.append(run.evaluated(best, "best", history.best_scores))
+        evaluated.append(run.evaluated(run.load_snapshot(best), "best", history.best_scores))
     if distributed.main_process():
         _show_maps(run, folder, evaluated[0])
     run.write(folder, run.record(script, started), evaluated)

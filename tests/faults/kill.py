@@ -73,19 +73,20 @@ class Kills:
 
     def run(self, kills: int) -> None:
         """Start runs and kill them until `kills` are made and the last run is finished."""
-        place, before, number = "killed", 0, 0
+        place, before, number, history = "killed", 0, 0, []
         while True:
             process, how = self._start(place), self.random.choice(SIGNALS)
             try:
                 wait = self.random.uniform(0.3, self.seconds) if self.counts["kills"] < kills else None
                 said = process.communicate(timeout=wait)[1].decode(errors="replace")
                 assert process.returncode == 0, said
-                assert _same(self.content(place), self.whole), f"run {number} has other bits than the undisturbed one"
+                differing = _differing(self.content(place), self.whole)
+                assert not differing, f"run {number}, killed {history}, differs from the undisturbed one: {differing}"
                 self.counts["finished runs, same bits"] += 1
                 left = [path for path in (self.lab.root / place).rglob(".*") if DRAFT.fullmatch(path.name)]
                 assert not [path for path in left if path.parent.name != "ckpt"], left
                 shutil.rmtree(self.lab.root / place)
-                before, number = 0, number + 1
+                before, number, history = 0, number + 1, []
                 if self.counts["kills"] >= kills:
                     return
             except subprocess.TimeoutExpired:
@@ -98,6 +99,7 @@ class Kills:
                 )
                 assert finished or after >= before, f"{before} steps were saved, and after {how.name} {after} are"
                 before = 0 if finished else after
+                history.append(f"{how.name} after {after} steps")
                 self.counts["kills"] += 1
                 self.counts[f"by {how.name}"] += 1
                 self.counts["kills with something saved"] += after > 0
@@ -109,16 +111,16 @@ def _flat(part: object, name: str = "") -> list[tuple[str, object]]:
     return [(name, part)]
 
 
-def _same(one: tuple, other: tuple) -> bool:
+def _differing(one: tuple, other: tuple) -> list[str]:
+    """The names of what is not equal to the last bit."""
     (first, *tables), (second, *others) = one, other
-    return (
-        tables == others
-        and first.keys() == second.keys()
-        and all(
-            part.equal(second[name]) if isinstance(part, Tensor) else part == second[name]
-            for name, part in first.items()
-        )
-    )
+    same = {
+        name: part.equal(second[name]) if isinstance(part, Tensor) else part == second[name]
+        for name, part in first.items()
+        if name in second
+    }
+    names = [name for name in first.keys() | second.keys() if not same.get(name)]
+    return names + [table.partition("\n")[0] for table, theirs in zip(tables, others, strict=True) if table != theirs]
 
 
 def main() -> None:
