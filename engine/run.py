@@ -24,7 +24,7 @@ from report.tables import Result
 from runtime import distributed
 from runtime.cache import key_of
 from runtime.distributed import main_process
-from runtime.environment import environment
+from runtime.environment import code_sha256, environment
 from runtime.errors import InputError, naming
 from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration
@@ -162,7 +162,7 @@ class Run(ABC):
         """This run's own folder, that of an unfinished run like it unless `anew`; see `run_folder.open_folder`."""
         options = {name: value for name, value in self.spec.plain().items() if name not in PLACES}
         about = {"script": f"{script}.py", "obj": self.info.name, "options": options}
-        found = (self.system.weights_sha256, self.prompts_sha256, [sample.label for sample in self.test])
+        found = (self.system.weights_sha256, self.prompts_sha256, code_sha256(), [sample.label for sample in self.test])
         key = key_of(json.dumps(about, sort_keys=True), found, *self.files())
         parent, own = self.spec.results_path / script / self.name, []
 

@@ -1,5 +1,6 @@
 """What a run ran on."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ import torch
 
 from runtime import linear
 
+DECIDING = ("CLIP", "dataset", "engine", "runtime", "scoring", "decoder.py", "loss.py", "madff.py", "utils.py")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "ftfy", "regex", "safetensors")
 
 
@@ -31,6 +33,15 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "commit": commit(Path(__file__).resolve().parents[1]),
     }
+
+
+def code_sha256(root: Path = Path(__file__).parents[1]) -> str:
+    """Of the source that decides a run's figures; sentences, pages and apps are not in it."""
+    whole = hashlib.sha256()
+    for place in DECIDING:
+        for path in sorted((root / place).rglob("*.py")) if (root / place).is_dir() else [root / place]:
+            whole.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return whole.hexdigest()
 
 
 def commit(folder: Path) -> str | None:
