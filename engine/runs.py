@@ -21,6 +21,7 @@ from typing import Any
 from engine.run_folder import RESULTS, RUN, about, note, running
 from report.tables import COLUMNS
 from runtime.errors import InputError, Parser, exit_code
+from runtime.flags import path
 from scoring.patch_scores import BRANCHES
 
 
@@ -160,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("command", nargs="?", choices=("list", "compare", "tag", "delete"), default="list")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="and for tag the words behind it")
-    parser.add_argument("--results_path", type=Path, default=Path("results"), help="where the runs' folders lie")
+    parser.add_argument("--results_path", type=path, default=Path("results"), help="where the runs' folders lie")
     args = parser.parse_intermixed_args(argv)
     runs, least = known_runs(args.results_path), {"list": 0, "compare": 2, "tag": 2, "delete": 1}[args.command]
     if len(args.runs) < least or (args.command in ("list", "tag") and len(args.runs) > least):

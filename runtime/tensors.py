@@ -9,6 +9,8 @@ from torch import Tensor
 
 from runtime.errors import InputError
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 def digest(content: object) -> str:
     """The hexadecimal SHA-256 of tensors (type, shape and numbers) and plain data, in dicts, lists and tuples.
@@ -48,7 +50,7 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
         if not tensor.numel():
             continue
         low, high = (float(bound) for bound in tensor.aminmax())
-        if not (low > float("-inf") and high < float("inf")):  # nan is neither; aminmax hands it on
-            raise InputError(f"{name} is not finite; the file is of a training that failed, or damaged")
+        if not (low >= -LARGEST and high <= LARGEST):  # nan is neither; aminmax hands it on
+            raise InputError(f"{name} is not finite in float32; the file is of a training that failed, or damaged")
         if low == high and tensor.ndim > 1 and tensor.numel() > 1:
             raise InputError(f"{name} is {low:g} throughout, so it was never trained or is damaged; take another file")

@@ -1,5 +1,6 @@
 """The memory bank: unit tokens of the normal support, in which an image's tokens look for their nearest ("Scoring")."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class BankLimit:
         if text is None:
             return BankLimit()
         way, colon, number = text.partition(":") if text.startswith("coreset") else ("", "", text)
-        if way not in ("", "coreset") or not ((number.isdecimal() and int(number)) or (way and not colon)):
+        if way not in ("", "coreset") or not (re.fullmatch("0*[1-9][0-9]{0,11}", number) or (way and not colon)):
             raise InputError(f"--bank_cap {text} is neither a number of tokens nor coreset nor coreset:NUMBER")
         return BankLimit(int(number) if number else None, way == "coreset")
 
