@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from runtime.errors import InputError
-from runtime.flags import words
+from runtime.flags import path, words
 from scoring.memory_bank import BankLimit
 
 
@@ -49,7 +49,7 @@ class Spec:
         """From what is asked for by name; settings that this spec lacks are passed over, `demo` brings its own."""
         cls.refuse_unknown(more)
         asked, names = {**asked, **more}, {one.name for one in fields(cls) if not one.metadata.get("fixed")}
-        implied = dict(cls.demo_settings()) if asked.get("demo") else {}
+        implied = dict(cls.demo_settings()) if asked.get("demo") is True else {}
         if asked.get("clip_path") is not None:
             implied.pop("pretrain", None)  # nobody said whose the file is
         return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
@@ -89,7 +89,8 @@ def _checked(one: Field, value: Any) -> Any:
 
 def _read(one: Field, value: Any) -> Any:
     kind, choices = one.metadata.get("type", words), one.metadata.get("choices")
-    if isinstance(value, bool) or not isinstance(value, (str, PathLike, Number)):
+    takes = (str, PathLike) if kind in (words, path) else (str, PathLike, Number)
+    if isinstance(value, bool) or not isinstance(value, takes):
         raise InputError(f"--{one.name} {value!r} is not what it takes")
     try:
         found = kind(str(value))

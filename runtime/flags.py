@@ -21,7 +21,7 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
         except ValueError as fault:
             what = "a whole number" if kind is int else "a number"
             raise argparse.ArgumentTypeError(f"{_short(text)} is not {what}") from fault
-        if not isfinite(value):
+        if kind is float and not isfinite(value):
             raise argparse.ArgumentTypeError(f"{text} is not a finite number")
         if not low <= value <= high:
             raise argparse.ArgumentTypeError(f"{_short(text)} is not from {low} to {high}")

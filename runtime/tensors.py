@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import warnings
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -37,6 +40,17 @@ def digest(content: object) -> str:
 
     feed(content)
     return whole.hexdigest()
+
+
+def load(path: str | Path) -> object:
+    """What a .pth file holds, tensors on the CPU and mapped from the file where that can be, without running any of it.
+
+    Raises pickle.UnpicklingError for more than tensors and plain data, and much else on damage. What PyTorch has to
+    say of old or rare kinds of tensors is for those who write files, not for those who read them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
 
 
 def check_weights(tensors: Mapping[str, Tensor]) -> None:

@@ -94,6 +94,20 @@ class MemoryBank:
             f"owner{tap}": owner for tap, owner in enumerate(self.owners)
         }
 
+    def is_of(self, owners: Iterable[int]) -> bool:
+        """Whether every token is of one of the `owners`."""
+        known = torch.tensor(list(owners))
+        return all(
+            len(level) == len(owner) and bool(torch.isin(owner, known).all())
+            for level, owner in zip(self.levels, self.owners, strict=True)
+        )
+
+    @staticmethod
+    def like(taps: int, width: int) -> dict[str, tuple[torch.dtype, tuple[int | None, ...]]]:
+        """Types and shapes of the `tensors` of a bank with tokens of that `width` at so many taps."""
+        levels = {f"level{tap}": (torch.float32, (None, width)) for tap in range(taps)}
+        return levels | {f"owner{tap}": (torch.int64, (None,)) for tap in range(taps)}
+
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> "MemoryBank":
         """The bank that gave these `tensors`."""

@@ -42,7 +42,7 @@ NUMBERS = {  # flag -> the scripts that have it, and values beside HUGE that non
     "--workers": (("apps.demo_clip", "dataset.check"), ("0", "5000")),
     "--show": (("dataset.check",), ("1.5",)),
     "--alike": (("dataset.check",), ("2",)),
-    "--valid_share": (("dataset.convert",), ("0", "1", "2")),
+    "--valid_share": (("dataset.convert",), ("1.5", "2")),
 }
 MINUS = {"--iterate", "--threshold", "--pixel_threshold"}  # -1 is a value of theirs
 FREE = {"--threshold": ("1000000000000",), "--pixel_threshold": ("1000000000000",)}
@@ -53,7 +53,7 @@ CHOICES = {
     "--protocol": RUNS,
     "--precision": (*SETS, "predict", "app", "prompt rank"),
     "--branches": ("train_few", "test_few", "predict", "app", "apps.export"),
-    "--device": RUNS,
+    "--device": tuple(one for one in RUNS if one != "app"),
     "--stage": ("apps.export",),
     "--score": ("predict bare",),
     "--by": ("prompt rank",),

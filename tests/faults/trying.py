@@ -132,6 +132,7 @@ def usual(script: str) -> list[str]:
         ],
         "engine.runs": ["--results_path", "@lab/results"],
         "dataset.check": ["@lab/data", "--obj", "Brain", "--iterate", "-1", "--workers", "1"],
+        "dataset.check here": ["@here", "--obj", "Brain", "--iterate", "-1", "--workers", "1"],
         "dataset.convert": [
             "folders",
             "--source",
