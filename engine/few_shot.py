@@ -185,7 +185,7 @@ class FewShotRun(Run):
         if record is None:
             return False
         same_weights(self, record, source)
-        if "support" not in record:
+        if record.get("support") is None:
             print("adapters of zero-shot transfer: scales and thresholds are taken from the support")
             return False
         if record["masks"] != self.masks:
