@@ -10,7 +10,7 @@ import torch
 from CLIP import weights as _weights
 from CLIP.int8 import QUANTISED, quantise_weight, scale_name, to_int8
 from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
-from CLIP.tokenizer import CONTEXT_LENGTH, tokenize
+from CLIP.tokenizer import tokenize
 from CLIP.weights import CONFIGS
 from runtime.errors import InputError
 from runtime.memory import trim_memory
@@ -20,7 +20,6 @@ __all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_
 
 CONFIG_BYTES = 1 << 20  # of a config JSON, at most
 MOST_LAYERS, MOST_WIDTH, MOST_WORDS = 256, 1 << 16, 1 << 20  # in a model config; no published one comes near
-VOCABULARY = 49408  # the tokenizer's
 
 
 def model_names() -> list[str]:
@@ -61,8 +60,6 @@ def _check_sizes(embed_dim: int, vision: VisionConfig, text: TextConfig) -> None
         raise ValueError("widths must be multiples of head_width and of heads")
     if vision.patch_size > vision.image_size:
         raise ValueError("patch_size must be at most image_size")
-    if text.context_length < CONTEXT_LENGTH or text.vocab_size < VOCABULARY:
-        raise ValueError(f"context_length must be {CONTEXT_LENGTH} and vocab_size {VOCABULARY} or more")
 
 
 def build(model_name: str | Path, activation: str = "gelu") -> CLIP:

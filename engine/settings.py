@@ -95,7 +95,7 @@ def _read(one: Field, value: Any) -> Any:
     try:
         found = kind(str(value))
     except (ValueError, argparse.ArgumentTypeError) as fault:
-        raise InputError(f"--{one.name}: {fault}") from fault
+        raise InputError(f"--{one.name} {fault}") from fault
     if choices and found not in choices:
         raise InputError(f"--{one.name} {value} is none of {', '.join(map(str, choices))}")
     return found

@@ -129,7 +129,11 @@ def entries() -> Iterator[tuple[str, tuple[str, ...], str, object]]:
     """(source, where, what, value) of everything that is tried."""
     for name in RECORD:
         for what, value in (ODD | {"gone": GONE}).items():
-            fine = VALID.get(f"record {name}", set()) | ({"a dict"} if name == "options" else set()) | ({"true"} if name == "masks" else set())
+            fine = (
+                VALID.get(f"record {name}", set())
+                | ({"a dict"} if name == "options" else set())
+                | ({"true"} if name == "masks" else set())
+            )
             if name in ("weights_sha256", "prompts_sha256"):
                 fine = {"a text", "no text", "no UTF-8"} if name.startswith("prompts") else set()
             if name == "support":
