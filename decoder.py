@@ -113,6 +113,12 @@ class MDecoder(nn.Module):
             given = given if y is None else given + GIVE * y
         return tokens, given
 
+    @property
+    def token_width(self) -> int:
+        """Of the tokens of a tap, h: the joint space's where adapters are, else the trunk's."""
+        width, joint = self.visual.proj.shape
+        return width if self.kind == "none" else joint
+
     def joint(self, tokens: list[Tensor]) -> list[Tensor]:
         """Tokens of every tap as text can be compared with them, (B, L, h) -> (B, L, D).
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 
 import numpy as np
 import torch
@@ -29,10 +30,9 @@ def pick_device(name: str = "auto") -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, usable in there.items() if usable)
-    try:
-        device = torch.device(name)
-    except RuntimeError as fault:
-        raise InputError(f"--device {name} is no device; use auto, cuda, cuda:N, mps or cpu") from fault
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", name):
+        raise InputError(f"--device {name} is no device; use auto, cuda, cuda:N, mps or cpu")
+    device = torch.device(name)
     missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if missing or not there.get(device.type, False):
         raise InputError(f"--device {name} is not available on this machine; use --device cpu")

@@ -14,8 +14,12 @@ from CLIP.tokenizer import tokenize
 from CLIP.weights import CONFIGS
 from runtime.errors import InputError
 from runtime.memory import trim_memory
+from runtime.tensors import check_weights
 
 __all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_clip", "model_names", "tokenize"]
+
+CONFIG_BYTES = 1 << 20  # of a config JSON, at most
+MOST_LAYERS, MOST_WIDTH, MOST_WORDS = 256, 1 << 16, 1 << 20  # in a model config; no published one comes near
 
 
 def model_names() -> list[str]:
@@ -35,16 +39,27 @@ def config(model_name: str | Path) -> tuple[int, VisionConfig, TextConfig]:
         known = ", ".join(model_names())
         raise InputError(f"unknown model {model_name}; known: {known}, or the path of a config JSON")
     try:
+        if path.stat().st_size > CONFIG_BYTES:
+            raise ValueError(f"it has more than {CONFIG_BYTES} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         vision, text = VisionConfig(**content["vision_cfg"]), TextConfig(**content["text_cfg"])
-        numbers = [content["embed_dim"], *vars(vision).values(), *vars(text).values()]
-        if not all(type(number) is int and number > 0 for number in numbers):
-            raise ValueError("all sizes must be whole numbers above 0")
-        if vision.width % vision.head_width or text.width % text.heads:
-            raise ValueError("widths must be multiples of head_width and of heads")
+        _check_sizes(content["embed_dim"], vision, text)
         return content["embed_dim"], vision, text
-    except (ValueError, KeyError, TypeError) as fault:
-        raise InputError(f"{path} is not a model config like those in {CONFIGS}: {fault}") from fault
+    except (ValueError, KeyError, TypeError, RecursionError) as fault:
+        why = f"{type(fault).__name__}: {fault}" if isinstance(fault, KeyError) else str(fault)
+        raise InputError(f"{path} is not a model config like those in {CONFIGS}: {why}") from fault
+
+
+def _check_sizes(embed_dim: int, vision: VisionConfig, text: TextConfig) -> None:
+    """Raise ValueError for sizes that no model has."""
+    for name, size in [("embed_dim", embed_dim), *vars(vision).items(), *vars(text).items()]:
+        most = MOST_LAYERS if name == "layers" else MOST_WORDS if name == "vocab_size" else MOST_WIDTH
+        if type(size) is not int or not 0 < size <= most:
+            raise ValueError(f"all sizes must be whole numbers above 0, and {name} at most {most}")
+    if vision.width % vision.head_width or text.width % text.heads:
+        raise ValueError("widths must be multiples of head_width and of heads")
+    if vision.patch_size > vision.image_size:
+        raise ValueError("patch_size must be at most image_size")
 
 
 def build(model_name: str | Path, activation: str = "gelu") -> CLIP:
@@ -78,9 +93,18 @@ def load_clip(
     """
     unread = {part for tower, parts in TOWERS.items() if tower not in towers for part in parts}
 
+    faults: list[InputError] = []
+
     def convert(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-        if name.split(".")[0] in unread:
-            return {name: tensor.to("meta")}  # its shape will be checked
+        used = name.split(".")[0] not in unread
+        try:
+            check_weights({name: tensor} if used else {})
+        except InputError as fault:
+            faults.append(fault)  # that it is another model's file would say more
+        if faults or not used:
+            tensor = torch.empty(tensor.shape, device="meta")  # its shape will be checked
+        if not used:
+            return {name: tensor}
         if int8 and name.startswith("visual.") and name.endswith(QUANTISED) and tensor.ndim == 2 and tensor.numel():
             return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
         return {name: tensor.to(torch.float32, copy=True)}
@@ -98,6 +122,8 @@ def load_clip(
         to_int8(model.visual.transformer)
     if state is not None:
         _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
+        if faults:
+            raise InputError(f"{weights}: {faults[0]}")
         model.load_state_dict(state, assign=True)
     for part in unread:
         setattr(model, part, None)

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from CLIP.sources import OFFICIAL, source
@@ -24,6 +23,7 @@ from CLIP.torchscript import Archive
 from runtime.download import NotPublished, by_hand, fetch
 from runtime.errors import InputError
 from runtime.files import atomic_write, sha256
+from runtime.tensors import load
 
 T = TypeVar("T")
 FOLDER = Path(__file__).with_name("ckpt")
@@ -141,7 +141,7 @@ def read(path: str | Path, trust: bool = False, convert: Convert | None = None) 
             f"{path} is a TorchScript archive and by its sha256 none of OpenAI's; "
             "if you trust where it comes from, add --trust_weights"
         )
-    reader = {"torchscript": Archive, "safetensors": safetensors.torch.load_file, "pickle": _read_pickle}[form]
+    reader = {"torchscript": Archive, "safetensors": safetensors.torch.load_file, "pickle": load}[form]
     state = _open(path, lambda file: _unwrap(reader(file), file))
     kind = "openai" if form == "torchscript" or not _EXTRAS.isdisjoint(state) else "openclip"
     names, converted = [name for name in state if name not in _EXTRAS], {}
@@ -199,10 +199,6 @@ def _members(path: Path) -> list[str]:
         return archive.namelist()
 
 
-def _read_pickle(path: Path) -> object:
-    return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-
-
 def _unwrap(loaded: object, path: Path) -> Mapping[str, Tensor]:
     """Names as published, from what a training script may have wrapped them in."""
     if isinstance(loaded, Archive):
@@ -248,7 +244,7 @@ def _describe(state: Mapping[str, Tensor]) -> str:
         return "a CLIP whose image tower is no plain ViT: take a ViT's"
     try:
         size = _dimensions(state)
-    except (KeyError, ValueError, IndexError):
+    except (KeyError, ValueError, IndexError, TypeError):
         return "no CLIP at all"
     for config in sorted(CONFIGS.glob("*.json")):
         known = json.loads(config.read_text(encoding="utf-8"))

@@ -28,7 +28,7 @@ from torch import Tensor
 import CLIP
 from benchmarks.scaling import point
 from decoder import MDecoder
-from engine.system import PrefixFiles, System
+from engine.system import System
 from engine.text import Encoder
 from engine.training import Trainer
 from runtime import linear
@@ -129,7 +129,7 @@ def rows_test(folder: Path, weights: Path) -> dict[str, float]:
     small = system(folder, weights, "int8")
     path = folder / "seen.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
-    files = PrefixFiles(ours.cache, ours.key)
+    files = ours.known_prefixes
     files.keep(path, ours.prefix(image)[0])
 
     def scored(one: System, prefix: Callable[[], Tensor]) -> Callable[[], object]:
@@ -181,15 +181,15 @@ def rows_text(folder: Path, weights: Path) -> dict[str, float]:
     with torch.inference_mode():
         unit = in_turns({"T": bare}, 5)["T"]
         started = time.perf_counter()
-        Encoder(lambda: clip, cache, "text").features(sentences)
+        Encoder(lambda: clip, cache, "text", clip.embed_dim).features(sentences)
         seconds["a prompt of 1,000"] = (time.perf_counter() - started) / PROMPTS
         unit = statistics.mean([unit, in_turns({"T": bare}, 5)["T"]])
         started = time.perf_counter()
-        Encoder(lambda: clip, cache, "text").features(sentences)
+        Encoder(lambda: clip, cache, "text", clip.embed_dim).features(sentences)
         again = time.perf_counter() - started
         changes = []
         for number in range(REPEATS):
-            encode = Encoder(lambda: clip, cache, "text")
+            encode = Encoder(lambda: clip, cache, "text", clip.embed_dim)
             encode.features(sentences)
             started = time.perf_counter()
             encode.features(

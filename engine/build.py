@@ -99,7 +99,7 @@ def open_encoder(spec: SystemSpec) -> Encoder:
     known_by = (trunk.sha256, trunk.activation, spec.model_name)
     key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), linear.WIDE)
     cache = Cache(spec.cache_path, spec.cache_gb * GB)
-    return Encoder(lambda: _load(spec, trunk, "text").to(device), cache, key)
+    return Encoder(lambda: _load(spec, trunk, "text").to(device), cache, key, CLIP.config(spec.model_name)[0])
 
 
 def encode_prompts(spec: SystemSpec, objects: Sequence[ObjectInfo]) -> list[EncodedPrompts]:

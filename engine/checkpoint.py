@@ -2,10 +2,8 @@
 
 import io
 import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from engine.settings import Spec
 from engine.spec import FewShotTestSpec, TransferTestSpec
 from runtime.errors import InputError, naming
 from runtime.files import atomic_write
-from runtime.tensors import check_weights, digest
+from runtime.tensors import LARGEST, check_weights, digest, load
 from scoring.maps import Calibration, Scale
 from scoring.patch_scores import BRANCHES
 
@@ -80,15 +78,13 @@ def read(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise InputError(f"no checkpoint {path}; train first (train_few.py, train_zero.py) or name one with --ckpt")
     try:
-        if path.suffix == ".safetensors":
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        content = load_file(path) if path.suffix == ".safetensors" else load(path)
     except pickle.UnpicklingError as fault:
         raise InputError(f"{path} holds more than tensors and plain data, or is damaged; it was not opened") from fault
     except DAMAGE as fault:
         raise InputError(f"{path} is damaged or no checkpoint; train again or fetch it again") from fault
-    if isinstance(content, dict) and content.get("format", FORMAT) != FORMAT:
+    known = content.get("format", FORMAT) if isinstance(content, dict) else FORMAT
+    if type(known) is not int or known != FORMAT:
         raise InputError(f"{path} was written by another version of this program; train again, or use that version")
     if isinstance(content, dict) and not any(name in content for name in HEADS):
         content = _nested(content)
@@ -163,7 +159,7 @@ def _snapshot(content: object, which: str = "last") -> Snapshot:
         with naming(f"{which} {head}"):
             check_weights(weights)
     epoch, calibration = content.get("epoch"), content.get("calibration")
-    if epoch is not None and not (_number(epoch) and 0 <= epoch < inf):
+    if epoch is not None and not (_number(epoch) and epoch >= 0):
         raise _unlike("its epoch", epoch)
     return Snapshot(
         epoch=epoch,
@@ -198,7 +194,7 @@ def _calibration(content: object) -> Calibration:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _nested(flat: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -101,9 +101,10 @@ class FewShotRun(Run):
         if keep := keep and self.system.cache.limit > 0:  # else hashing adapters and files would be for nothing
             known_by = (self.system.adapters_digest(), head, self.spec.bank_cap, self.spec.seed, owners)
             key = key_of("bank", self.system.key, *known_by, *self.bank_files())
-            kept = self.system.cache.get(key)
-        if kept is not None:
-            return MemoryBank.from_tensors(kept, self.system.device)
+            decoder = self.system.decoder
+            kept = self.system.cache.get(key, MemoryBank.like(len(decoder.taps), decoder.token_width))
+        if kept is not None and (bank := MemoryBank.from_tensors(kept, self.system.device)).is_of(owners):
+            return bank
         parts = (self.system.levels([prefix], head) for prefix in self._prefixes(support.normal))
         bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), limit, self.spec.seed)
         if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
@@ -184,7 +185,7 @@ class FewShotRun(Run):
         if record is None:
             return False
         same_weights(self, record, source)
-        if "support" not in record:
+        if record.get("support") is None:
             print("adapters of zero-shot transfer: scales and thresholds are taken from the support")
             return False
         if record["masks"] != self.masks:

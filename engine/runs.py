@@ -21,6 +21,7 @@ from typing import Any
 from engine.run_folder import RESULTS, RUN, about, note, running
 from report.tables import COLUMNS
 from runtime.errors import InputError, Parser, exit_code
+from runtime.flags import path
 from scoring.patch_scores import BRANCHES
 
 
@@ -155,7 +156,7 @@ def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says and print it."""
-    help = {"help": "where the runs' folders lie (default: results)", "type": Path, "metavar": "DIR"}
+    help = {"help": "where the runs' folders lie (default: results)", "type": path, "metavar": "DIR"}
     parser = Parser(
         prog="python -m engine.runs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

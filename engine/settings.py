@@ -2,9 +2,8 @@
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
-from math import inf, isfinite
 from numbers import Number
 from os import PathLike
 from pathlib import Path
@@ -12,22 +11,8 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from runtime.errors import InputError
+from runtime.flags import path, words
 from scoring.memory_bank import BankLimit
-
-
-def number(kind: type, low: float, high: float = inf) -> Callable[[str], float]:
-    """A reader of finite numbers from `low` to `high`, both included."""
-
-    def read(text: str) -> float:
-        value = kind(text)
-        if not isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not from {low} to {high}")
-        return value
-
-    read.__name__ = kind.__name__  # argparse: "invalid int value: 'x'"
-    return read
 
 
 def bank_limit(text: str) -> str:
@@ -36,31 +21,10 @@ def bank_limit(text: str) -> str:
     return text
 
 
-def interval(text: str) -> float:
-    """A reader of epochs between evaluations, 0 or from a thousandth of one on; a whole number as an int."""
-    value = float(text)
-    if not (value == 0 or 1e-3 <= value < inf):
-        raise argparse.ArgumentTypeError(f"{text} is neither 0 nor from 0.001 on")
-    return int(value) if value.is_integer() else value
-
-
-def finite(text: str) -> float:
-    """A reader of any finite number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = inf
-    if not isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is not a number")
-    return value
-
-
-positive, natural = number(int, 1), number(int, 0)
-
-
 def setting(default: Any, help: str, **flag: Any) -> Any:
-    """A field with its flag: what argparse must know of it. Without a `type` it is text."""
-    return field(default=default, metadata={"help": help, **flag})
+    """A field with its flag: what argparse must know of it. Without a `type` it is one line of text."""
+    kind = {} if isinstance(default, bool) else {"type": words}
+    return field(default=default, metadata={"help": help, **kind, **flag})
 
 
 def fixed(default: Any) -> Any:
@@ -85,7 +49,7 @@ class Spec:
         """From what is asked for by name; settings that this spec lacks are passed over, `demo` brings its own."""
         cls.refuse_unknown(more)
         asked, names = {**asked, **more}, {one.name for one in fields(cls) if not one.metadata.get("fixed")}
-        implied = dict(cls.demo_settings()) if asked.get("demo") else {}
+        implied = dict(cls.demo_settings()) if asked.get("demo") is True else {}
         if asked.get("clip_path") is not None:
             implied.pop("pretrain", None)  # nobody said whose the file is
         return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
@@ -124,13 +88,14 @@ def _checked(one: Field, value: Any) -> Any:
 
 
 def _read(one: Field, value: Any) -> Any:
-    kind, choices = one.metadata.get("type", str), one.metadata.get("choices")
-    if isinstance(value, bool) or not isinstance(value, (str, PathLike, Number)):
+    kind, choices = one.metadata.get("type", words), one.metadata.get("choices")
+    takes = (str, PathLike) if kind in (words, path) else (str, PathLike, Number)
+    if isinstance(value, bool) or not isinstance(value, takes):
         raise InputError(f"--{one.name} {value!r} is not what it takes")
     try:
         found = kind(str(value))
     except (ValueError, argparse.ArgumentTypeError) as fault:
-        raise InputError(f"--{one.name} {value}: {fault}") from fault
+        raise InputError(f"--{one.name} {fault}") from fault
     if choices and found not in choices:
         raise InputError(f"--{one.name} {value} is none of {', '.join(map(str, choices))}")
     return found

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import CLIP
-from engine.settings import Spec, bank_limit, finite, interval, natural, number, positive, setting
+from engine.settings import Spec, bank_limit, setting
 from madff import ADAPTERS, ATTENTIONS, AXES
 from runtime.errors import InputError
+from runtime.flags import GIGABYTES, MANY, SIDE, WORKERS, finite, interval, natural, number, path, positive
 
 PROTOCOLS = ("paper", "sound")
 SCORED = ("few", "zero", "both")
@@ -25,7 +26,7 @@ class DataSpec(Spec):
 
     GROUP: ClassVar = "data"
     obj: str = setting("Brain", "Brain, Liver, ..., mvtec/bottle, mvtec (all its classes), or a name of your own")
-    data_path: Path = setting(Path("data"), "folder that holds Brain_AD, mvtec, ..., or your own images", type=Path)
+    data_path: Path = setting(Path("data"), "folder that holds Brain_AD, mvtec, ..., or your own images", type=path)
     classname: str | None = setting(None, "words for the prompts, e.g. 'solar cell'; default: the object's own")
     demo: bool = setting(False, "the embedded demo CLIP on generated images (made in data/demo when missing)")
 
@@ -43,12 +44,15 @@ class ModelSpec(Spec):
     pretrain: str | None = setting(
         None, "which published weights: openai (default), laion400m, laion2b, datacomp, ...; beside --clip_path: whose"
     )
-    clip_path: Path | None = setting(None, "a weights file of your own, instead of --pretrain's", type=Path)
+    clip_path: Path | None = setting(None, "a weights file of your own, instead of --pretrain's", type=path)
     trust_weights: bool = setting(False, "open a TorchScript archive whose sha256 is not an official one")
     offline: bool = setting(False, "never fetch weights")
-    img_size: int = setting(240, "pixels a side", type=positive)
+    img_size: int = setting(240, "pixels a side", type=number(int, 1, SIDE))
     features_list: tuple[int, ...] | None = setting(
-        None, "blocks with adapters; default: quarters of the depth (6 12 18 24)", type=positive, nargs="+"
+        None,
+        "blocks with adapters; default: quarters of the depth (6 12 18 24)",
+        type=number(int, 1, CLIP.MOST_LAYERS),
+        nargs="+",
     )
     adapter: str = setting("madff", "the adapters' kind", choices=ADAPTERS)
     madff: tuple[str, ...] = setting(ATTENTIONS, "attention branches that are on", choices=ATTENTIONS, nargs="*")
@@ -72,8 +76,10 @@ class MachineSpec(Spec):
         111, "of the draw of the support, the adapters' start and the order", type=number(int, 0, 2**32 - 1)
     )
     device: str = setting("auto", "auto, cuda, cuda:N, mps or cpu")
-    cache_path: Path = setting(Path(".cache"), "folder for what need not be computed twice", type=Path)
-    cache_gb: float = setting(10.0, "what the cache may take; 0: no cache", type=number(float, 0), metavar="GB")
+    cache_path: Path = setting(Path(".cache"), "folder for what need not be computed twice", type=path)
+    cache_gb: float = setting(
+        10.0, "what the cache may take; 0: no cache", type=number(float, 0, GIGABYTES), metavar="GB"
+    )
     precision: str = setting(
         "fp32",
         "of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
@@ -96,7 +102,7 @@ class SupportSpec(Spec):
     abnormal_shot: int | None = setting(
         None, "abnormal support images; default: as many as --shot; 0: memory bank on the bare trunk", type=natural
     )
-    iterate: int = setting(0, "line of the published selection; -1 draws with --seed", type=number(int, -1))
+    iterate: int = setting(0, "line of the published selection; -1 draws with --seed", type=number(int, -1, MANY))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,10 +130,10 @@ class TestSetSpec(Spec):
 
     GROUP: ClassVar = "test set"
     batch_size: int = setting(16, "images that go through the model together", type=positive)
-    num_workers: int = setting(0, "processes that read images", type=natural)
-    results_path: Path = setting(Path("results"), "folder that gets a folder for every run", type=Path)
+    num_workers: int = setting(0, "processes that read images", type=number(int, 0, WORKERS))
+    results_path: Path = setting(Path("results"), "folder that gets a folder for every run", type=path)
     save_images: Path | None = setting(
-        None, "write a picture of every test image's map into DIR", type=Path, metavar="DIR"
+        None, "write a picture of every test image's map into DIR", type=path, metavar="DIR"
     )
 
 
@@ -140,11 +146,11 @@ class TrainSpec(TestSetSpec):
     batch_size: int = setting(1, "images a step; the published code's is 1", type=positive)
     precision: str = setting("fp32", "of the trunk: bf16 by autocast; adapters and scores stay fp32", choices=TRAINED)
     save_model: int = setting(1, "0: no checkpoint", type=int, choices=(0, 1))
-    log_dir: Path | None = setting(None, "folder for TensorBoard's curves; default: the run's own", type=Path)
+    log_dir: Path | None = setting(None, "folder for TensorBoard's curves; default: the run's own", type=path)
     save_every: float = setting(
         5.0,
         "minutes between saves of what an unfinished run goes on from; 0: only when it is stopped",
-        type=number(float, 0),
+        type=number(float, 0, MANY),
     )
     resume: bool = setting(False, "go on with the unfinished run of these settings, which must be there")
     restart: bool = setting(False, "begin anew, although an unfinished run of these settings is there")
@@ -161,7 +167,7 @@ class CheckpointSpec(Spec):
 
     GROUP: ClassVar = "checkpoint"
     ckpt: Path | None = setting(
-        None, "adapter file, ours or a published one; default: the one in --save_path", type=Path
+        None, "adapter file, ours or a published one; default: the one in --save_path", type=path
     )
 
 
@@ -200,9 +206,9 @@ FEW_PATH, ZERO_PATH = Path("ckpt/few-shot"), Path("ckpt/zero-shot")
 class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
     """Few-shot training: `train_few_shot`, train_few.py."""
 
-    learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0))
+    learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0, 1000))
     eval_every: int = setting(1, "epochs between evaluations; 0: only at the end, no best epoch", type=natural)
-    save_path: Path = setting(FEW_PATH, "folder for the checkpoint", type=Path)
+    save_path: Path = setting(FEW_PATH, "folder for the checkpoint", type=path)
 
     @classmethod
     def demo_settings(cls) -> dict[str, Any]:
@@ -213,20 +219,20 @@ class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
 class FewShotTestSpec(CheckpointSpec, TestSetSpec, ScoreSpec, SupportSpec, SystemSpec):
     """Few-shot evaluation: `evaluate`, test_few.py."""
 
-    save_path: Path = setting(FEW_PATH, "folder where training put the checkpoint", type=Path)
+    save_path: Path = setting(FEW_PATH, "folder where training put the checkpoint", type=path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransferSpec(TrainSpec, SystemSpec):
     """Zero-shot transfer: `train_transfer`, train_zero.py."""
 
-    learning_rate: float = setting(1e-4, "of Adam", type=number(float, 0))
+    learning_rate: float = setting(1e-4, "of Adam", type=number(float, 0, 1000))
     eval_every: float = setting(
         0.2,
         "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end",
         type=interval,
     )
-    save_path: Path = setting(ZERO_PATH, "folder for the checkpoint", type=Path)
+    save_path: Path = setting(ZERO_PATH, "folder for the checkpoint", type=path)
 
     @classmethod
     def demo_settings(cls) -> dict[str, Any]:
@@ -237,4 +243,4 @@ class TransferSpec(TrainSpec, SystemSpec):
 class TransferTestSpec(CheckpointSpec, TestSetSpec, SystemSpec):
     """Evaluation of transfer: `evaluate`, test_zero.py."""
 
-    save_path: Path = setting(ZERO_PATH, "folder where training put the checkpoint", type=Path)
+    save_path: Path = setting(ZERO_PATH, "folder where training put the checkpoint", type=path)

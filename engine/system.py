@@ -65,7 +65,9 @@ class System:
     @property
     def known_prefixes(self) -> "PrefixFiles":
         """The prefix tokens that earlier epochs and runs kept."""
-        return PrefixFiles(self.cache, self.key)
+        visual = self.decoder.visual
+        tokens = 1 + (self.size // visual.patch_size) ** 2
+        return PrefixFiles(self.cache, self.key, (tokens, len(visual.class_embedding)))
 
     @torch.inference_mode()
     def tokens(self, prefixes: Tensor, heads: Sequence[str]) -> Iterator[Decoded]:
@@ -101,17 +103,18 @@ class System:
 
 @dataclass(frozen=True)
 class PrefixFiles:
-    """The prefix tokens that the cache has of image files, found by the files' bytes."""
+    """The prefix tokens (L, C) = `shape` that the cache has of image files, found by the files' bytes."""
 
     cache: Cache
     key: str
+    shape: tuple[int, int]
 
     def __call__(self, path: Path) -> Tensor | None:
         """The prefix tokens (L, C) of an image file, None if it is not known."""
         if not self.cache.limit:
             return None  # without reading the file for nothing
         try:
-            found = self.cache.get(key_of(self.key, path.read_bytes()))
+            found = self.cache.get(key_of(self.key, path.read_bytes()), {"prefix": (torch.float32, self.shape)})
         except OSError:
             return None  # whoever decodes the file will say what is wrong with it
         return None if found is None else found["prefix"]

@@ -52,11 +52,12 @@ def without_each(normal: Tensor, abnormal: Tensor) -> Tensor:
 class Encoder:
     """Unit features of sentences, each computed once ever: `cache` keeps them under `key`, which names the model.
 
+    dim: of a feature, D.
     tower: loads the model when a sentence is new; on leaving the context it is dropped, with the memory it takes.
     """
 
-    def __init__(self, tower: Callable[[], CLIP], cache: Cache, key: str) -> None:
-        self.tower, self.cache, self.key = tower, cache, key
+    def __init__(self, tower: Callable[[], CLIP], cache: Cache, key: str, dim: int) -> None:
+        self.tower, self.cache, self.key, self.dim = tower, cache, key, dim
         self.clip: CLIP | None = None
         self.known: dict[bytes, Tensor] | None = None
 
@@ -92,8 +93,12 @@ class Encoder:
         return directions(*self.both(normal, abnormal))
 
     def _recall(self) -> dict[bytes, Tensor]:
-        kept = self.cache.get(self.key)
-        if kept is None:
+        like = {
+            "names": (torch.uint8, (None, hashlib.sha256().digest_size)),
+            "features": (torch.float32, (None, self.dim)),
+        }
+        kept = self.cache.get(self.key, like)
+        if kept is None or len(kept["names"]) != len(kept["features"]):
             return {}
         features = kept["features"].clone()  # not mapped: the file is written again
         return {bytes(name.tolist()): feature for name, feature in zip(kept["names"], features, strict=True)}

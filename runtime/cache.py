@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,6 +20,7 @@ from runtime.tensors import digest
 
 HEADER, EACH = 256, 128  # bytes of an entry beside its tensors, at most: once, and for each tensor
 SUFFIX = ".safetensors"
+Like = tuple[torch.dtype, tuple[int | None, ...]]  # a tensor's type and shape; None: any size but 0
 
 
 def key_of(*parts: object) -> str:
@@ -28,6 +30,18 @@ def key_of(*parts: object) -> str:
         content = part if isinstance(part, bytes) else repr(part).encode()
         whole.update(len(content).to_bytes(8, "little") + content)
     return whole.hexdigest()
+
+
+def _alike(tensors: Mapping[str, Tensor], like: Mapping[str, Like]) -> bool:
+    """Whether names, types and shapes are these."""
+    return tensors.keys() == like.keys() and all(
+        tensors[name].dtype == kind
+        and tensors[name].ndim == len(shape)
+        and all(
+            there == size if size is not None else there for there, size in zip(tensors[name].shape, shape, strict=True)
+        )
+        for name, (kind, shape) in like.items()
+    )
 
 
 class Cache:
@@ -43,8 +57,8 @@ class Cache:
         self.own: dict[str, int] = {}  # of those that this run has found or kept, which stay
         self.size = 0
 
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        """The entry, on the CPU; None if it is not there or damaged."""
+    def get(self, key: str, like: Mapping[str, Like] | None = None) -> dict[str, Tensor] | None:
+        """The entry, on the CPU; None if it is not there, damaged, or has other tensors than `like`."""
         if not self.limit:
             return None
         path = self._path(key)
@@ -54,6 +68,8 @@ class Cache:
                 if (entry.metadata() or {}).get("sha256") != digest(tensors):
                     return None
         except (OSError, SafetensorError):
+            return None
+        if like is not None and not _alike(tensors, like):
             return None
         if self.started is not None and key in self.started:
             self.own[key] = self.started.pop(key)

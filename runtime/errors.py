@@ -14,6 +14,7 @@ SYSTEM = {  # errno -> what is said of a file or folder
     **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "{} is a file where a folder is wanted; choose another folder"),
     **dict.fromkeys((errno.EISDIR, errno.ENOTEMPTY), "{} is a folder where a file is wanted; take it away"),
     errno.ENOENT: "{} is not there, or can't be made there; choose another",
+    errno.ELOOP: "{} is a link that leads to itself; take it away",
     errno.ENAMETOOLONG: "{} is too long a name; shorten it",
 }
 

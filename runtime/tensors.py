@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+import warnings
+import zipfile
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from runtime.errors import InputError
+
+LARGEST = torch.finfo(torch.float32).max
 
 
 def digest(content: object) -> str:
@@ -37,6 +42,17 @@ def digest(content: object) -> str:
     return whole.hexdigest()
 
 
+def load(path: str | Path) -> object:
+    """What a .pth file holds, tensors on the CPU and mapped from the file where that can be, without running any of it.
+
+    Raises pickle.UnpicklingError for more than tensors and plain data, and much else on damage. What PyTorch has to
+    say of old or rare kinds of tensors is for those who write files, not for those who read them.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
 def check_weights(tensors: Mapping[str, Tensor]) -> None:
     """Raise InputError unless these are weights: plain floating-point tensors, finite, no matrix of one value alone."""
     for name, tensor in tensors.items():
@@ -48,7 +64,7 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
         if not tensor.numel():
             continue
         low, high = (float(bound) for bound in tensor.aminmax())
-        if not (low > float("-inf") and high < float("inf")):  # nan is neither; aminmax hands it on
-            raise InputError(f"{name} is not finite; the file is of a training that failed, or damaged")
+        if not (low >= -LARGEST and high <= LARGEST):  # nan is neither; aminmax hands it on
+            raise InputError(f"{name} is not finite in float32; the file is of a training that failed, or damaged")
         if low == high and tensor.ndim > 1 and tensor.numel() > 1:
             raise InputError(f"{name} is {low:g} throughout, so it was never trained or is damaged; take another file")

@@ -1,5 +1,6 @@
 """The memory bank: unit tokens of the normal support, in which an image's tokens look for their nearest ("Scoring")."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class BankLimit:
         if text is None:
             return BankLimit()
         way, colon, number = text.partition(":") if text.startswith("coreset") else ("", "", text)
-        if way not in ("", "coreset") or not ((number.isdecimal() and int(number)) or (way and not colon)):
+        if way not in ("", "coreset") or not (re.fullmatch("0*[1-9][0-9]{0,11}", number) or (way and not colon)):
             raise InputError(f"--bank_cap {text} is neither a number of tokens nor coreset nor coreset:NUMBER")
         return BankLimit(int(number) if number else None, way == "coreset")
 
@@ -92,6 +93,20 @@ class MemoryBank:
         return {f"level{tap}": level for tap, level in enumerate(self.levels)} | {
             f"owner{tap}": owner for tap, owner in enumerate(self.owners)
         }
+
+    def is_of(self, owners: Iterable[int]) -> bool:
+        """Whether every token is of one of the `owners`."""
+        known = torch.tensor(list(owners))
+        return all(
+            len(level) == len(owner) and bool(torch.isin(owner, known).all())
+            for level, owner in zip(self.levels, self.owners, strict=True)
+        )
+
+    @staticmethod
+    def like(taps: int, width: int) -> dict[str, tuple[torch.dtype, tuple[int | None, ...]]]:
+        """Types and shapes of the `tensors` of a bank with tokens of that `width` at so many taps."""
+        levels = {f"level{tap}": (torch.float32, (None, width)) for tap in range(taps)}
+        return levels | {f"owner{tap}": (torch.int64, (None,)) for tap in range(taps)}
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> "MemoryBank":

@@ -35,8 +35,9 @@ import prompt
 from apps.demo_clip.pairs import SIZE, UNSTATED, Batch, Drawings, PairBatches, Phase, draw_pictures
 from dataset.demo import OBJECTS
 from engine.options import parse
-from engine.settings import Spec, number, positive, setting
+from engine.settings import Spec, setting
 from runtime.files import atomic_write
+from runtime.flags import WORKERS, number, path, positive
 from scoring.metrics import image_metrics
 
 MODEL = "ViT-T-16-demo"
@@ -175,12 +176,12 @@ class DemoClipSpec(Spec):
     """Train the embedded demo CLIP (ViT-T-16-demo) on generated picture and caption pairs."""
 
     GROUP: ClassVar = "training"
-    share: float = setting(1.0, "of the planned steps, e.g. 0.01 to try it out", type=number(float, 0))
+    share: float = setting(1.0, "of the planned steps, e.g. 0.01 to try it out", type=number(float, 0, 1000))
     pool: int = setting(1200, "pictures drawn of each object", type=positive)
-    learning_rate: float = setting(8e-4, "the highest, of AdamW", type=number(float, 0))
+    learning_rate: float = setting(8e-4, "the highest, of AdamW", type=number(float, 0, 1000))
     check_every: int = setting(100, "steps", type=positive)
-    workers: int = setting(2, "processes that draw", type=positive)
-    out: Path = setting(OUT, "folder for the weights and their log", type=Path)
+    workers: int = setting(2, "processes that draw", type=number(int, 1, WORKERS))
+    out: Path = setting(OUT, "folder for the weights and their log", type=path)
 
 
 def train(spec: DemoClipSpec) -> None:

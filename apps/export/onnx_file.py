@@ -25,6 +25,7 @@ from engine.settings import fixed, setting
 from engine.spec import ScoreSpec, SupportSpec, SystemSpec
 from engine.zero_shot import TransferRun
 from runtime.errors import InputError
+from runtime.flags import path
 from runtime.linear import plain
 from scoring.maps import Calibration
 
@@ -41,8 +42,8 @@ class ExportSpec(ScoreSpec, SupportSpec, SystemSpec):
     """Write a checkpoint as one ONNX file: image in, anomaly map and score out."""
 
     GROUP: ClassVar = "export"
-    ckpt: Path | None = setting(None, "adapter file of train_few.py or train_zero.py", type=Path, required=True)
-    onnx: Path | None = setting(None, "the file to write", type=Path, required=True, metavar="FILE")
+    ckpt: Path | None = setting(None, "adapter file of train_few.py or train_zero.py", type=path, required=True)
+    onnx: Path | None = setting(None, "the file to write", type=path, required=True, metavar="FILE")
     stage: str = setting("last", "best: the epoch chosen on the test set", choices=("last", "best"))
     precision: str = fixed("fp32")
     compile: bool = fixed(False)

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from engine.settings import Spec, finite, setting
+from engine.settings import Spec, setting
 from engine.spec import PredictorSpec
 from runtime.errors import InputError
+from runtime.flags import finite, name, path
+
+NARROW = 1e-9  # of a window's width, by which intensities are divided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +21,15 @@ class InputSpec(Spec):
     input: tuple[str, ...] | None = setting(
         None,
         "png jpg bmp tif, DICOM, NIfTI (.nii, .nii.gz), NRRD; folders with all below them",
+        type=name,
         nargs="+",
         required=True,
         metavar="FILE|DIR|GLOB",
     )
-    output: Path | None = setting(None, "folder for scores, maps and pictures", type=Path, required=True, metavar="DIR")
+    output: Path | None = setting(None, "folder for scores, maps and pictures", type=path, required=True, metavar="DIR")
     restart: bool = setting(False, "begin anew where --output holds a run, instead of going on with it")
     roi: Path | None = setting(
-        None, "masks of the inputs' own names: what is outside is ignored", type=Path, metavar="MASK_DIR"
+        None, "masks of the inputs' own names: what is outside is ignored", type=path, metavar="MASK_DIR"
     )
     axis: int = setting(2, "axis of a volume that slices are cut along", type=int, choices=(0, 1, 2))
     window: tuple[float, ...] | None = setting(
@@ -38,8 +42,10 @@ class InputSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window is not None and (len(self.window) != 2 or self.window[1] <= 0):
-            raise InputError(f"--window needs a center and a width above 0, not {' '.join(map(str, self.window))}")
+        if self.window is not None and (len(self.window) != 2 or self.window[1] < NARROW):
+            raise InputError(
+                f"--window needs a center and a width of {NARROW} or more, not {' '.join(map(str, self.window))}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +53,9 @@ class PredictSpec(InputSpec, PredictorSpec):
     """Score images and volumes: with trained adapters, or with no training at all."""
 
     GROUP: ClassVar = "how it is judged"
-    ckpt: Path | None = setting(None, "adapter file; without it nothing trained is used", type=Path)
-    normal: Path | None = setting(None, "without --ckpt: normal images, for the memory bank", type=Path, metavar="DIR")
-    abnormal: Path | None = setting(None, "without --ckpt: abnormal images, for thresholds", type=Path, metavar="DIR")
+    ckpt: Path | None = setting(None, "adapter file; without it nothing trained is used", type=path)
+    normal: Path | None = setting(None, "without --ckpt: normal images, for the memory bank", type=path, metavar="DIR")
+    abnormal: Path | None = setting(None, "without --ckpt: abnormal images, for thresholds", type=path, metavar="DIR")
     score: str = setting(
         "max",
         "without --ckpt: an image's score is its map's highest value, or the mean over its patches",
@@ -61,9 +67,9 @@ def check_asked(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of `PredictSpec` that contradict each other."""
     with_checkpoint = asked.get("ckpt") is not None
     adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
-    for name in ("normal", "abnormal", "score") if with_checkpoint else adapters:
-        if name in asked:
+    for one in ("normal", "abnormal", "score") if with_checkpoint else adapters:
+        if one in asked:
             why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"
-            raise InputError(f"--{name} {why}; leave one out")
+            raise InputError(f"--{one} {why}; leave one out")
     if asked.get("abnormal") and not asked.get("normal"):
         raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")

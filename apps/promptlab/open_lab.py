@@ -16,10 +16,11 @@ from engine.few_shot import FewShotRun, open_support
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.options import recall, without_adapters
 from engine.run import same_weights
-from engine.settings import number, setting
+from engine.settings import setting
 from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
 from engine.system import System
 from runtime.errors import InputError
+from runtime.flags import GIGABYTES, number, path
 from scoring.raw_scores import ScoreRule, score_rule
 
 SUFFIXES = (".pth", ".safetensors")
@@ -30,11 +31,13 @@ class LabSpec(CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec):
     """A page on this machine: edit prompts and see what becomes of maps and scores."""
 
     GROUP: ClassVar = "page"
-    save_path: Path = setting(Path("ckpt"), "folder where training put checkpoints", type=Path)
+    save_path: Path = setting(Path("ckpt"), "folder where training put checkpoints", type=path)
     host: str = setting("127.0.0.1", "address to serve at; 0.0.0.0 lets other machines in")
     port: int = setting(7860, "0: any that is free", type=number(int, 0, 65535))
-    tokens_gb: float = setting(2.0, "what tokens of images may take in memory", type=number(float, 0.1), metavar="GB")
-    upload_mb: float = setting(32.0, "largest file to upload", type=number(float, 0.1), metavar="MB")
+    tokens_gb: float = setting(
+        2.0, "what tokens of images may take in memory", type=number(float, 0.1, GIGABYTES), metavar="GB"
+    )
+    upload_mb: float = setting(32.0, "largest file to upload", type=number(float, 0.1, 1e5), metavar="MB")
 
 
 def found_objects(spec: LabSpec, asked: Mapping[str, Any]) -> list[str]:

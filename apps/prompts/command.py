@@ -17,6 +17,7 @@ from tqdm import tqdm
 import prompt
 from apps.prompts.check import KINDS, blanks, slips, visible
 from runtime.errors import InputError, Parser, exit_code
+from runtime.flags import words as reader
 
 CLEAN, FOUND = 0, 1  # exit codes beside 2, that of bad input
 BAR_AFTER = 2  # seconds
@@ -43,8 +44,8 @@ def _command(argv: Sequence[str] | None) -> int:
 
 def words(parser: Parser) -> None:
     """The options that say which sentences are meant."""
-    parser.add_argument("--prompts", default="all", help="base, llm, all (default), or a JSON file")
-    parser.add_argument("--classname", help="words for the prompts; default: the object's own")
+    parser.add_argument("--prompts", type=reader, default="all", help="base, llm, all (default), or a JSON file")
+    parser.add_argument("--classname", type=reader, help="words for the prompts; default: the object's own")
 
 
 def known(obj: str, classname: str | None) -> list[str]:

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 import prompt
 from apps.prompts.chat import ask, endpoint
 from apps.prompts.check import slips, visible
-from engine.settings import Spec, number, positive, setting
+from engine.settings import Spec, setting
 from runtime.errors import InputError
+from runtime.flags import number, path
 
 ROLES = [  # words of the modality or the object: who speaks; the first that fits
     (r"histo|patholog|cytolog|microscop|biops|h&e|\bstain(?:ed|ing)?\b|smear", "a pathologist"),
@@ -24,6 +25,7 @@ ROLES = [  # words of the modality or the object: who speaks; the first that fit
     (r"\bmri?\b|\bct\b|x-?ray|radiogra|tomogra|ultraso|sonogra|mammo|\bpet\b|angiogra", "a radiologist"),
     (r"", "a quality inspector on a production line"),
 ]
+MOST = 10_000  # sentences that are asked for
 SHOWN = 20  # slips in an answer that are printed
 
 
@@ -39,11 +41,11 @@ class GenerateSpec(Spec):
     key_env: str | None = setting(None, "environment variable of the key (default: OPENAI_API_KEY)", metavar="NAME")
     classname: str | None = setting(None, "words for the object; default: its own")
     role: str | None = setting(None, "who speaks, e.g. 'a radiologist'; default: by the modality")
-    normal: int = setting(40, "normal sentences to ask for", type=positive)
-    abnormal: int = setting(80, "abnormal sentences to ask for", type=positive)
+    normal: int = setting(40, "normal sentences to ask for", type=number(int, 1, MOST))
+    abnormal: int = setting(80, "abnormal sentences to ask for", type=number(int, 1, MOST))
     timeout: float = setting(300.0, "for a whole answer", type=number(float, 1, 3600), metavar="S")
     drop: bool = setting(False, "leave faulty sentences out rather than refuse the answer")
-    output: Path | None = setting(None, "write a file for --prompts, if all is well", type=Path, metavar="FILE")
+    output: Path | None = setting(None, "write a file for --prompts, if all is well", type=path, metavar="FILE")
     force: bool = setting(False, "write over an existing --output")
 
     def __post_init__(self) -> None:

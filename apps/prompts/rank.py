@@ -18,12 +18,13 @@ from engine.build import build_system, objects_of, open_encoder, sentences
 from engine.few_shot import open_support, run_name
 from engine.open_checkpoint import opened_objects
 from engine.options import without_adapters
-from engine.settings import fixed, natural, setting
+from engine.settings import fixed, setting
 from engine.spec import SupportSpec, SystemSpec
 from engine.support import Support
 from engine.system import System
 from runtime.errors import InputError
 from runtime.files import atomic_write
+from runtime.flags import natural, path
 from scoring import metrics
 from scoring.maps import Calibration, Scale
 from scoring.patch_scores import patch_scores
@@ -41,8 +42,8 @@ class RankSpec(SupportSpec, SystemSpec):
     """What each sentence does for the zero branch on the support: leave-one-out."""
 
     GROUP: ClassVar = "ranking"
-    ckpt: Path | None = setting(None, "adapter file; default: none, the trunk's own tokens", type=Path)
-    csv: Path | None = setting(None, "write every sentence with its effect", type=Path, metavar="FILE")
+    ckpt: Path | None = setting(None, "adapter file; default: none, the trunk's own tokens", type=path)
+    csv: Path | None = setting(None, "write every sentence with its effect", type=path, metavar="FILE")
     by: str = setting("margin", "what the table is sorted by", choices=("margin", "auroc"))
     top: int = setting(10, "sentences shown from either end; 0: all of them", type=natural)
     branches: str = fixed("both")

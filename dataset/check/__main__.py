@@ -17,6 +17,7 @@ from dataset.check.near_duplicates import ALIKE
 from dataset.support import Request
 from runtime.errors import InputError, Parser, exit_code
 from runtime.files import atomic_write
+from runtime.flags import MANY, WORKERS, natural, number, path, positive, words
 
 EXIT = "exit code: 0 when a run can start, whatever was found; 2 when it can't, or would stop at a file; 1 is not used"
 SHOWN = 3  # files named of every finding, unless told
@@ -93,15 +94,21 @@ def options() -> argparse.ArgumentParser:
         description="Look over a data set before a run.",
         epilog=f"Findings are of three kinds ({kinds}). {EXIT[0].upper()}{EXIT[1:]}.",
     )
-    parser.add_argument("data_path", type=Path, metavar="PATH", help="what a run takes as --data_path")
-    parser.add_argument("--obj", required=True, help="Brain, mvtec/bottle, mvtec (all classes), a name of your own")
-    parser.add_argument("--shot", type=int, default=4, help="support of the run that is tried (default 4)")
-    parser.add_argument("--abnormal_shot", type=int, help="its abnormal images (default: as many)")
-    parser.add_argument("--iterate", type=int, default=0, help="as train_few.py's (default 0)")
-    parser.add_argument("--alike", type=float, default=ALIKE, help=f"correlation of near duplicates (default {ALIKE})")
-    parser.add_argument("--show", type=int, default=SHOWN, help=f"files named of every finding (default {SHOWN})")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write every finding there")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads that read")
+    parser.add_argument("data_path", type=path, metavar="PATH", help="what a run takes as --data_path")
+    parser.add_argument(
+        "--obj", type=words, required=True, help="Brain, mvtec/bottle, mvtec (all classes), a name of your own"
+    )
+    parser.add_argument("--shot", type=positive, default=4, help="support of the run that is tried (default 4)")
+    parser.add_argument("--abnormal_shot", type=natural, help="its abnormal images (default: as many)")
+    parser.add_argument("--iterate", type=number(int, -1, MANY), default=0, help="as train_few.py's (default 0)")
+    parser.add_argument(
+        "--alike", type=number(float, 0, 1), default=ALIKE, help=f"correlation of near duplicates (default {ALIKE})"
+    )
+    parser.add_argument("--show", type=natural, default=SHOWN, help=f"files named of every finding (default {SHOWN})")
+    parser.add_argument("--csv", type=path, metavar="FILE", help="write every finding there")
+    parser.add_argument(
+        "--workers", type=number(int, 1, WORKERS), default=os.cpu_count() or 1, help="threads that read"
+    )
     return parser
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dataset.convert import elpv, folders_csv, skin
 from runtime.errors import Parser, exit_code
+from runtime.flags import number, path, words
 
 
 def options() -> argparse.ArgumentParser:
@@ -14,20 +15,20 @@ def options() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, of in skin.SOURCES.items():
         command = commands.add_parser(name, help=f"{of.obj} from the raw downloads")
-        command.add_argument("--source", type=Path, required=True, help=f"holds {of.tables[0]}, {of.images[0]}/, ...")
+        command.add_argument("--source", type=path, required=True, help=f"holds {of.tables[0]}, {of.images[0]}/, ...")
     commands.add_parser("elpv", help="Solar, from the package elpv-dataset")
     command = commands.add_parser("folders", help="your own images and a csv of labels")
-    command.add_argument("--source", type=Path, required=True, help="the folder that paths in the csv start from")
-    command.add_argument("--csv", type=Path, required=True, help="columns path, label and, if wanted, mask, split")
-    command.add_argument("--obj", required=True, help="the object's name: the set is OUT/NAME_AD")
+    command.add_argument("--source", type=path, required=True, help="the folder that paths in the csv start from")
+    command.add_argument("--csv", type=path, required=True, help="columns path, label and, if wanted, mask, split")
+    command.add_argument("--obj", type=words, required=True, help="the object's name: the set is OUT/NAME_AD")
     command.add_argument(
         "--valid_share",
-        type=float,
+        type=number(float, 0, 1),
         help=f"without a column split: the share of valid (default {folders_csv.VALID_SHARE})",
     )
-    command.add_argument("--seed", type=int, help=f"of that split (default {folders_csv.SEED})")
+    command.add_argument("--seed", type=number(int, 0, 2**32 - 1), help=f"of that split (default {folders_csv.SEED})")
     for command in commands.choices.values():
-        command.add_argument("--out", type=Path, default=Path("data"), help="data folder (default data)")
+        command.add_argument("--out", type=path, default=Path("data"), help="data folder (default data)")
     return parser
 
 

@@ -22,6 +22,7 @@ from dataset.registry import BMAD_FOLDER, MEDICAL, look_for
 from runtime.download import fetch as fetch_url
 from runtime.errors import InputError, Parser, exit_code
 from runtime.files import sha256
+from runtime.flags import path
 
 ADDRESS = "https://drive.google.com/uc?id={}"
 NESTED = 3  # folders around the set, in an archive, that are seen through
@@ -227,9 +228,9 @@ def main() -> None:
     )
     parser.add_argument("obj", nargs="+", choices=[BMAD_FOLDER, *SETS], metavar="OBJ", help=f"bmad, {', '.join(SETS)}")
     parser.add_argument(
-        "--data_path", type=Path, default=Path("data"), help="where bmad/OBJ or OBJ_AD is made (default data)"
+        "--data_path", type=path, default=Path("data"), help="where bmad/OBJ or OBJ_AD is made (default data)"
     )
-    parser.add_argument("--archive", type=Path, help="an archive fetched by hand, for bmad or one OBJ")
+    parser.add_argument("--archive", type=path, help="an archive fetched by hand, for bmad or one OBJ")
     parser.add_argument("--keep", action="store_true", help="keep the downloaded archive")
     args = parser.parse_args()
     if args.archive and len(args.obj) > 1:

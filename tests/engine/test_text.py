@@ -84,7 +84,7 @@ def test_a_sentence_is_encoded_once(clip, tmp_path, monkeypatch):
     loads = []
 
     def encoder() -> text.Encoder:
-        return text.Encoder(lambda: loads.append(1) or clip, Cache(tmp_path, 1e6), "key")
+        return text.Encoder(lambda: loads.append(1) or clip, Cache(tmp_path, 1e6), "key", clip.embed_dim)
 
     with encoder() as first:
         features = first.features(["x", "liver", "x"])

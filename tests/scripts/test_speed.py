@@ -54,10 +54,11 @@ def test_a_changed_image_is_seen_anew(tmp_path):
     system.cache.folder, system.cache.limit = tmp_path / "cache", 1 << 20
     path = tmp_path / "a"
     path.write_bytes(b"one")
-    files = PrefixFiles(system.cache, "key")
-    files.keep(path, torch.ones(3))
-    assert files(path).equal(torch.ones(3))
-    assert PrefixFiles(system.cache, "another model")(path) is None
+    files = PrefixFiles(system.cache, "key", (2, 3))
+    files.keep(path, torch.ones(2, 3))
+    assert files(path).equal(torch.ones(2, 3))
+    assert PrefixFiles(system.cache, "another model", (2, 3))(path) is None
+    assert PrefixFiles(system.cache, "key", (3, 3))(path) is None
     path.write_bytes(b"two")
     assert files(path) is None
 
