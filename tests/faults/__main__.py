@@ -14,9 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from faults.trying import KINDS, tables, take, trained_lab  # noqa: E402
+from faults.trying import KINDS, tables, take, trained_lab
 
 EVERY = 10
 HEADS = {"refused": "one line", "traceback": "traceback", "hang": "hang", "silent": "silent", "unclear": "unclear"}
