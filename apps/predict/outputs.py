@@ -20,8 +20,7 @@ from dataset import to_rgb
 from engine.predictor import Predictor
 from report import html_report
 from report.colours import ColourScale, overlay
-from report.tables import no_formula
-from runtime.files import atomic_write, check_writable, remove_drafts
+from runtime.files import atomic_write, check_writable, no_formula, remove_drafts
 
 COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
 TABLE, RECORD, PAGE, PROGRESS = "scores.csv", "settings.json", "report.html", "progress.jsonl"

@@ -34,7 +34,7 @@ class LabSpec(CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec):
     host: str = setting("127.0.0.1", "address to serve at; 0.0.0.0 lets other machines in")
     port: int = setting(7860, "0: any that is free", type=number(int, 0, 65535))
     tokens_gb: float = setting(2.0, "what tokens of images may take in memory", type=number(float, 0.1), metavar="GB")
-    upload_mb: float = setting(32.0, "largest file to upload", type=number(float, 0.1), metavar="MB")
+    upload_mb: float = setting(32.0, "largest file to upload", type=number(float, 0.1, 1e5), metavar="MB")
 
 
 def found_objects(spec: LabSpec, asked: Mapping[str, Any]) -> list[str]:
