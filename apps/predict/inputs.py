@@ -52,7 +52,9 @@ def find(inputs: Sequence[str], output: Path | None = None, option: str = "--inp
     seen = barred if output is None else barred | {real(output)}
     for name in inputs:
         for file in _named(name, output, option, barred, seen):
-            if kind_of(file) is None:
+            if not file.is_file():
+                passed["that are pipes or devices, or links to nothing"] += 1
+            elif kind_of(file) is None:
                 passed[f"of no kind that is read ({KINDS})"] += 1
             elif found.setdefault(real(file), file) != file:
                 passed["that are there under another name"] += 1
@@ -91,11 +93,11 @@ def _inside(folder: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def _below(paths: Iterable[Path], seen: set[Path]) -> Iterator[Path]:
-    """Those of the paths that are files, and the files of those that are folders, each folder once."""
+    """Those of the paths that are no folders, and what is in those that are, each folder once."""
     for path in paths:
-        if path.is_file():
+        if not path.is_dir():
             yield path
-        elif path.is_dir() and path.name.lower() not in MASK_FOLDERS and real(path) not in seen:
+        elif path.name.lower() not in MASK_FOLDERS and real(path) not in seen:
             yield from _inside(path, seen)
 
 
