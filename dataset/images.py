@@ -190,8 +190,11 @@ def readable(path: Path) -> Iterator[None]:
     """Turn whatever a decoder throws at a damaged file into one line that names it."""
     try:
         with warnings.catch_warnings():
-            # Whole slides are large on purpose; Pillow still refuses twice its limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Decoders warn of what breaks a standard; whole slides are large on purpose, and Pillow still refuses twice
+            # its limit.
+            warnings.simplefilter("ignore")
+            if path.exists() and not path.is_file():  # a pipe, on which reading would wait for ever
+                raise InputError(f"{path} is a folder, pipe or device, not a file: take it away")
             yield
     except InputError:
         raise  # says already what is wrong

@@ -26,6 +26,7 @@ from dataset.images import Sample, check_headers
 from dataset.layouts import layout_of
 from dataset.registry import ObjectInfo
 from dataset.support import Candidates, FewShotSet, Request, few_shot_set
+from runtime.errors import InputError
 
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 
@@ -152,12 +153,15 @@ def visa_rows(root: Path, report: FaultHandler = stop) -> tuple[Path, list[tuple
         line = f"{table} is missing: it says which images of {root} are for training and which for testing"
         report(Fault(table, line))
         return table, []
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        if not set(VISA_COLUMNS) <= set(reader.fieldnames or ()):
-            report(Fault(table, f"{table} lacks columns: its first line must be {','.join(VISA_COLUMNS)}"))
-            return table, []
-        rows = [(reader.line_num, row) for row in reader if row["object"] == root.name]
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            if not set(VISA_COLUMNS) <= set(reader.fieldnames or ()):
+                report(Fault(table, f"{table} lacks columns: its first line must be {','.join(VISA_COLUMNS)}"))
+                return table, []
+            rows = [(reader.line_num, row) for row in reader if row["object"] == root.name]
+    except (UnicodeDecodeError, csv.Error) as fault:
+        raise InputError(f"{table} is no csv file in UTF-8 ({fault}): save it as one") from fault
     if not rows:
         report(Fault(table, f"{table} has no row whose object is {root.name}: add its images"))
     return table, rows

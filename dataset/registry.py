@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -192,7 +193,7 @@ def _nowhere(info: ObjectInfo, data_path: Path) -> str:
 
 def _itself(data_path: Path, names: Iterable[str]) -> Path | None:
     """`data_path` when it bears the object's own name, so that no class is read from another one's folder."""
-    same = data_path.resolve().name.lower() in {name.lower() for name in names}
+    same = Path(os.path.realpath(data_path)).name.lower() in {name.lower() for name in names}
     return data_path if same and data_path.is_dir() else None
 
 

@@ -160,7 +160,11 @@ def read_selection(file: Path, iterate: int = 0) -> tuple[list[str], list[str]]:
     Raises InputError for another format, a name that comes twice in a line, and an iteration that isn't there.
     """
     lines: dict[str, list[str]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as fault:
+        raise InputError(f"{file} is not UTF-8: write it again, or draw with --iterate -1") from fault
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         key, colon, names = line.partition(":")

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dataset import Sample
-from report.tables import no_formula
-from runtime.files import atomic_write
+from runtime.files import atomic_write, no_formula
 from scoring.maps import Calibration
 from scoring.raw_scores import RawScores, main_branch
 

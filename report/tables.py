@@ -15,7 +15,7 @@ import numpy as np
 
 from dataset.registry import FAMILIES
 from report.published import PATCHCORE, published
-from runtime.files import atomic_write
+from runtime.files import atomic_write, no_formula
 from scoring.patch_scores import BRANCHES
 
 COLUMNS = {  # metric -> (group, heading)
@@ -223,11 +223,6 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
 
 def _cell_of(value: Any) -> Any:
     return no_formula(" ".join(map(str, value)) if isinstance(value, (list, tuple)) else value)
-
-
-def no_formula(value: Any) -> Any:
-    """A cell of a csv: text that a spreadsheet would take for a formula gets a quote before it, numbers stay."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _words(epoch: float | None) -> str | None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from runtime.errors import InputError
 
@@ -72,6 +73,11 @@ def suffix_of(path: str | Path) -> str:
     path = Path(path)
     packed = "".join(path.suffixes[-2:])
     return packed if packed.lower() == ".nii.gz" else path.suffix
+
+
+def no_formula(value: Any) -> Any:
+    """A cell of a csv: text that a spreadsheet would take for a formula gets a quote before it, numbers stay."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def sha256(path: str | Path) -> str:

@@ -33,14 +33,17 @@ def open_stack(path: Path, window: Sequence[float] | None) -> Stack:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about values that break the standard and don't matter here
         dataset = pydicom.dcmread(path)
-        if "PixelData" not in dataset and "FloatPixelData" not in dataset:
+        if not dataset.get("PixelData") and not dataset.get("FloatPixelData"):
             raise InputError(f"{path} is a DICOM file without an image: leave it out")
         pixels = pydicom.pixels.pixel_array(dataset)
-        several = int(dataset.get("NumberOfFrames") or 1) > 1
+        count = int(dataset.get("NumberOfFrames") or 1)
+        several, colour = count > 1, int(dataset.get("SamplesPerPixel") or 1) > 1
+        if pixels.ndim != 2 + several + colour or (several and len(pixels) != count):
+            raise InputError(f"{path} holds more pixels than its header says: write it again")
         kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
         if kind == "PALETTE COLOR":
             pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
-        elif dataset.get("SamplesPerPixel", 1) == 1:
+        elif not colour:
             frames = pixels if several else pixels[None]
             return Stack(Frames(_grey(pydicom, dataset, frames, kind, window)), several)
     colours = (pixels if several else pixels[None])[..., :3]  # (N, H, W, 3), uint8, or uint16 over its whole range
@@ -67,11 +70,8 @@ def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Seq
 
 def _window(dataset: Any, number: int) -> tuple[float, float, str | None] | None:
     """A frame's window in the header, centre, width and function; None without one of a width above 0."""
-    centre, width, function = (
-        _of_frame(dataset, "FrameVOILUTSequence", name, number)
-        for name in ("WindowCenter", "WindowWidth", "VOILUTFunction")
-    )
-    centre, width = _first(centre), _first(width)
+    centre, width = (_number(dataset, "FrameVOILUTSequence", name, number) for name in ("WindowCenter", "WindowWidth"))
+    function = _of_frame(dataset, "FrameVOILUTSequence", "VOILUTFunction", number)
     return None if centre is None or width is None or width <= 0 else (centre, width, function)
 
 
@@ -80,9 +80,11 @@ def _rescaled(pydicom: Any, dataset: Any, frame: np.ndarray, number: int) -> np.
     if "ModalityLUTSequence" in dataset:
         return pydicom.pixels.apply_modality_lut(frame, dataset).astype(np.float32)
     slope, intercept = (
-        _first(_of_frame(dataset, "PixelValueTransformationSequence", name, number))
+        _number(dataset, "PixelValueTransformationSequence", name, number)
         for name in ("RescaleSlope", "RescaleIntercept")
     )
+    if slope == 0:
+        raise ValueError("its RescaleSlope is 0")
     values = frame.astype(np.float32)
     return values if slope is None else values * np.float32(slope) + np.float32(intercept or 0)
 
@@ -108,8 +110,12 @@ def _of_frame(dataset: Any, group: str, name: str, number: int) -> Any:
     return None
 
 
-def _first(value: Any) -> float | None:
-    """The first of several values, such as windows; None stays."""
+def _number(dataset: Any, group: str, name: str, number: int) -> float | None:
+    """A number as `_of_frame` finds it, the first of several; ValueError for one that float32 does not hold."""
+    value = _of_frame(dataset, group, name, number)
     if value is None or value == "":
         return None
-    return float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
+    found = float(value[0] if isinstance(value, Sequence) and not isinstance(value, str) else value)
+    if not abs(found) <= np.finfo(np.float32).max:
+        raise ValueError(f"its {name} is {found:g}")
+    return found

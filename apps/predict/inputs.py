@@ -1,6 +1,7 @@
 """What predict.py reads: files found by name, folder or pattern, and each opened as pictures of whatever kind it is."""
 
 import glob
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ def kind_of(path: Path) -> str | None:
     return "dicom" if dicom.is_dicom(path) else None
 
 
+def real(path: Path) -> Path:
+    """Where a path really leads; one that leads back to itself stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 def find(inputs: Sequence[str], output: Path | None = None, option: str = "--input") -> list[Path]:
     """The files that names, folders (with all below them) and patterns stand for, each once, sorted within each.
 
@@ -42,13 +48,15 @@ def find(inputs: Sequence[str], output: Path | None = None, option: str = "--inp
     """
     found: dict[Path, Path] = {}  # by where a file really is, whatever links lead there
     passed: Counter[str] = Counter()
-    barred = set() if output is None else {output.resolve() / name for name in WRITTEN}
-    seen = barred if output is None else barred | {output.resolve()}
+    barred = set() if output is None else {real(output) / name for name in WRITTEN}
+    seen = barred if output is None else barred | {real(output)}
     for name in inputs:
         for file in _named(name, output, option, barred, seen):
-            if kind_of(file) is None:
+            if not file.is_file():
+                passed["that are pipes or devices, or links to nothing"] += 1
+            elif kind_of(file) is None:
                 passed[f"of no kind that is read ({KINDS})"] += 1
-            elif found.setdefault(file.resolve(), file) != file:
+            elif found.setdefault(real(file), file) != file:
                 passed["that are there under another name"] += 1
     for reason, count in passed.items():
         print(f"{option}: {count} files passed over {reason}")
@@ -64,7 +72,7 @@ def _named(name: str, output: Path | None, option: str, barred: set[Path], seen:
     """
     path = Path(name)
     if path.is_dir():
-        if output is not None and path.resolve() == output.resolve():
+        if output is not None and real(path) == real(output):
             raise InputError(f"--output {output} is the input folder: name another, or one below it")
         yield from _inside(path, seen)
     elif path.is_file():
@@ -75,28 +83,28 @@ def _named(name: str, output: Path | None, option: str, barred: set[Path], seen:
         hits = sorted(map(Path, glob.glob(name, recursive=True)))  # noqa: PTH207  (absolute patterns too)
         if not hits:
             raise InputError(f"{option} {name} is not there: give a file, a folder, or a pattern in quotes")
-        yield from _below((hit for hit in hits if barred.isdisjoint(hit.resolve().parents)), seen)
+        yield from _below((hit for hit in hits if barred.isdisjoint(real(hit).parents)), seen)
 
 
 def _inside(folder: Path, seen: set[Path]) -> Iterator[Path]:
     """Files of a folder and all folders in it, but for those passed over."""
-    seen.add(folder.resolve())
+    seen.add(real(folder))
     yield from _below((path for path in sorted(folder.iterdir()) if not path.name.startswith(".")), seen)
 
 
 def _below(paths: Iterable[Path], seen: set[Path]) -> Iterator[Path]:
-    """Those of the paths that are files, and the files of those that are folders, each folder once."""
+    """Those of the paths that are no folders, and what is in those that are, each folder once."""
     for path in paths:
-        if path.is_file():
+        if not path.is_dir():
             yield path
-        elif path.is_dir() and path.name.lower() not in MASK_FOLDERS and path.resolve() not in seen:
+        elif path.name.lower() not in MASK_FOLDERS and real(path) not in seen:
             yield from _inside(path, seen)
 
 
 def same_files(files: Iterable[Path], others: Iterable[Path]) -> list[Path]:
     """Those of the files that are among the others too, whatever they are called there."""
-    known = {other.resolve() for other in others}
-    return [file for file in files if file.resolve() in known]
+    known = {real(other) for other in others}
+    return [file for file in files if real(file) in known]
 
 
 def check_packages(files: Sequence[Path]) -> None:

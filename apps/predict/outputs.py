@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +21,12 @@ from dataset import to_rgb
 from engine.predictor import Predictor
 from report import html_report
 from report.colours import ColourScale, overlay
-from report.tables import no_formula
-from runtime.files import atomic_write, check_writable, remove_drafts
+from runtime.files import atomic_write, check_writable, no_formula, remove_drafts
 
 COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
 TABLE, RECORD, PAGE, PROGRESS = "scores.csv", "settings.json", "report.html", "progress.jsonl"
 UNREADABLE = "unreadable"
+FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":]+[/\\])+")  # of an absolute path in a fault's words
 MAP_TOP = 4.0  # on the calibrated scale, what 65535 stands for in a map: far above what normal images reach
 SHOWN_BY_BROWSERS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -162,7 +163,7 @@ class Outputs:
         for folder in self.hidden:
             reason = reason.replace(f"{folder}{os.sep}", "").replace(folder, Path(folder).name or folder)
         pictures = {} if row.map is None else {"image": self.folder / row.image, "map": partial(self._map, row.map)}
-        return html_report.Row(name, row.score, reason=reason, **pictures)
+        return html_report.Row(name, row.score, reason=FOLDERS.sub("", reason), **pictures)
 
     def _map(self, path: str) -> np.ndarray:
         """A written map (H, W) float32, on the calibrated scale again."""

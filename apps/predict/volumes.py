@@ -2,6 +2,7 @@
 
 import gzip
 import importlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,6 +139,7 @@ def unit_range(values: np.ndarray, window: Sequence[float] | None, counted: np.n
 
 def package(name: str) -> ModuleType:
     """An optional package; InputError with the line that installs it."""
+    logging.getLogger(name).setLevel(logging.CRITICAL)  # what is wrong with a file is said once, by us
     try:
         return importlib.import_module(name)
     except ImportError as fault:
@@ -163,7 +165,11 @@ def _nifti(path: Path, axis: int) -> Volume:
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"{path} holds colours or complex numbers, not grey values: convert it")
     shape, header, affine = image.shape, image.header.copy(), image.affine
-    stored = np.asarray(image.dataobj, np.float32).reshape(_three_axes(shape, path), order="F")
+    if not np.isfinite(affine).all():
+        raise InputError(f"{path} has an affine that is not finite: write its geometry again")
+    with np.errstate(over="raise"):  # what float32 can't hold would become infinite, and so dark
+        values = np.asarray(image.dataobj, np.float32)
+    stored = values.reshape(_three_axes(shape, path), order="F")
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
 
     def write(to: Path, maps: np.ndarray) -> Path:
@@ -181,10 +187,15 @@ def _nifti(path: Path, axis: int) -> Volume:
 
 def _nrrd(path: Path, axis: int) -> Volume:
     nrrd = package("nrrd")
-    array, header = nrrd.read(str(path))
+    with path.open("rb") as file:
+        header = nrrd.read_header(file)
+        _check_place(header, path)
+        array = nrrd.read_data(header, file, str(path))
     if array.dtype.kind not in "iuf":
         raise InputError(f"{path} holds no grey values: convert it")
-    stored = array.astype(np.float32).reshape(_three_axes(array.shape, path), order="F")
+    with np.errstate(over="raise"):
+        values = array.astype(np.float32)
+    stored = values.reshape(_three_axes(array.shape, path), order="F")
     kept = {key: value for key, value in header.items() if key not in ("type", "encoding", "endian", "sizes")}
 
     def write(to: Path, maps: np.ndarray) -> Path:
@@ -196,11 +207,22 @@ def _nrrd(path: Path, axis: int) -> Volume:
     return Volume(stored, view_of(axis, _nrrd_directions(header)), write)
 
 
+def _check_place(header: dict, path: Path) -> None:
+    """Raise InputError for a header that leads elsewhere than to itself or a file beside it, or past its end."""
+    name = header.get("datafile", header.get("data file"))
+    data = path if name is None else path.with_name(name) if Path(name).name == name else None
+    if data is None or not data.is_file():
+        raise InputError(f"{path} names the data file {name}, which is no file beside it: put that there, in one piece")
+    lines, skipped = (header.get(f"{kind}skip", header.get(f"{kind} skip", 0)) for kind in ("line", "byte"))
+    if lines > data.stat().st_size or (skipped < 0 and name is not None):
+        raise InputError(f"{path} skips {lines} lines and {skipped} bytes of {data.name}: mend line skip and byte skip")
+
+
 def _nrrd_directions(header: dict) -> np.ndarray | None:
     """(3, 3) in right-anterior-superior space, by column of an axis; None where the header does not say."""
     vectors = np.asarray(header.get("space directions", ()), float)
     space = str(header.get("space", "")).lower()
-    letters = [word[0] for word in space.split("-")] if "-" in space else list(space)
+    letters = [word[:1] for word in space.split("-")] if "-" in space else list(space)
     if vectors.shape != (3, 3) or len(letters) != 3 or not set(letters) <= RAS_SIGNS.keys():
         return None
     if ["lr".find(letters[0]) >= 0, "pa".find(letters[1]) >= 0, "is".find(letters[2]) >= 0] != [True] * 3:

@@ -10,6 +10,7 @@ from typing import Any
 
 from apps.promptlab import fragments
 from apps.promptlab.open_lab import LabSpec
+from apps.promptlab.own_names import own_names_only
 from apps.promptlab.session import EACH, MB, SETS, LabSession
 from runtime.errors import InputError
 
@@ -226,6 +227,7 @@ def serve(session: LabSession, host: str, port: int, wait: bool = True) -> Page:
         theme=theme,
         css_paths=[STYLE],
         head=f"<script>{TYPING}</script>",
+        app_kwargs={"middleware": own_names_only(host)},
     )
     print(f"page: {page.blocks.local_url}  (Ctrl-C ends it)", flush=True)
     if wait:
@@ -257,4 +259,6 @@ def serve_until_stopped(asked: Mapping[str, Any]) -> None:
             import gradio  # noqa: F401
         except ImportError as fault:
             raise InputError(f"the page needs {fault.name}: pip install -r requirements/app.txt") from fault
-        serve(LabSession(asked, Path(folder)), spec.host, spec.port)
+        session = LabSession(asked, Path(folder))
+        session.check()
+        serve(session, spec.host, spec.port)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from unicodedata import category
 
 import prompt
 from runtime.errors import InputError
@@ -13,6 +14,7 @@ from runtime.errors import InputError
 SOURCE = Path(prompt.__file__)
 MOST_SENTENCES = 5000  # states x templates grow fast
 LONGEST = 1000  # characters; 77 tokens are far fewer
+UNWRITTEN = ("Cc", "Cs")  # control characters, halves of surrogate pairs
 ENSEMBLE = ("normal_states", "abnormal_states", "templates")  # fields, and in capitals lists of prompt.py
 
 
@@ -44,12 +46,14 @@ class PromptSet:
     def typed(*texts: str) -> "PromptSet":
         """From texts with an entry a line, in the order of the fields; empty lines and spaces around count for nothing.
 
-        Raises InputError for a line that is too long, or a state or template without its place-holder.
+        Raises InputError for a line that is too long or no text, or a state or template without its place-holder.
         """
         lists = [tuple(line.strip() for line in text.splitlines() if line.strip()) for text in texts]
         for field, lines in zip(fields(PromptSet), lists, strict=True):
             name = field.name.replace("_", " ")
             for number, line in enumerate(lines, start=1):
+                if bad := next((sign for sign in line if category(sign) in UNWRITTEN), None):
+                    raise InputError(f"{name}, line {number}: the sign {bad!a} is no text; take it out")
                 if len(line) > LONGEST:
                     raise InputError(f"{name}, line {number}: {len(line)} characters; keep to {LONGEST}")
                 if field.name.endswith(("states", "templates")) and "{}" not in line:

@@ -1,23 +1,28 @@
 """What the events of app.py's page do: inputs as the page has them, answers as pieces of HTML and lists of choices."""
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cachetools import LRUCache
 
+import dataset
 import prompt
 from apps.promptlab import fragments
 from apps.promptlab.lab import Lab
 from apps.promptlab.open_lab import LabSpec, found_checkpoints, found_objects, open_lab
 from apps.promptlab.prompt_set import PromptSet, diff
-from dataset import Sample
+from dataset import Sample, registry
 from dataset.images import image_size
+from engine import checkpoint
+from engine.build import objects_of
 from runtime.errors import InputError, naming
+from utils import pick_device
 
 NONE = "none: the bare trunk"
 SETS = ("A", "B")
@@ -44,6 +49,14 @@ class LabSession:
         self.objects = found_objects(self.spec, asked)
         self.labs: LRUCache[tuple, Lab] = LRUCache(OPEN)
         self.lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raise InputError where nothing could be shown: no such object, data, checkpoint or device."""
+        pick_device(self.spec.device)
+        if self.spec.ckpt:
+            checkpoint.read(self.spec.ckpt)
+        (obj,) = objects_of(replace(self.spec, obj=self.objects[0]))
+        registry.locate(dataset.find(obj, self.spec.data_path, self.spec.classname), self.spec.data_path)
 
     def checkpoints(self, obj: str) -> list[str]:
         """What can be chosen for an object: its checkpoints, then none."""
@@ -98,9 +111,9 @@ class LabSession:
         return LabAnswer(figures, table, fragments.message("note", *lab.notes, *dict.fromkeys(said), seconds))
 
     def saved(self, obj: str, name: str, texts: tuple[str, ...], side: str) -> Path:
-        """A JSON file of a set's sentences, for --prompts."""
+        """A JSON file of a set's sentences, for --prompts; in a folder that no other visitor's set is written to."""
         lab = self.lab(obj, name)
-        path = self.folder / "saved" / f"{obj.replace('/', '_')}_{side}.json"
+        path = self.folder / "saved" / secrets.token_hex(8) / f"{obj.replace('/', '_')}_{side}.json"
         prompt.write_json(path, *PromptSet.typed(*texts).sentences(lab.info.classname))
         return path
 

@@ -23,7 +23,7 @@ from engine.spec import SupportSpec, SystemSpec
 from engine.support import Support
 from engine.system import System
 from runtime.errors import InputError
-from runtime.files import atomic_write
+from runtime.files import atomic_write, no_formula
 from runtime.flags import natural, path
 from scoring import metrics
 from scoring.maps import Calibration, Scale
@@ -110,7 +110,7 @@ def rank_objects(asked: Mapping[str, Any]) -> None:
         rows += [(obj, one.label, *astuple(one.effect), *astuple(one.without), one.sentence) for one in ranked]
     if spec.csv is not None:
         with atomic_write(spec.csv) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([COLUMNS, *rows])
+            csv.writer(file).writerows([COLUMNS, *(map(no_formula, row) for row in rows)])
         print(f"all {len(rows)} sentences: {spec.csv}")
 
 

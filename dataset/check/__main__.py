@@ -16,7 +16,7 @@ from dataset.check.findings import KINDS, Flaw, Review, review
 from dataset.check.near_duplicates import ALIKE
 from dataset.support import Request
 from runtime.errors import InputError, Parser, exit_code
-from runtime.files import atomic_write
+from runtime.files import atomic_write, no_formula
 from runtime.flags import MANY, WORKERS, natural, number, path, positive, words
 
 EXIT = "exit code: 0 when a run can start, whatever was found; 2 when it can't, or would stop at a file; 1 is not used"
@@ -83,7 +83,8 @@ def write_csv(path: Path, results: Iterable[Review]) -> None:
         rows.writerow(("object", "kind", "finding", "file", "other", "detail"))
         for result in results:
             for one in result.flaws:
-                rows.writerow((result.info.name, one.kind, one.what, one.file, one.other or "", one.detail))
+                cells = (result.info.name, one.kind, one.what, str(one.file), str(one.other or ""), one.detail)
+                rows.writerow(map(no_formula, cells))
 
 
 def options() -> argparse.ArgumentParser:

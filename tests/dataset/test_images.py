@@ -1,5 +1,7 @@
 """Image files of every kind as tensors, masks as 0 and 1, and faults that name the file."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,17 @@ from PIL import Image
 from torchvision import transforms
 
 from dataset import images
-from dataset.images import Batches, ImageSet, Sample, load_image, load_mask, read_mask, read_rgb
+from dataset.images import (
+    Batches,
+    ImageSet,
+    Sample,
+    image_size,
+    load_image,
+    load_mask,
+    open_picture,
+    read_mask,
+    read_rgb,
+)
 from runtime.errors import InputError
 
 SIZE = 24
@@ -256,3 +268,12 @@ def test_a_bar_for_many_files(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     images.check_headers([Sample(path, 0)] * (images.BAR_FROM + 1), "Brain")
     assert "checking Brain" in capsys.readouterr().err
+
+
+def test_a_pipe_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("x.png", "zero.png"):
+        for reader in (open_picture, read_mask, image_size):
+            with pytest.raises(InputError, match=f"{name} is a folder, pipe or device"):
+                reader(tmp_path / name)

@@ -7,6 +7,8 @@ import pytest
 from helpers import trees
 
 import dataset
+from dataset import industrial
+from dataset.folders import stop
 from runtime.errors import InputError
 
 
@@ -260,3 +262,22 @@ def test_every_fault_of_visa_names_its_file(tmp_path, edit):
     root = trees.visa(tmp_path)
     expected = edit(root, tmp_path / "split_csv" / "1cls.csv")
     assert expected in fault("visa/candle", tmp_path, shot=1)
+
+
+@pytest.mark.parametrize(
+    "content", [b"object,split,label,image,mask\n\xff", b"object,split,label,image,mask\n" + b"x" * 200_000]
+)
+def test_a_table_that_is_no_csv_is_named(tmp_path, content):
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "split_csv" / "1cls.csv").write_bytes(content)
+    (tmp_path / "pcb").mkdir()
+    with pytest.raises(InputError, match=r"1cls\.csv is no csv file in UTF-8"):
+        industrial.visa_rows(tmp_path / "pcb")
+
+
+def test_a_row_that_ends_early_is_named(tmp_path):
+    (tmp_path / "split_csv").mkdir()
+    (tmp_path / "split_csv" / "1cls.csv").write_text("object,split,label,image,mask\npcb,train\n")
+    _, rows = industrial.visa_rows(tmp_path / "pcb")
+    with pytest.raises(InputError, match=r"1cls\.csv, line 2: want split train or test"):
+        industrial._visa_row(tmp_path / "1cls.csv", *rows[0], stop)

@@ -131,3 +131,27 @@ def test_what_is_no_image_is_named_in_one_line(tmp_path):
         with pytest.raises(InputError) as fault:
             Reader().open(tmp_path / name)
         assert name in str(fault.value) and "\n" not in str(fault.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("RescaleSlope", value) for value in ("nan", "inf", "1e39", "0")),
+        *(("RescaleIntercept", "nan"), ("WindowCenter", "nan"), ("WindowWidth", "inf")),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value")
+def test_numbers_that_make_no_picture_are_named(tmp_path, name, value):
+    usual = {"RescaleSlope": 1, "RescaleIntercept": 0, "WindowCenter": 500, "WindowWidth": 800}
+    path = dicom_file(tmp_path / "a.dcm", **(usual | {name: value}))
+    with pytest.raises(InputError, match=rf"a\.dcm can't be read as an image \(its {name} is "):
+        Reader().open(path)
+
+
+@pytest.mark.parametrize("frames", [RAMP, np.stack([RAMP, RAMP])])
+def test_more_pixels_than_the_header_says(tmp_path, frames):
+    file = pydicom.dcmread(dicom_file(tmp_path / "a.dcm", frames))
+    file.PixelData = 3 * file.PixelData
+    file.save_as(tmp_path / "a.dcm")
+    with pytest.raises(InputError, match=r"a\.dcm holds more pixels than its header says"):
+        Reader().open(tmp_path / "a.dcm")

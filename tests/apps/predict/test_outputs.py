@@ -13,6 +13,7 @@ from helpers.lab import Lab, files
 from helpers.predicting import ckpt, noise, predict
 from PIL import Image
 
+from apps.predict import outputs
 from apps.predict.chart import save_chart
 from apps.predict.outputs import MAP_TOP, UNREADABLE, Outputs, ScoredPicture
 from apps.predict.roi import RegionMasks
@@ -293,3 +294,15 @@ def test_memory_is_bounded_by_the_tile(folders, score):
         inputs = [folders.root / "0.png", folders.root / "1.png"]
         assert predict(folders, "--input", *inputs, "--tile", 200, "--score", score).code == 0
     assert peaks[1] < peaks[0] + 200_000  # the map grew by 1.9 million bytes
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("[Errno 5] '/home/anna/scans/a.bin'", "[Errno 5] 'a.bin'"),
+        (r"bad C:\Users\anna\a.bin: 3", "bad a.bin: 3"),
+        ("sub/a.png is 3/4 and/or 2x2 / 3", "sub/a.png is 3/4 and/or 2x2 / 3"),
+    ],
+)
+def test_words_of_a_fault_tell_no_folders(said, shown):
+    assert outputs.FOLDERS.sub("", said) == shown

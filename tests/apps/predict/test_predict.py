@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -17,8 +18,10 @@ from safetensors.torch import save_file
 
 import dataset
 from apps.predict import inputs
+from apps.predict.inputs import find
 from engine import checkpoint
 from engine.predictor import Predictor
+from runtime.errors import InputError
 
 
 @pytest.mark.parametrize("obj", ["Brain", "Chest"])
@@ -342,3 +345,20 @@ def test_a_slice_and_an_image_do_not_overwrite_each_other(lab):
     out = predict(lab, "--input", lab.root / "in")
     assert out.code == 0 and len(out.rows) == 4
     assert all(len({path.lower() for path in files(out.folder / kind)}) == 4 for kind in KINDS)
+
+
+def test_what_is_no_file_is_passed_over_with_a_word(tmp_path, capsys):
+    noise(tmp_path / "in" / "a.png")
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    for name, to in (("loop.png", "loop.png"), ("gone.png", "nothing")):
+        (tmp_path / "in" / name).symlink_to(to)
+    assert find([str(tmp_path / "in")]) == [tmp_path / "in" / "a.png"]
+    assert "3 files passed over that are pipes or devices, or links to nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["pipe.png", "loop.png"])
+def test_an_input_that_is_no_file_is_one_line(tmp_path, name):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(InputError, match=name):
+        find([str(tmp_path / name)])

@@ -1,5 +1,6 @@
 """NIfTI and NRRD: slices along an axis, upright, scaled over the volume; maps go back into the same geometry."""
 
+import os
 import sys
 
 import nibabel
@@ -181,3 +182,62 @@ def test_a_missing_package_names_its_install_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nrrd", None)
     with pytest.raises(InputError, match=r"pip install -r requirements/medical\.txt"):
         Reader().open(nifti(tmp_path / "a.nrrd.nii").rename(tmp_path / "a.nrrd"))
+
+
+NRRD_HEADER = "NRRD0004\ntype: short\ndimension: 3\nsizes: 6 5 4\nendian: little\nencoding: raw\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["{}/elsewhere.raw", "../elsewhere.raw", "sub/a.raw", "LIST", "a%02d.raw 1 4 1", "pipe"]
+)
+def test_an_nrrd_header_names_no_file_but_one_beside_it(tmp_path, name):
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    for place in (tmp_path / "elsewhere.raw", folder / "sub" / "a.raw"):
+        place.write_bytes(values().tobytes("F"))
+    os.mkfifo(folder / "pipe")
+    (folder / "a.nrrd").write_text(f"{NRRD_HEADER}data file: {name.format(tmp_path)}\n\n")
+    with pytest.raises(InputError, match=r"a\.nrrd names the data file .* no file beside it"):
+        Reader().open(folder / "a.nrrd")
+
+
+def test_an_nrrd_file_of_two_pieces(tmp_path):
+    (tmp_path / "a.raw").write_bytes(values().tobytes("F"))
+    (tmp_path / "a.nrrd").write_text(f"{NRRD_HEADER}data file: a.raw\n\n")
+    whole = Reader().open(nrrd_file(tmp_path / "whole.nrrd"))
+    np.testing.assert_array_equal(slices(Reader().open(tmp_path / "a.nrrd")), slices(whole))
+
+
+@pytest.mark.parametrize("skip", ["line skip: 1000000000", "lineskip: 1000000000", "data file: a.raw\nbyte skip: -1"])
+def test_what_an_nrrd_header_skips_lies_within_its_file(tmp_path, skip):
+    (tmp_path / "a.raw").write_bytes(values().tobytes("F"))
+    (tmp_path / "a.nrrd").write_bytes(f"{NRRD_HEADER}{skip}\n\n".encode() + values().tobytes("F"))
+    with pytest.raises(InputError, match=r"a\.nrrd skips .* mend line skip and byte skip"):
+        Reader().open(tmp_path / "a.nrrd")
+
+
+def test_a_geometry_that_is_not_finite_is_said_before_scoring(tmp_path):
+    path = nifti(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[280:284] = np.float32(np.nan).tobytes()  # the affine's first number
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii has an affine that is not finite"):
+        Reader().open(path)
+
+
+def test_values_that_float32_does_not_hold_are_not_taken_for_dark(tmp_path):
+    array = values().astype(float)
+    array[0, 0, 0] = 1e300
+    for path in (nifti(tmp_path / "a.nii", array), nrrd_file(tmp_path / "a.nrrd", array)):
+        with pytest.raises(InputError, match=f"{path.name} can't be read .*overflow"):
+            Reader().open(path)
+
+
+def test_packages_say_nothing_beside_the_line(tmp_path, capfd):
+    path = nifti(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[70:72] = b"\xff\x7f"  # the type of its values
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.nii can't be read"):
+        Reader().open(path)
+    assert capfd.readouterr().err == ""

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from helpers.browser import chromium
@@ -171,3 +173,19 @@ def _an_image_is_judged(page, tmp_path: Path, served) -> None:
     page.locator("#upload input[type=file]").set_input_files(image)
     page.wait_for_selector("#verdict .judged")
     assert "abnormal from" in page.inner_text("#verdict") and page.locator("#verdict .judged figure > img").count() == 3
+
+
+def test_a_page_of_another_name_gets_nothing(served):
+    url, _ = served
+    for headers, code in (({}, 200), ({"Host": "evil.example"}, 403), ({"Origin": "http://evil.example"}, 403)):
+        assert _code(f"{url}config", headers) == code
+    assert _code(f"{url}gradio_api/upload", {"Host": "evil.example"}, b"x") == 403
+
+
+def _code(address: str, headers: dict, content: bytes | None = None) -> int:
+    """The status of an answer."""
+    try:
+        with urlopen(Request(address, content, headers), timeout=30) as answer:
+            return answer.status
+    except HTTPError as fault:
+        return fault.code

@@ -89,3 +89,9 @@ def test_the_diff_lists_sentences_by_label():
 
 def test_no_edit_no_diff():
     assert diff(PromptSet.of("Brain"), PromptSet.of("Brain"), "Brain") == ""
+
+
+@pytest.mark.parametrize("sign", ["\x00", "\x07", "\x7f", "\ud800"])
+def test_what_is_no_text_is_named(sign):
+    with pytest.raises(InputError, match=r"abnormal, line 2: the sign .* is no text"):
+        PromptSet.typed("fine", f"fine\nb{sign}d", "", "", "")

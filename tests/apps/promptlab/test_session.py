@@ -163,3 +163,25 @@ def test_files_elsewhere_are_no_uploads(session, lab):
 
 def test_nothing_uploaded_nothing_said(session):
     assert session.judged("Brain", FILE, None, start(session)) == ""
+
+
+def test_sets_of_two_visitors_are_two_files(session):
+    paths = [session.saved("Brain", FILE, (text, "bad", "", "", ""), "A") for text in ("one", "other")]
+    assert [prompt.read_json(path, "Brain")[0] for path in paths] == [["one"], ["other"]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--obj", "Brian"), "unknown object Brian"),
+        (("--obj", "Chest"), "no folder .*Chest_AD"),
+        (("--data_path", "nowhere"), "nowhere"),
+        (("--ckpt", "none.pth"), "no checkpoint none.pth"),
+        (("--device", "tpu"), "--device tpu"),
+    ],
+)
+def test_what_nothing_can_be_shown_of_does_not_start(lab, tmp_path, flags, message):
+    lab.medical()
+    LabSession(asked(lab), tmp_path).check()
+    with pytest.raises(InputError, match=message):
+        LabSession(asked(lab, *flags), tmp_path).check()
