@@ -1,5 +1,6 @@
 """The page answers under its own names alone: another site's script, or a name bent to this machine, gets 403."""
 
+import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import Any
@@ -40,10 +41,10 @@ class OwnNamesOnly:
             name = urlsplit(address).hostname or ""
             if name in (*HERE, self.host):
                 return True
-            ip_address(name)
+            own = socket.gethostname().lower()  # the machine's name, or its number: no other site can take these
+            return self.host in EVERYWHERE and (name in (own, f"{own}.local") or bool(ip_address(name)))
         except ValueError:
             return False
-        return self.host in EVERYWHERE  # by its number: only a name can be bent to this machine
 
 
 def own_names_only(host: str) -> list:

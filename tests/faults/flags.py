@@ -53,7 +53,7 @@ CHOICES = {
     "--protocol": RUNS,
     "--precision": (*SETS, "predict", "app", "prompt rank"),
     "--branches": ("train_few", "test_few", "predict", "app", "apps.export"),
-    "--device": tuple(one for one in RUNS if one != "app"),
+    "--device": RUNS,
     "--stage": ("apps.export",),
     "--score": ("predict bare",),
     "--by": ("prompt rank",),

@@ -1,6 +1,7 @@
 """The page answers under its own names alone."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -56,3 +57,9 @@ def test_served_to_all_it_answers_by_number_too():
 
 def test_starting_and_stopping_pass():
     assert answer("127.0.0.1", "lifespan") == ["passed"]
+
+
+def test_the_machines_own_name_where_it_is_served_everywhere():
+    name = socket.gethostname()
+    assert answer("0.0.0.0", host=f"{name}:7860") == ["passed"] != answer("127.0.0.1", host=name)
+    assert answer("0.0.0.0", host="evil.example") != ["passed"]
