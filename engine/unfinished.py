@@ -3,7 +3,6 @@
 import io
 import pickle
 import random
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from engine.checkpoint import Snapshot
 from runtime.errors import InputError, naming
 from runtime.files import atomic_write
 from runtime.tensors import digest
+from runtime.tensors import load as read_tensors
 from scoring.raw_scores import RawScores
 
 FORMAT = 1
@@ -93,7 +93,7 @@ def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam],
     """
     with naming(f"{path} (--restart begins anew)"):
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = read_tensors(path)
             known = content.pop("sha256")
             if content["format"] != FORMAT or digest(content) != known:
                 raise ValueError("it is not what was written")
