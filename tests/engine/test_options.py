@@ -181,7 +181,7 @@ def test_the_bare_trunk_needs_no_abnormal_image_and_knows_no_adapter(usual):
     """--abnormal_shot 0 scores with the memory branch alone, whatever concerns adapters or words."""
     runs = [
         usual.done("train_few", "--abnormal_shot", 0, *flags.split())
-        for flags in ("", "--adapter mvfa", "--prompts base", "--branches few", "--epoch 5", "--learning_rate 1e30")
+        for flags in ("", "--adapter mvfa", "--prompts base", "--branches few", "--epoch 5", "--learning_rate 1e3")
     ]
     few = [run.seen[0].map_patches.few for run in runs]
     assert all(
