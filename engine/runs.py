@@ -175,6 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     runs = known_runs(args.results_path)
     if args.command == "compare":
+        if len(args.runs) < 2:
+            raise InputError("compare takes two runs or more; python -m engine.runs lists them")
         lines = compare([find(runs, name) for name in args.runs])
     elif args.command == "tag":
         lines = tag(find(runs, args.run), args.words)

@@ -13,6 +13,7 @@ from engine.settings import Spec, bank_limit, setting
 from madff import ADAPTERS, ATTENTIONS, AXES
 from runtime.errors import InputError
 from runtime.flags import GIGABYTES, MANY, SIDE, WORKERS, finite, interval, natural, number, path, positive
+from runtime.tensors import LARGEST
 
 PROTOCOLS = ("paper", "sound")
 SCORED = ("few", "zero", "both")
@@ -206,7 +207,7 @@ FEW_PATH, ZERO_PATH = Path("ckpt/few-shot"), Path("ckpt/zero-shot")
 class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
     """Few-shot training: `train_few_shot`, train_few.py."""
 
-    learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0, 1000))
+    learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0, LARGEST))
     eval_every: int = setting(1, "epochs between evaluations; 0: only at the end, no best epoch", type=natural)
     save_path: Path = setting(FEW_PATH, "folder for the checkpoint", type=path)
 
@@ -226,7 +227,7 @@ class FewShotTestSpec(CheckpointSpec, TestSetSpec, ScoreSpec, SupportSpec, Syste
 class TransferSpec(TrainSpec, SystemSpec):
     """Zero-shot transfer: `train_transfer`, train_zero.py."""
 
-    learning_rate: float = setting(1e-4, "of Adam", type=number(float, 0, 1000))
+    learning_rate: float = setting(1e-4, "of Adam", type=number(float, 0, LARGEST))
     eval_every: float = setting(
         0.2,
         "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end",

@@ -152,6 +152,7 @@ def test_a_tagged_run_is_not_deleted(made, capsys):
     ("words", "fault"),
     [
         (["compare"], "runs"),
+        (["compare", "x"], "compare takes two runs or more"),
         (["delete", "nowhere"], "no run is called nowhere"),
         (["delete", "Brain"], "runs are called Brain|no run is called"),
         (["list", "x"], "unrecognized arguments: x"),

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -180,7 +181,7 @@ def cases() -> Iterator[Case]:
     flag = ("--ckpt", "@here/c.pth")
     for number, (source, where, what, value) in enumerate(entries()):
         for script in _scripts(source, number):
-            name = f"{script} {' '.join(where)}: {what}"
+            name = f"{script} {Path(source).stem} {' '.join(where)}: {what}"
             words = () if what == "a text" and where[-1] in ELSEWHERE else ("c.pth",)
             yield Case(name, script, flag, words, changed(source, where, value))
     for head in HEADS:

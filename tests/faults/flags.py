@@ -20,7 +20,7 @@ NUMBERS = {  # flag -> the scripts that have it, and values beside HUGE that non
     "--batch_size": (SETS, ("0", "1.5", "10000000")),
     "--num_workers": (SETS, ("5000", "1.5")),
     "--epoch": (TRAIN, ("1.5", "100000000")),
-    "--learning_rate": (TRAIN, ("1e9",)),
+    "--learning_rate": (TRAIN, ("1e39",)),
     "--eval_every": (TRAIN, ("1e12",)),
     "--save_every": (TRAIN, ("1e12",)),
     "--save_model": (TRAIN, ("2",)),
@@ -45,7 +45,11 @@ NUMBERS = {  # flag -> the scripts that have it, and values beside HUGE that non
     "--valid_share": (("dataset.convert",), ("1.5", "2")),
 }
 MINUS = {"--iterate", "--threshold", "--pixel_threshold"}  # -1 is a value of theirs
-FREE = {"--threshold": ("1000000000000",), "--pixel_threshold": ("1000000000000",)}
+FREE = {
+    "--threshold": ("1000000000000",),
+    "--pixel_threshold": ("1000000000000",),
+    "--learning_rate": ("1e30", "9223372036854775808", "1000000000000"),  # the loss says so
+}
 CHOICES = {
     "--adapter": RUNS,
     "--madff": RUNS,

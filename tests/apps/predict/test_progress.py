@@ -157,7 +157,7 @@ def test_an_unforeseen_fault_is_the_files_row(folders):
         out, _ = scored(folders)
     rows = {Path(row["file"]).name: row for row in out.rows}
     assert out.code == 1 and {rows[f"new{number}.png"]["verdict"] for number in range(5)} <= {"normal", "abnormal"}
-    assert rows["nan.nii"]["verdict"] == UNREADABLE and "HeaderDataError" in rows["nan.nii"]["note"]
+    assert rows["nan.nii"]["verdict"] == UNREADABLE and "affine that is not finite" in rows["nan.nii"]["note"]
     assert rows["odd.png"]["verdict"] == UNREADABLE and "RuntimeError: out of something" in rows["odd.png"]["note"]
     again, seen = scored(folders)
     assert {Path(row["file"]).name for row in again.rows if row["verdict"] != UNREADABLE} >= {"odd.png", "new0.png"}
