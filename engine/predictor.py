@@ -1,7 +1,7 @@
 """The public way to score images of one's own: a checkpoint, and whatever picture comes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -19,7 +19,9 @@ from engine.picture_scorer import BAR_AFTER, PictureScorer, by_prompts
 from engine.spec import PredictorSpec
 from engine.tiled_calibration import KnownPicture, in_tiles
 from engine.tiles import Tiling
+from runtime.environment import code_sha256
 from runtime.errors import InputError
+from runtime.tensors import digest
 
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
 PictureLike = str | Path | Image.Image | np.ndarray | Tensor
@@ -67,6 +69,14 @@ class Predictor(PictureScorer):
         PredictorSpec.refuse_unknown(settings)
         opened = open_checkpoint(Path(path), PredictorSpec, settings, purpose="prediction")
         return of_opened(opened, cls)
+
+    def digest(self) -> str:
+        """A hash of all that a score depends on beside the picture: weights, text, banks, calibration, code."""
+        known_by = (self.system.weights_sha256, self.system.adapters_digest(), self.system.size, code_sha256())
+        banks = {head: bank.tensors() for head, bank in self.banks.items()}
+        text = [] if self.text_directions is None else self.text_directions
+        kept = {"text": text, "banks": banks, "calibration": asdict(self.calibration)}
+        return digest({**kept, "tiling": str(self.tiling), "known_by": known_by})
 
     def predict(self, pictures: PictureLike | Sequence[PictureLike]) -> Prediction | list[Prediction]:
         """Score a picture, or each of a list or batch of them by itself.

@@ -162,7 +162,12 @@ class Run(ABC):
         """This run's own folder, that of an unfinished run like it unless `anew`; see `run_folder.open_folder`."""
         options = {name: value for name, value in self.spec.plain().items() if name not in PLACES}
         about = {"script": f"{script}.py", "obj": self.info.name, "options": options}
-        found = (self.system.weights_sha256, self.prompts_sha256, code_sha256(), [sample.label for sample in self.test])
+        found = (
+            self.system.weights_sha256,
+            self.prompts_sha256,
+            code_sha256(),
+            [_known_by(sample) for sample in self.test],
+        )
         key = key_of(json.dumps(about, sort_keys=True), found, *self.files())
         parent, own = self.spec.results_path / script / self.name, []
 
@@ -205,6 +210,12 @@ class Run(ABC):
                 origin=f"{UNCALIBRATED if one.calibration is None else self.calibration_note} {AS_PUBLISHED}",
             ),
         )
+
+
+def _known_by(sample: Sample) -> tuple[object, ...]:
+    """What tells a test image from others: its label, name and size, and those of its mask."""
+    files = [path for path in (sample.image, sample.mask) if path is not None]
+    return sample.label, *((path.name, path.stat().st_size) for path in files)
 
 
 def same_weights(run: Run, record: dict, source: Path) -> None:

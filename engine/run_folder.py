@@ -13,12 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from runtime.errors import InputError
-from runtime.files import atomic_write, remove_drafts
+from runtime.files import LOCK, atomic_write, lock, remove_drafts, unlock
 
-RUN, RESULTS, UNFINISHED, CHECKPOINT, LOCK = "run.json", "results.json", "unfinished.pth", "checkpoint.pth", ".running"
+RUN, RESULTS, UNFINISHED, CHECKPOINT = "run.json", "results.json", "unfinished.pth", "checkpoint.pth"
 SHOWN = 8  # digits of a run's key in its folder's name
 ABANDONED = 3600.0  # seconds after which a draft is nobody's any more
 STAMP = "%Y-%m-%d_%H-%M-%S"
@@ -54,8 +54,7 @@ class RunFolder:
         kept = {name for name in (RESULTS, CHECKPOINT, UNFINISHED) if (self.path / name).exists()}
         if RESULTS in kept:
             self.state.unlink(missing_ok=True)
-        (self.path / LOCK).unlink(missing_ok=True)
-        self.lock.release()
+        unlock(self.lock)
         if not kept:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -77,9 +76,12 @@ def open_folder(
     remove_drafts(parent, ABANDONED)
     if not anew:
         for path in sorted(parent.glob(f"*_{key[:SHOWN]}*"), reverse=True):
-            if not (path / RESULTS).exists() and about(path).get("key") == key and (own := _locked(path)):
+            if about(path).get("key") == key and not (path / RESULTS).exists() and (held := lock(path)):
+                if (path / RESULTS).exists():  # it was finished just now
+                    unlock(held)
+                    continue
                 remove_drafts(path)
-                return own
+                return RunFolder(path, held)
     if resume:
         raise InputError(f"--resume: no unfinished run of these settings in {parent}; leave it out to begin one")
     stamp = f"{datetime.now():{STAMP}}_{key[:SHOWN]}"
@@ -87,9 +89,9 @@ def open_folder(
         path = parent / (stamp if number == 1 else f"{stamp}-{number}")
         with contextlib.suppress(FileExistsError):
             path.mkdir(parents=True)
-            own = _locked(path)
+            held = lock(path)
             note(path, {"key": key, **known_by})
-            return own
+            return RunFolder(path, held)
     raise InputError(f"{parent} holds a thousand runs of this second; remove what is in it")
 
 
@@ -97,22 +99,10 @@ def running(path: Path) -> bool:
     """Whether a process is writing to a run's folder now."""
     if not (path / LOCK).exists():
         return False
-    lock = FileLock(path / LOCK)
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
-def _locked(path: Path) -> RunFolder | None:
-    """The folder, for this process alone; None while another has it. The system frees it when its owner dies."""
-    lock = FileLock(path / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    return RunFolder(path, lock)
+    held = lock(path)
+    if held:
+        unlock(held)
+    return held is None
 
 
 def about(path: Path) -> dict[str, Any]:

@@ -199,6 +199,8 @@ class Training:
         now = self.progress
         if now.evaluated or now.steps not in self.due:
             return
+        if distributed.anywhere(request.asked):
+            self._stop()
         try:  # nothing is lost where it is broken off, alone: other processes would wait for this one
             with request.at_once() if distributed.world_size() == 1 else nullcontext():
                 raw = self.run.score_test(again=True)

@@ -4,6 +4,7 @@ import io
 import pickle
 import random
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,23 @@ def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam],
             known = content.pop("sha256")
             if content["format"] != FORMAT or digest(content) != known:
                 raise ValueError("it is not what was written")
+            decoder.load_adapters(content["adapters"])
+            for head, optimizer in optimizers.items():
+                optimizer.load_state_dict(content["optimizers"][head])
+            _restore(content["draws"], order)
+            return _progress(content)
         except (pickle.UnpicklingError, *DAMAGE) as fault:
             raise InputError("the unfinished training in it is damaged or of another version") from fault
-        decoder.load_adapters(content["adapters"])
-        for head, optimizer in optimizers.items():
-            optimizer.load_state_dict(content["optimizers"][head])
-        _restore(content["draws"], order)
+
+
+def _progress(content: dict[str, Any]) -> Progress:
+    """How far the training in a file had come; ValueError, TypeError or LookupError for what none ever was."""
     last, best = (part and Snapshot(*part, None) for part in (content["last"], content["best"]))
-    history = TrainingHistory(last, best=last if content["best_is_last"] else best, best_value=content["best_value"])
     told = {name: content[name] for name in ("steps", "losses", "evaluated", "seconds", "draws")}
+    numbers = (told["steps"], told["seconds"], *told["losses"])
+    if not isinstance(last, Snapshot) or type(told["steps"]) is not int or not all(0 <= one < inf for one in numbers):
+        raise ValueError("its numbers are not those of a training")
+    history = TrainingHistory(last, best=last if content["best_is_last"] else best, best_value=content["best_value"])
     return Progress(history, **told)
 
 

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from runtime.errors import InputError
 
+LOCK = ".running"  # the file in a folder that its one writer holds
 DRAFT = re.compile(r"\..+-[0-9a-f]{8}(\.\w+)?")  # what atomic_write calls its temporary files
 
 
@@ -45,6 +48,22 @@ def remove_drafts(folder: Path, age: float = 0.0) -> None:
         with contextlib.suppress(FileNotFoundError):
             if DRAFT.fullmatch(path.name) and path.is_file() and time.time() - path.stat().st_mtime >= age:
                 path.unlink()
+
+
+def lock(folder: Path) -> FileLock | None:
+    """A hold on the folder, None while another process has it; the system frees it when its owner dies."""
+    held = FileLock(folder / LOCK)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        return None
+    return held
+
+
+def unlock(held: FileLock) -> None:
+    """Let others have the folder."""
+    Path(held.lock_file).unlink(missing_ok=True)
+    held.release()
 
 
 def check_writable(folder: Path) -> None:

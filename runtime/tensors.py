@@ -63,7 +63,7 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
             )
         if not tensor.numel():
             continue
-        low, high = (float(bound) for bound in tensor.aminmax())
+        low, high = (float(bound) for bound in tensor.detach().aminmax())
         if not (low >= -LARGEST and high <= LARGEST):  # nan is neither; aminmax hands it on
             raise InputError(f"{name} is not finite in float32; the file is of a training that failed, or damaged")
         if low == high and tensor.ndim > 1 and tensor.numel() > 1:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from apps.predict.spec import PredictSpec
 from runtime.errors import InputError
 from runtime.files import atomic_write
 
+PNG_END = b"IEND\xaeB`\x82"
 NEUTRAL = ("output", "restart", "cache_path", "cache_gb", "offline", "trust_weights")  # no score depends on these
 NAMING_FILES = ("ckpt", "clip_path", "model_name", "prompts", "normal", "abnormal")
 
@@ -50,48 +53,90 @@ class Progress:
     def __init__(self, folder: Path, settings: Mapping[str, Any], restart: bool) -> None:
         self.folder, self.path, self.settings = folder, folder / PROGRESS, settings
         self.lines: dict[str, dict] = {}  # by file
+        self.model: str | None = None  # that scored them
         self.stamps: Mapping[Path, str] = {}
         if restart or not (self.path.exists() or (folder / TABLE).exists()):
             return
         before, *lines = _read(self.path) or [{}]
+        self.model = before.pop("model", None)
         differing = [name for name in before | settings if before.get(name) != settings.get(name)]
         if differing:
-            what = f"other settings ({', '.join(f'--{name}' for name in differing)})" if before else "unknown settings"
-            raise InputError(
-                f"--output {folder} holds a run with {what}: name another folder, or begin anew with --restart"
-            )
+            known = f"other settings ({', '.join(f'--{name}' for name in differing)})" if before else "unknown settings"
+            raise self._other(known)
         self.lines = {line["file"]: line for line in lines}
 
-    def rows(self, file: Path, stamp: str) -> list[ScoredPicture]:
-        """A file's rows if it is finished and the same still, with all its pictures there; else none."""
-        line = self.lines.get(str(file), {})
-        rows = [ScoredPicture(**row) for row in line.get("rows", ()) if line["stamp"] == stamp]
-        there = all(
-            (self.folder / path).exists() for row in rows for path in (row.image, row.map, row.overlay, row.mask)
+    def _other(self, known: str) -> InputError:
+        return InputError(
+            f"--output {self.folder} holds a run with {known}: name another folder, or begin anew with --restart"
         )
-        return rows if there else []
 
-    def start(self, stamps: Mapping[Path, str]) -> dict[Path, list[ScoredPicture]]:
-        """Begin the file with what still holds, and give it: rows by file. stamps: of all files to score."""
+    def rows(self, file: Path, stamp: str) -> list[ScoredPicture]:
+        """A file's rows if it is finished and the same still, with all its pictures there and whole; else none."""
+        line = self.lines.get(str(file), {})
+        rows = line.get("rows", []) if line.get("stamp") == stamp else []
+        there = all((self.folder / row.image).exists() for row in rows)
+        made = (self.folder / path for row in rows for path in (row.map, row.overlay, row.mask))
+        return rows if there and all(map(_whole, made)) else []
+
+    def start(self, stamps: Mapping[Path, str], model: str) -> dict[Path, list[ScoredPicture]]:
+        """Begin the file with what still holds, and give it: rows by file. stamps: of all files to score.
+
+        model: a hash of what scores them. InputError where another one did.
+        """
         self.stamps = stamps
+        if self.lines and model != self.model:
+            raise self._other("other sentences, support images, weights or code")
         done = {file: rows for file, stamp in stamps.items() if (rows := self.rows(file, stamp))}
         with atomic_write(self.path) as draft:
-            kept = [self.settings, *(self.lines[str(file)] for file in done)]
+            kept = [{**self.settings, "model": model}, *(self._line(file, rows) for file, rows in done.items())]
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         return done
 
     def add(self, file: Path, rows: list[ScoredPicture]) -> None:
         """Note that a file is finished, unless with a fault."""
         if not any(row.verdict == UNREADABLE for row in rows):
-            line = {"file": str(file), "stamp": self.stamps[file], "rows": [asdict(row) for row in rows]}
             with self.path.open("a", encoding="utf-8") as progress:
-                progress.write(json.dumps(line) + "\n")
+                progress.write(json.dumps(self._line(file, rows)) + "\n")
+
+    def _line(self, file: Path, rows: list[ScoredPicture]) -> dict:
+        return {"file": str(file), "stamp": self.stamps[file], "rows": [asdict(row) for row in rows]}
 
 
 def _read(path: Path) -> list[dict]:
-    """The lines of the file, up to one that was not written to its end."""
+    """The settings, then a line for every file, up to one that was not written to its end.
+
+    Raises InputError for a file that is damaged.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except ValueError as fault:
+        raise InputError(f"{path} is damaged; begin anew with --restart") from fault
     found = []
-    with suppress(FileNotFoundError, ValueError):
-        for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            found.append(json.loads(line))
+    for number, text in enumerate(texts):
+        try:
+            line = json.loads(text)
+            if number and not (isinstance(line["file"], str) and isinstance(line["stamp"], str)):
+                raise TypeError
+            found.append(line | {"rows": [_row(row) for row in line["rows"]]} if number else dict(line))
+        except (ValueError, TypeError, KeyError, RecursionError) as fault:
+            raise InputError(f"{path} is damaged in line {number + 1}; begin anew with --restart") from fault
     return found
+
+
+def _row(plain: Mapping[str, Any]) -> ScoredPicture:
+    """A row as it was; TypeError or ValueError for what none ever was."""
+    row = ScoredPicture(**plain)
+    texts = (row.file, row.verdict, row.note, row.image, row.map, row.overlay, row.mask)
+    if not all(isinstance(one, str) for one in texts) or not isfinite(row.score + row.threshold + row.seconds):
+        raise ValueError(f"{plain} is no row")
+    return row
+
+
+def _whole(path: Path) -> bool:
+    """Whether a PNG is there to its end."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(-len(PNG_END), os.SEEK_END)
+        return file.read() == PNG_END
+    return False

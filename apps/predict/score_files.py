@@ -25,6 +25,7 @@ from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.environment import environment
 from runtime.errors import SYSTEM, InputError
+from runtime.files import lock, unlock
 
 
 def score_file(
@@ -136,11 +137,19 @@ def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title:
 
 @contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Make a folder; whatever ends the work early, what was made of it and is still empty goes again."""
+    """Make a folder and hold it; whatever ends the work early, what was made of it and is still empty goes again."""
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         check_outputs(folder)
-        yield
+        held = lock(folder)
+        if held is None:
+            raise InputError(
+                f"--output {folder} is being written to by another run; wait for it, or name another folder"
+            )
+        try:
+            yield
+        finally:
+            unlock(held)
     except BaseException:
         with suppress(OSError):  # it holds something
             for one in missing:
@@ -176,7 +185,7 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
     title = spec.output.resolve().name
     panels = panel_names(map(labelled, files), common_folder(files))
     names = {file: panel.removesuffix(".png") for file, panel in zip(files, panels, strict=True)}
-    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()})
+    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()}, predictor.digest())
     if done:
         print(f"going on: {len(done)} of {len(files)} files were scored before")
     rows = {file: done.get(file, []) for file in files}
