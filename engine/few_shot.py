@@ -267,16 +267,20 @@ def train_few_shot(spec: FewShotSpec) -> list[Result]:
     Writes the checkpoint, results.json and results.csv. Raises InputError for whatever is missing or does not fit.
     """
     distributed.refuse(f"{SCRIPT}.py")
-    results = [result for obj in objects_of(spec) for result in _train_object(spec, obj)]
+    objects = objects_of(spec)
+    results = [result for obj in objects for result in _train_object(spec, obj, among=len(objects) > 1)]
     write_means(spec, SCRIPT, run_name(spec.obj, spec.shot), results)
     return results
 
 
-def _train_object(spec: FewShotSpec, obj: str) -> list[Result]:
+def _train_object(spec: FewShotSpec, obj: str, among: bool) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj)
-    with open_outputs(run, SCRIPT) as folder:
+    if spec.resume and among and (done := run.finished(SCRIPT)):
+        print(f"{obj}: finished before")
+        return done
+    with open_outputs(run, SCRIPT, among) as folder:
         if not run.trainable:
             return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
         training = _training(run, folder, started)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dataset import ObjectInfo, Sample
 from engine.build import EncodedPrompts, taps_of
 from engine.checkpoint import Snapshot
-from engine.run_folder import RunFolder, open_folder
+from engine.run_folder import RunFolder, finished, open_folder
 from engine.score_images import ground_truth
 from engine.spec import SystemSpec
 from engine.system import System
@@ -158,18 +159,23 @@ class Run(ABC):
             "environment": environment(self.system.device),
         }
 
+    def identity(self, script: str) -> tuple[Path, str, dict[str, Any]]:
+        """Where such runs lie, a key of all that decides this one's figures, and what that is."""
+        options = {name: value for name, value in self.spec.plain().items() if name not in PLACES | {"obj"}}
+        about = {"script": f"{script}.py", "obj": self.info.name, "options": options}
+        found = (self.system.weights_sha256, self.prompts_sha256, code_sha256(), [_known_by(one) for one in self.test])
+        key = key_of(json.dumps(about, sort_keys=True), found, *self.files())
+        return self.spec.results_path / script / self.name, key, about
+
+    def finished(self, script: str) -> list[Result]:
+        """The results of a run like this one that was finished before; none if there is none."""
+        parent, key, _ = self.identity(script)
+        folder = finished(parent, key)
+        return [] if folder is None else tables.read_results(folder)
+
     def open_folder(self, script: str, *, resume: bool = False, anew: bool = False) -> RunFolder:
         """This run's own folder, that of an unfinished run like it unless `anew`; see `run_folder.open_folder`."""
-        options = {name: value for name, value in self.spec.plain().items() if name not in PLACES}
-        about = {"script": f"{script}.py", "obj": self.info.name, "options": options}
-        found = (
-            self.system.weights_sha256,
-            self.prompts_sha256,
-            code_sha256(),
-            [_known_by(sample) for sample in self.test],
-        )
-        key = key_of(json.dumps(about, sort_keys=True), found, *self.files())
-        parent, own = self.spec.results_path / script / self.name, []
+        (parent, key, about), own = self.identity(script), []
 
         def open_it() -> Path:
             own.append(open_folder(parent, key, about, resume=resume, anew=anew))

@@ -95,6 +95,14 @@ def open_folder(
     raise InputError(f"{parent} holds a thousand runs of this second; remove what is in it")
 
 
+def finished(parent: Path, key: str) -> Path | None:
+    """The newest folder in `parent` of a finished run with this key."""
+    for path in sorted(parent.glob(f"*_{key[:SHOWN]}*"), reverse=True):
+        if about(path).get("key") == key and (path / RESULTS).exists():
+            return path
+    return None
+
+
 def running(path: Path) -> bool:
     """Whether a process is writing to a run's folder now."""
     if not (path / LOCK).exists():

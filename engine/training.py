@@ -160,6 +160,8 @@ class Training:
         if folder.state.exists():
             self.progress = unfinished.load(folder.state, self.decoder, trainer.optimizers, order)
             done = self.progress.steps
+            if done > self.spec.epoch * steps:
+                raise InputError(f"{folder.state} is of a longer training; --restart begins anew")
             print(f"going on after {done / steps:.3g} of {self.spec.epoch} epochs: {folder.path}")
         self.started = started - self.progress.seconds
         self.saved = time.monotonic()
@@ -245,8 +247,10 @@ def _whole(time: float) -> int | float:
     return int(time) if time == int(time) else time
 
 
-def open_outputs(run: Run, script: str) -> RunFolder:
+def open_outputs(run: Run, script: str, among: bool) -> RunFolder:
     """The run's own folder, once every place that results will go to was written to and has room on its disk.
+
+    among: runs of other objects of the same command, of which only one can be the unfinished one.
 
     So the system refuses before the training, not after it.
     """
@@ -264,7 +268,7 @@ def open_outputs(run: Run, script: str) -> RunFolder:
         check_writable(place)
         remove_drafts(place, ABANDONED)
     check_room(needs)
-    return run.open_folder(script, resume=spec.resume, anew=spec.restart)
+    return run.open_folder(script, resume=spec.resume and not among, anew=spec.restart)
 
 
 def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, started: float) -> list[Result]:

@@ -4,7 +4,7 @@ import io
 import pickle
 import random
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ def _progress(content: dict[str, Any]) -> Progress:
     """How far the training in a file had come; ValueError, TypeError or LookupError for what none ever was."""
     last, best = (part and Snapshot(*part, None) for part in (content["last"], content["best"]))
     told = {name: content[name] for name in ("steps", "losses", "evaluated", "seconds", "draws")}
-    numbers = (told["steps"], told["seconds"], *told["losses"])
-    if not isinstance(last, Snapshot) or type(told["steps"]) is not int or not all(0 <= one < inf for one in numbers):
+    counted = type(told["steps"]) is int and told["steps"] >= 0 and 0 <= told["seconds"] < inf
+    if not counted or not isinstance(last, Snapshot) or not all(map(isfinite, told["losses"])):
         raise ValueError("its numbers are not those of a training")
     history = TrainingHistory(last, best=last if content["best_is_last"] else best, best_value=content["best_value"])
     return Progress(history, **told)

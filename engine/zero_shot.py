@@ -195,16 +195,20 @@ def train_transfer(spec: TransferSpec) -> list[Result]:
 
     Gives and writes what `train_few_shot` does. Raises InputError for whatever is missing or does not fit.
     """
-    results = [result for obj in objects_of(spec, all_medical=True) for result in _train_target(spec, obj)]
+    objects = objects_of(spec, all_medical=True)
+    results = [result for obj in objects for result in _train_target(spec, obj, among=len(objects) > 1)]
     write_means(spec, SCRIPT, run_name(spec.obj), results)
     return results
 
 
-def _train_target(spec: TransferSpec, obj: str) -> list[Result]:
+def _train_target(spec: TransferSpec, obj: str, among: bool) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj)
-    with open_outputs(run, SCRIPT) as folder:
+    if spec.resume and among and (done := run.finished(SCRIPT)):
+        print(f"{obj}: finished before")
+        return done
+    with open_outputs(run, SCRIPT, among) as folder:
         if spec.batch_size > 1:
             print(f"steps of {spec.batch_size} images of one object: ours; the published ones are of 1")
         training = _training(run, folder, started)

@@ -15,6 +15,7 @@ import numpy as np
 
 from dataset.registry import FAMILIES
 from report.published import PATCHCORE, published
+from runtime.errors import InputError
 from runtime.files import atomic_write, no_formula
 from scoring.patch_scores import BRANCHES
 
@@ -219,6 +220,23 @@ def write_results(folder: str | Path, record: Mapping[str, Any]) -> None:
         frame.to_csv(draft, index=False)
     with atomic_write(Path(folder) / JSON) as draft:
         draft.write_text(whole + "\n", encoding="utf-8")
+
+
+def read_results(folder: Path) -> list[Result]:
+    """The results in a run's folder. Raises InputError for a file that is damaged."""
+    path = folder / JSON
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["results"]
+        return [Result(**{**one, "branches": _with_nan(one["branches"])}) for one in found]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as fault:
+        raise InputError(f"{path} is damaged; remove {folder} and train again") from fault
+
+
+def _with_nan(branches: Mapping[str, Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
+    return {
+        branch: {name: math.nan if value is None else float(value) for name, value in metrics.items()}
+        for branch, metrics in branches.items()
+    }
 
 
 def _cell_of(value: Any) -> Any:

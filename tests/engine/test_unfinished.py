@@ -82,3 +82,18 @@ def test_a_damaged_file_is_refused(tmp_path, decoder, damage):
         path.write_bytes({"cut short": content[: len(content) // 2], "empty": b"", "text": b"hello"}[damage])
     with pytest.raises(InputError, match=r"a\.pth \(--restart begins anew\): the unfinished training"):
         unfinished.load(path, decoder, both, order)
+
+
+def test_several_objects_go_on_with_those_that_are_not_finished(lab):
+    """A finished one is not trained again; --resume of one object alone still wants an unfinished run."""
+    lab.mvtec("mpdd/tubes")
+    lab.mvtec("mpdd/connector")
+    flags = ["--epoch", 1, "--eval_every", 0, "--obj"]
+    lab.done("train_few", *flags, "mpdd/tubes")
+    before = lab.results("train_few/mpdd_tubes_1-shot")["results"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("dataset.expand", lambda obj: ["mpdd/tubes", "mpdd/connector"])
+        again = lab.done("train_few", *flags, "mpdd", "--resume")
+    assert "mpdd/tubes: finished before" in again.out and again.out.count("checkpoint:") == 1
+    assert lab.results("train_few/mpdd_tubes_1-shot")["results"] == before
+    assert "no unfinished run of these settings" in lab.run("train_few", *flags, "mpdd/tubes", "--resume").err
