@@ -21,6 +21,7 @@ from apps.predict.progress import Progress
 from apps.predict.spec import PredictSpec
 from engine.picture_scorer import by_prompts
 from engine.predictor import Predictor
+from runtime.files import lock, unlock
 from scoring.raw_scores import MAP_MAXIMUM
 
 KILLED = """
@@ -222,3 +223,48 @@ def test_settings_that_change_no_score_are_passed_over(tmp_path):
     one, other = (settings_of(PredictSpec.of(more), more) for more in (asked, asked | {"cache_path": "elsewhere"}))
     assert one == other and json.loads(json.dumps(one)) == one
     assert Progress(tmp_path, one, restart=False).lines == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "5", "null", '{"file": 1}', '{"file": "a", "stamp": "b", "rows": 5}', "{", "\udcff"]
+)
+@pytest.mark.parametrize("number", [0, 1])
+def test_notes_that_are_damaged_are_refused(folders, text, number):
+    out, _ = scored(folders)
+    path = out.folder / "progress.jsonl"
+    lines = path.read_text().split("\n")
+    lines[number] = text
+    path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
+    refused, seen = scored(folders)
+    assert refused.code == 2 and seen == 0
+    assert str(path) in refused.err or "unknown settings" in refused.err or "other settings" in refused.err
+    assert scored(folders, "--restart")[0].code == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n", None])
+def test_a_map_that_is_not_whole_is_made_anew(folders, content):
+    out, count = scored(folders)
+    path = out.folder / "maps" / "new0.png"
+    before = path.read_bytes()
+    path.write_bytes(before[:-20] if content is None else content)
+    again, seen = scored(folders)
+    assert (again.code, seen) == (0, 1) and count > 1 and path.read_bytes() == before
+
+
+def test_rows_of_another_model_are_not_gone_on_with(folders):
+    """Sentences that changed behind the same flags."""
+    scored(folders)
+    with patch("engine.predictor.code_sha256", lambda: "another"):
+        noise(folders.root / "new" / "more.png")
+        refused, seen = scored(folders)
+    assert refused.code == 2 and seen == 0 and "other sentences, support images, weights or code" in refused.err
+
+
+def test_two_runs_do_not_share_a_folder(folders):
+    (folders.root / "out").mkdir()
+    held = lock(folders.root / "out")
+    refused, seen = scored(folders)
+    assert refused.code == 2 and seen == 0 and "is being written to by another run" in refused.err
+    unlock(held)
+    out, _ = scored(folders)
+    assert out.code == 0 and not list(out.folder.glob(".*"))
