@@ -127,6 +127,8 @@ def _check_record(record: object) -> None:
     for name in WORDS:
         if not isinstance(record.get(name), str):
             raise _unlike(f"its record's {name}", record.get(name))
+    if not isinstance(record.get("support_sha256", ""), str):
+        raise _unlike("its record's support_sha256", record["support_sha256"])
     if not isinstance(record.get("masks"), bool):
         raise _unlike("its record's masks", record.get("masks"))
     options, seen, support = record.get("options"), record.get("trained_on"), record.get("support")

@@ -178,7 +178,7 @@ class FewShotRun(Run):
         """Counts, and the names of the support images by label."""
         samples = {"normal": self.data.support_normal, "abnormal": self.data.support_abnormal}
         names = {label: [_name(sample.image) for sample in part] for label, part in samples.items()}
-        return {"counts": self.data.counts, "support": names}
+        return {"counts": self.data.counts, "support": names, "support_sha256": key_of(*self.files())}
 
     def calibration_holds(self, record: dict | None, source: Path) -> bool:
         """Whether it holds: the same support, prompts and branches. InputError for other weights or support images."""
@@ -191,13 +191,19 @@ class FewShotRun(Run):
         if record["masks"] != self.masks:
             there, here = ("with", "without") if record["masks"] else ("without", "with")
             raise InputError(f"{source} was trained {there} masks, and {self.spec.data_path} is {here}; train again")
-        now = self.origin()["support"]
+        origin = self.origin()
+        now = origin["support"]
         if record["support"] != now:
             names = set(map(str, now["normal"] + now["abnormal"]))
             gone = [name for part in record["support"].values() for name in part if name not in names]
             raise InputError(
                 f"{source} has other support images than {self.spec.data_path} gives "
                 f"({gone[0] if gone else 'their order'} is the first to differ); restore the folder it was trained on"
+            )
+        if record.get("support_sha256", origin["support_sha256"]) != origin["support_sha256"]:
+            raise InputError(
+                f"{source} was trained on support images of the same names, but other content, than those in "
+                f"{self.spec.data_path}; restore that folder, or train again"
             )
         differing = {
             "prompts": record["prompts_sha256"] != self.prompts_sha256,

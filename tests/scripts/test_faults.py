@@ -264,6 +264,13 @@ def test_a_support_that_is_no_longer_there(lab):
     refused(partial(lab.run, "test_few"), lab.root, "Brain_1-shot.pth has other support images", "valid_n")
 
 
+def test_a_support_image_that_changed_under_its_name(lab):
+    lab.done("train_few", "--epoch", 0)
+    for image in (lab.data / "Brain_AD" / "valid" / "good" / "img").iterdir():
+        image.write_bytes(image.read_bytes() + b" ")
+    refused(partial(lab.run, "test_few"), lab.root, "Brain_1-shot.pth was trained on support images of the same names")
+
+
 def test_published_adapters_of_another_kind(lab):
     lab.done("train_few", "--epoch", 0, "--adapter", "mvfa")
     path = lab.root / "a.pth"
