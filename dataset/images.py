@@ -90,7 +90,10 @@ def read_mask(path: str | Path) -> np.ndarray:
     """
     image = _decoded(Path(path))
     if image.mode == "1" or image.mode == "L" or image.mode in DEEP_MODES:
-        return _foreground(np.asarray(image))
+        values = np.asarray(image)
+        if not np.isfinite(values).all():
+            raise InputError(f"{path} has values that are not finite, so it is no mask; write it again")
+        return _foreground(values)
     pixels = np.asarray(image.convert("RGBA"))
     colours = np.where(pixels[..., 3:] >= 128, pixels[..., :3], 0)  # (H, W, 3)
     if (colours == colours[..., :1]).all():

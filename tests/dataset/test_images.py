@@ -277,3 +277,14 @@ def test_a_pipe_is_named_and_not_waited_for(tmp_path):
         for reader in (open_picture, read_mask, image_size):
             with pytest.raises(InputError, match=f"{name} is a folder, pipe or device"):
                 reader(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mask_that_is_not_finite_names_its_file(tmp_path, value):
+    values = np.zeros((4, 4), np.float32)
+    Image.fromarray(values).save(tmp_path / "m.tif")
+    assert not read_mask(tmp_path / "m.tif").any()
+    values[1, 2] = value
+    Image.fromarray(values).save(tmp_path / "m.tif")
+    with pytest.raises(InputError, match=r"m\.tif has values that are not finite"):
+        read_mask(tmp_path / "m.tif")

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -243,3 +244,17 @@ def test_adapters_published_by_others_are_calibrated_on_the_support(brain, file,
     assert done.code == 0, done.err
     facts, own = (session(path).get_modelmeta().custom_metadata_map for path in (target, file))
     assert {name for name in own if own[name] != facts.get(name)} == {"checkpoint", "epoch"}
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_file_that_gives_nan_is_not_kept(monkeypatch, place):
+    expected = (torch.zeros(2, 4, 4), torch.zeros(2))
+
+    def run(_: None, feeds: dict) -> list:
+        found = [torch.zeros(len(feeds["images"]), 4, 4), torch.zeros(len(feeds["images"]))]
+        found[place][-1] = float("nan")
+        return [part.numpy() for part in found]
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: SimpleNamespace(run=run))
+    with pytest.raises(InputError, match="nan off, so it was not kept"):
+        onnx_file.compare(Path("a.onnx"), torch.zeros(2, 3, 4, 4), expected)
