@@ -136,15 +136,17 @@ def _check_record(record: object) -> None:
         raise _unlike("its record's options", options)
     kind: type[Spec] = FewShotTestSpec if seen is None else TransferTestSpec
     kind.of({**options, "obj": record["obj"]})
-    if seen is not None and not _words(seen):
+    if seen is not None and not _are_texts(seen):
         raise _unlike("its record's trained_on", seen)
     if support is not None and not (
-        isinstance(support, Mapping) and support.keys() == {"normal", "abnormal"} and all(map(_words, support.values()))
+        isinstance(support, Mapping)
+        and support.keys() == {"normal", "abnormal"}
+        and all(map(_are_texts, support.values()))
     ):
         raise _unlike("its record's support", support)
 
 
-def _words(value: object) -> bool:
+def _are_texts(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
 
 

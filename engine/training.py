@@ -156,7 +156,7 @@ class Training:
         self.epoch_losses, self.steps, self.evaluations = epoch_losses, steps, evaluations
         self.spec, self.decoder = run.spec, run.system.decoder
         self.due = evaluations.plan(self.spec.epoch, steps)
-        self.progress = Progress(TrainingHistory.untrained(self.decoder), unfinished.draws(order))
+        self.progress = Progress(TrainingHistory.untrained(self.decoder), unfinished.random_states(order))
         if folder.state.exists():
             self.progress = unfinished.load(folder.state, self.decoder, trainer.optimizers, order)
             done = self.progress.steps

@@ -61,7 +61,7 @@ class Progress:
 
     def end_epoch(self, order: torch.Generator) -> None:
         """Forget this epoch's losses; the next one draws from the random states of now."""
-        self.losses, self.draws = [], draws(order)
+        self.losses, self.draws = [], random_states(order)
 
 
 def save(path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam]) -> None:
@@ -118,7 +118,7 @@ def _progress(content: dict[str, Any]) -> Progress:
     return Progress(history, **told)
 
 
-def draws(order: torch.Generator) -> dict[str, Any]:
+def random_states(order: torch.Generator) -> dict[str, Any]:
     """All random states, as plain data and tensors."""
     name, keys, *rest = np.random.get_state()  # noqa: NPY002  (what `seed_everything` seeds)
     return {

@@ -47,7 +47,7 @@ def test_there_and_back(tmp_path, decoder, clip, best):
     if best != "none":
         history.best = history.last if best == "last" else Snapshot(0.4, decoder.adapter_state(), None)
         history.best_value = 1.25
-    progress = Progress(history, unfinished.draws(order), 7, [0.5, 0.1 + 0.2], True, 12.5)
+    progress = Progress(history, unfinished.random_states(order), 7, [0.5, 0.1 + 0.2], True, 12.5)
     unfinished.save(tmp_path / "a.pth", progress, decoder, both)
     expected = drawn(order)
     stepped(decoder, both)
@@ -70,7 +70,7 @@ def test_there_and_back(tmp_path, decoder, clip, best):
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "empty", "text", "another format"])
 def test_a_damaged_file_is_refused(tmp_path, decoder, damage):
     path, order, both = tmp_path / "a.pth", torch.Generator(), optimizers(decoder)
-    unfinished.save(path, Progress(TrainingHistory.untrained(decoder), unfinished.draws(order)), decoder, both)
+    unfinished.save(path, Progress(TrainingHistory.untrained(decoder), unfinished.random_states(order)), decoder, both)
     content = bytearray(path.read_bytes())
     if damage == "another format":
         torch.save(torch.load(path, weights_only=True) | {"format": 99}, path)
