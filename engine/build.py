@@ -14,6 +14,7 @@ import prompt
 from CLIP import sources, weights
 from dataset import ObjectInfo, demo
 from decoder import MDecoder, default_taps
+from engine.series import Series
 from engine.spec import DataSpec, ModelSpec, SystemSpec
 from engine.system import System
 from engine.text import Encoder
@@ -62,13 +63,17 @@ def taps_of(spec: ModelSpec) -> tuple[int, ...]:
     return tuple(spec.features_list or default_taps(CLIP.config(spec.model_name)[1].layers))
 
 
-def build_system(spec: SystemSpec, *, bare: bool = False) -> System:
+def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None = None) -> System:
     """The system that a spec asks for, adapters at their random start; `bare`: without adapters.
+
+    series: of runs that share the image tower.
 
     Raises InputError for weights that are missing or wrong, and for taps the trunk does not have.
     """
     device, trunk = pick_device(spec.device), resolve(spec)
-    clip = _load(spec, trunk, "image", int8=spec.precision == "int8")
+    int8 = spec.precision == "int8"
+    known_by = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, int8, spec.trust_weights, device)
+    clip = (series or Series()).once("tower", known_by, lambda: _load(spec, trunk, "image", int8))
     taps = taps_of(spec)
     torch.manual_seed(spec.seed)
     decoder = MDecoder(

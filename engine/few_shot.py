@@ -13,14 +13,16 @@ from torch import Tensor
 
 import dataset
 from dataset import FewShotSet
-from engine.build import build_system, encode_prompts, objects_of
-from engine.run import Run, same_weights, write_means
+from engine.build import build_system, encode_prompts, objects_of, resolve, sentences
+from engine.run import Identity, Run, identity, same_weights, write_means
 from engine.run_folder import RunFolder
 from engine.score_images import score_images
+from engine.series import Series
 from engine.spec import FewShotSpec, SupportSpec
 from engine.support import Support, load_support
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs, shuffled
 from engine.unfinished import TrainingHistory
+from prompt import digest
 from report.tables import Result
 from runtime import distributed
 from runtime.cache import key_of
@@ -77,7 +79,9 @@ class FewShotRun(Run):
     def keep_prefixes(self) -> Tensor:
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
         if self.kept_prefixes is None:
-            self.kept_prefixes = torch.cat(list(self._prefixes(torch.arange(len(self.support.images)))))
+            every = torch.arange(len(self.support.images))
+            key = (self.system.key, *_support_key(self.data, self.spec.img_size))
+            self.kept_prefixes = self.series.once("prefixes", key, lambda: torch.cat(list(self._prefixes(every))))
         return self.kept_prefixes
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
@@ -95,22 +99,28 @@ class FewShotRun(Run):
         return {head: self._bank(head, keep) for head in self.rule.heads}
 
     def _bank(self, head: str, keep: bool) -> MemoryBank:
-        support, limit = self.support, BankLimit.parse(self.spec.bank_cap)
-        owners = self._left_out_together()[support.normal].tolist()
-        key, kept = "", None
-        if keep := keep and self.system.cache.limit > 0:  # else hashing adapters and files would be for nothing
-            known_by = (self.system.adapters_digest(), head, self.spec.bank_cap, self.spec.seed, owners)
-            key = key_of("bank", self.system.key, *known_by, *self.bank_files())
-            decoder = self.system.decoder
-            kept = self.system.cache.get(key, MemoryBank.like(len(decoder.taps), decoder.token_width))
+        owners, cache = self._left_out_together()[self.support.normal].tolist(), self.system.cache
+        if not keep or not (self.series.keep or cache.limit):  # hashing adapters and files would be for nothing
+            return self._build_bank(head, owners)
+        known_by = (self.system.adapters_digest(), head, self.spec.bank_cap, self.spec.seed, owners)
+        key = key_of("bank", self.system.key, *known_by, *self.bank_files())
+        if self.series.keep:  # many adapters, none of which comes again
+            return self.series.once("bank", key, lambda: self._build_bank(head, owners))
+        decoder = self.system.decoder
+        kept = cache.get(key, MemoryBank.like(len(decoder.taps), decoder.token_width))
         if kept is not None and (bank := MemoryBank.from_tensors(kept, self.system.device)).is_of(owners):
             return bank
-        parts = (self.system.levels([prefix], head) for prefix in self._prefixes(support.normal))
+        bank = self._build_bank(head, owners)
+        cache.put(key, bank.tensors())
+        return bank
+
+    def _build_bank(self, head: str, owners: list[int]) -> MemoryBank:
+        """The bank of the normal variants' tokens, each with its owner."""
+        limit = BankLimit.parse(self.spec.bank_cap)
+        parts = (self.system.levels([prefix], head) for prefix in self._prefixes(self.support.normal))
         bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), limit, self.spec.seed)
         if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
             raise InputError(f"--bank_cap {self.spec.bank_cap} leaves tokens of one support image alone; take more")
-        if keep:
-            self.system.cache.put(key, bank.tensors())
         return bank
 
     def bank_files(self) -> Iterator[object]:
@@ -118,8 +128,7 @@ class FewShotRun(Run):
         return (sample.image.read_bytes() for sample in self.data.support_normal)
 
     def files(self) -> Iterator[object]:
-        samples = (*self.data.support_abnormal, *self.data.support_normal)
-        return (path.read_bytes() for one in samples for path in (one.image, one.mask) if path is not None)
+        return support_files(self.data)
 
     def _left_out_together(self) -> Tensor:
         """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""
@@ -139,7 +148,7 @@ class FewShotRun(Run):
             self.banks(keep=not again),
             batch_size=self.spec.batch_size,
             workers=self.spec.num_workers,
-            keep=again,
+            keep=again or self.series.keep,
         )
         return self.rule.raw_scores(found)
 
@@ -233,25 +242,59 @@ def protocol(spec: SupportSpec) -> int | Literal["normal"]:
     return spec.shot if spec.abnormal_shot else "normal"
 
 
-def open_run(spec: FewShotSpec, obj: str) -> FewShotRun:
+def support_files(data: FewShotSet) -> Iterator[object]:
+    """The bytes of the support's images and masks, in their order."""
+    samples = (*data.support_abnormal, *data.support_normal)
+    return (path.read_bytes() for one in samples for path in (one.image, one.mask) if path is not None)
+
+
+def _support_key(data: FewShotSet, size: int) -> tuple[object, ...]:
+    return data.support_abnormal, data.support_normal, size
+
+
+def open_run(spec: FewShotSpec, obj: str, series: Series | None = None) -> FewShotRun:
     """Check and read the data, encode the prompts, build the model; says what it found.
 
     With --abnormal_shot 0 nothing can be trained: the memory bank then runs on the bare trunk's tokens.
+    series: of runs that share what they can.
     """
-    if spec.abnormal_shot == 0 and spec.branches == "zero":
-        raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
-    data, support = open_support(spec, obj)
+    series = series or Series()
+    spec, data = prepare(spec, obj)
+    support = series.once("support", _support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
     bare, prompts = not data.support_abnormal, None
     if bare:
         print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
-        spec = replace(spec, branches="few")
     else:
         (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory
-    return FewShotRun(spec, data.info, data.test, build_system(spec, bare=bare), prompts, data, support)
+    system = build_system(spec, bare=bare, series=series)
+    return FewShotRun(spec, data.info, data.test, system, prompts, data, support, series=series)
+
+
+def prepare(spec: FewShotSpec, obj: str) -> tuple[FewShotSpec, FewShotSet]:
+    """The spec as it will run, and the data, checked and not yet read; says what it found."""
+    if spec.abnormal_shot == 0 and spec.branches == "zero":
+        raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
+    data = open_data(spec, obj)
+    return spec if data.support_abnormal else replace(spec, branches="few"), data
+
+
+def identity_of(spec: FewShotSpec, obj: str, script: str = SCRIPT, checkpoint_sha256: str = "") -> Identity:
+    """What the run of a spec will be found by (`Run.identity`), from its data, sentences and weights alone."""
+    spec, data = prepare(spec, obj)
+    words = sentences(spec, data.info) if data.support_abnormal else None
+    digests = [resolve(spec).sha256, digest(*words) if words else "", *filter(None, [checkpoint_sha256])]
+    name = run_name(data.info.name, spec.shot)
+    return identity(spec, script, name, data.info, data.test, support_files(data), digests)
 
 
 def open_support(spec: FewShotSpec, obj: str) -> tuple[FewShotSet, Support]:
     """Check the data, read the support in all its variants; says what it found."""
+    data = open_data(spec, obj)
+    return data, load_support(data, spec.img_size)
+
+
+def open_data(spec: FewShotSpec, obj: str) -> FewShotSet:
+    """Check the data; says what it found."""
     data = dataset.open_few(
         obj,
         spec.data_path,
@@ -263,26 +306,26 @@ def open_support(spec: FewShotSpec, obj: str) -> tuple[FewShotSet, Support]:
         use_seed_files=not spec.demo,
     )
     print(*dataset.passed_over(data.info, spec.data_path), dataset.describe(data.counts), sep="\n")
-    return data, load_support(data, spec.img_size)
+    return data
 
 
-def train_few_shot(spec: FewShotSpec) -> list[Result]:
+def train_few_shot(spec: FewShotSpec, series: Series | None = None) -> list[Result]:
     """Train adapters for every object that --obj names, evaluate and save them (the paper's "Few-shot training").
 
     Gives for each object the result of the last epoch and, unless --eval_every is 0, of the best one on the test set.
-    Writes the checkpoint, results.json and results.csv. Raises InputError for whatever is missing or does not fit.
+    series: the runs that these are some of. Writes the checkpoint, results.json and results.csv. Raises InputError for whatever is missing or does not fit.
     """
     distributed.refuse(f"{SCRIPT}.py")
     objects = objects_of(spec)
-    results = [result for obj in objects for result in _train_object(spec, obj, among=len(objects) > 1)]
+    results = [result for obj in objects for result in _train_object(spec, obj, len(objects) > 1, series)]
     write_means(spec, SCRIPT, run_name(spec.obj, spec.shot), results)
     return results
 
 
-def _train_object(spec: FewShotSpec, obj: str, among: bool) -> list[Result]:
+def _train_object(spec: FewShotSpec, obj: str, among: bool, series: Series | None) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
-    run = open_run(spec, obj)
+    run = open_run(spec, obj, series)
     if spec.resume and among and (done := run.finished(SCRIPT)):
         print(f"{obj}: finished before")
         return done

@@ -12,8 +12,10 @@ from engine.build import build_system, encode_prompts, objects_of
 from engine.checkpoint import Checkpoint, Snapshot, read
 from engine.options import recall
 from engine.run import Run, same_weights
+from engine.series import Series
 from engine.spec import SystemSpec
 from runtime.errors import InputError, naming
+from runtime.files import sha256
 from utils import seed_everything
 
 Purpose = Literal["few-shot test", "transfer test", "lab", "ranking", "prediction"]
@@ -43,7 +45,13 @@ class OpenedCheckpoint:
 
 
 def open_checkpoint(
-    path: Path, kind: type[SystemSpec], asked: Mapping[str, Any], obj: str | None = None, *, purpose: Purpose
+    path: Path,
+    kind: type[SystemSpec],
+    asked: Mapping[str, Any],
+    obj: str | None = None,
+    *,
+    purpose: Purpose,
+    series: Series | None = None,
 ) -> OpenedCheckpoint:
     """Open a checkpoint of ours, or adapters published by others, for a purpose.
 
@@ -66,7 +74,7 @@ def open_checkpoint(
             mend = "; leave --obj out" if purpose == "prediction" else ""
             raise InputError(f"{path} was trained on {record['obj']}, not on {obj}{mend}")
         objects_of(spec)  # a checkpoint of the demo brings the demo's images with it
-        run = few_shot.open_run(spec, obj)
+        run = few_shot.open_run(spec, obj, series)
     else:
         seen = zero_shot.unseen(record, obj, path)
         if transferred:
@@ -75,7 +83,8 @@ def open_checkpoint(
             run = _without_images(spec, obj, seen, content)
         else:
             objects_of(spec)
-            run = zero_shot.open_run(spec, obj, seen)
+            run = zero_shot.open_run(spec, obj, seen, series)
+    run.checkpoint_sha256 = sha256(path)
     return OpenedCheckpoint(path, content, spec, run, _holds(run, record, path, purpose))
 
 
@@ -116,7 +125,11 @@ def named(obj: str, classname: str | None, masks: bool) -> ObjectInfo:
 
 
 def opened_objects(
-    kind: type[SystemSpec], asked: Mapping[str, Any], run_name: Callable[[str], str], purpose: Purpose
+    kind: type[SystemSpec],
+    asked: Mapping[str, Any],
+    run_name: Callable[[str], str],
+    purpose: Purpose,
+    series: Series | None = None,
 ) -> Iterator[OpenedCheckpoint]:
     """The checkpoint of every object that --obj or --ckpt names, opened; `run_name` makes an object's file name."""
     spec = kind.of(asked)
@@ -126,4 +139,4 @@ def opened_objects(
         spec = replace(spec, obj=record.get("obj", spec.obj))
     for obj in objects_of(spec):
         path = ckpt or spec.save_path / f"{run_name(obj)}.pth"
-        yield open_checkpoint(path, kind, asked, obj, purpose=purpose)
+        yield open_checkpoint(path, kind, asked, obj, purpose=purpose, series=series)

@@ -4,10 +4,10 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,13 +16,14 @@ from engine.build import EncodedPrompts, taps_of
 from engine.checkpoint import Snapshot
 from engine.run_folder import RunFolder, finished, open_folder
 from engine.score_images import ground_truth
+from engine.series import Series
 from engine.spec import SystemSpec
 from engine.system import System
 from report import html_report, tables
 from report.gallery import Shown, page_rows, save_maps
 from report.scores import write_scores
 from report.tables import Result
-from runtime import distributed
+from runtime import distributed, memory
 from runtime.cache import key_of
 from runtime.distributed import main_process
 from runtime.environment import code_sha256, environment
@@ -54,11 +55,37 @@ class Evaluated:
     calibration: Calibration | None
 
 
+class Identity(NamedTuple):
+    """Where runs like one lie, a key of all that decides its figures, and what that is."""
+
+    parent: Path
+    key: str
+    about: dict[str, Any]
+
+
+def identity(
+    spec: SystemSpec,
+    script: str,
+    name: str,
+    info: ObjectInfo,
+    test: Sequence[Sample],
+    files: Iterator[object],
+    digests: Sequence[str],
+) -> Identity:
+    """Of a run called `name`, by its test images, by what tells its other images (`files`), and by the digests of its
+    weights, its prompts and, where it has one, its checkpoint. Nothing of a model is needed."""
+    options = {name: value for name, value in spec.plain().items() if name not in PLACES | {"obj"}}
+    about = {"script": f"{script}.py", "obj": info.name, "options": options}
+    key = key_of(json.dumps(about, sort_keys=True), digests, code_sha256(), [_known_by(one) for one in test], *files)
+    return Identity(spec.results_path / script / name, key, about)
+
+
 @dataclass
 class Run(ABC):
     """An object, its test images and its prompts, and the model that scores them.
 
-    prompts None: nothing is trained, the memory bank alone scores.
+    prompts None: nothing is trained, the memory bank alone scores. series: the runs it is one of. checkpoint_sha256: of
+    the file that its adapters are of, empty in training.
     """
 
     spec: SystemSpec
@@ -66,6 +93,8 @@ class Run(ABC):
     test: tuple[Sample, ...]
     system: System
     prompts: EncodedPrompts | None
+    series: Series = field(default_factory=Series, kw_only=True)
+    checkpoint_sha256: str = field(default="", kw_only=True)
 
     @abstractmethod
     def files(self) -> Iterator[object]:
@@ -123,7 +152,8 @@ class Run(ABC):
     @cached_property
     def truth(self) -> tuple[np.ndarray, Masks | None]:
         """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
-        return ground_truth(self.test, self.system.size, self.masks)
+        given = (self.test, self.system.size, self.masks)
+        return self.series.once("truth", given, lambda: ground_truth(*given))
 
     def selection(self, raw: RawScores) -> dict[str, float]:
         """The figures that choose the best epoch, on the test set as published."""
@@ -155,17 +185,15 @@ class Run(ABC):
             "sentences": self.prompts.sentences if self.prompts else {},
             "adapter": self.system.decoder.kind,
             "seconds": round(time.time() - started, 1),
+            "peak_memory_mb": memory.peak_mb(self.system.device),
             "device": str(self.system.device),
             "environment": environment(self.system.device),
         }
 
-    def identity(self, script: str) -> tuple[Path, str, dict[str, Any]]:
-        """Where such runs lie, a key of all that decides this one's figures, and what that is."""
-        options = {name: value for name, value in self.spec.plain().items() if name not in PLACES | {"obj"}}
-        about = {"script": f"{script}.py", "obj": self.info.name, "options": options}
-        found = (self.system.weights_sha256, self.prompts_sha256, code_sha256(), [_known_by(one) for one in self.test])
-        key = key_of(json.dumps(about, sort_keys=True), found, *self.files())
-        return self.spec.results_path / script / self.name, key, about
+    def identity(self, script: str) -> Identity:
+        """What this run's folder is found by."""
+        digests = [self.system.weights_sha256, self.prompts_sha256, *filter(None, [self.checkpoint_sha256])]
+        return identity(self.spec, script, self.name, self.info, self.test, self.files(), digests)
 
     def finished(self, script: str) -> list[Result]:
         """The results of a run like this one that was finished before; none if there is none."""
@@ -178,7 +206,7 @@ class Run(ABC):
         (parent, key, about), own = self.identity(script), []
 
         def open_it() -> Path:
-            own.append(open_folder(parent, key, about, resume=resume, anew=anew))
+            own.append(open_folder(parent, key, about, resume=resume, anew=anew, copies=not self.series.keep))
             return own[0].path
 
         path = distributed.of_main(open_it)
@@ -198,6 +226,8 @@ class Run(ABC):
         tables.write_results(folder.path, record | {"results": [one.result for one in evaluated]})
         for name in (REPORT, SCORES, tables.CSV, tables.JSON):
             folder.publish(name)
+        if self.series.written:
+            self.series.written(folder.path, self, evaluated)
         print(f"results: {folder.path}")
 
     def _write_page(self, path: Path, record: dict, one: Evaluated) -> None:

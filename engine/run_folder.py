@@ -30,6 +30,7 @@ class RunFolder:
 
     path: Path
     lock: FileLock | None  # None: another process of the same run holds it
+    copies: bool = True  # whether `publish` makes any
 
     def curves(self, log_dir: Path | None) -> Path:
         """Where TensorBoard's files go: into the run's own folder, or one of its name in `log_dir`."""
@@ -42,6 +43,8 @@ class RunFolder:
 
     def publish(self, name: str, place: Path | None = None) -> Path:
         """Copy a file of the run to `place`, or one level up, over that of the run before; gives its place."""
+        if not self.copies:
+            return self.path / name
         place = place or self.path.parent / name
         with atomic_write(place) as draft:  # no link: who later edits the copy must not change the run
             shutil.copyfile(self.path / name, draft)
@@ -66,7 +69,13 @@ class RunFolder:
 
 
 def open_folder(
-    parent: Path, key: str, known_by: Mapping[str, Any], *, resume: bool = False, anew: bool = False
+    parent: Path,
+    key: str,
+    known_by: Mapping[str, Any],
+    *,
+    resume: bool = False,
+    anew: bool = False,
+    copies: bool = True,
 ) -> RunFolder:
     """The newest folder in `parent` of an unfinished run with this key, else a new one.
 
@@ -81,7 +90,7 @@ def open_folder(
                     unlock(held)
                     continue
                 remove_drafts(path)
-                return RunFolder(path, held)
+                return RunFolder(path, held, copies)
     if resume:
         raise InputError(f"--resume: no unfinished run of these settings in {parent}; leave it out to begin one")
     stamp = f"{datetime.now():{STAMP}}_{key[:SHOWN]}"
@@ -91,7 +100,7 @@ def open_folder(
             path.mkdir(parents=True)
             held = lock(path)
             note(path, {"key": key, **known_by})
-            return RunFolder(path, held)
+            return RunFolder(path, held, copies)
     raise InputError(f"{parent} holds a thousand runs of this second; remove what is in it")
 
 

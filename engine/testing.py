@@ -9,6 +9,7 @@ from engine import few_shot, zero_shot
 from engine.checkpoint import read
 from engine.open_checkpoint import OpenedCheckpoint, opened_objects
 from engine.run import write_means
+from engine.series import Series
 from engine.spec import FewShotTestSpec, SystemSpec, TransferTestSpec
 from report.tables import Result
 from runtime.files import check_writable
@@ -25,7 +26,7 @@ def evaluate(checkpoint: str | Path, **settings: Any) -> list[Result]:
     return (evaluate_transfer if transferred else evaluate_few_shot)({**settings, "ckpt": Path(checkpoint)})[1]
 
 
-def evaluate_few_shot(asked: Mapping[str, Any]) -> tuple[SystemSpec, list[Result]]:
+def evaluate_few_shot(asked: Mapping[str, Any], series: Series | None = None) -> tuple[SystemSpec, list[Result]]:
     """Evaluate each object's few-shot checkpoint on its test split, against a memory bank made anew of its support.
 
     asked: settings of `FewShotTestSpec` by name; what they leave out is the checkpoint's. Gives the last object's spec
@@ -33,7 +34,7 @@ def evaluate_few_shot(asked: Mapping[str, Any]) -> tuple[SystemSpec, list[Result
     and report.html. Raises InputError for whatever is missing or does not fit.
     """
     shot = FewShotTestSpec.of(asked).shot
-    opened = opened_objects(FewShotTestSpec, asked, lambda obj: few_shot.run_name(obj, shot), "few-shot test")
+    opened = opened_objects(FewShotTestSpec, asked, lambda obj: few_shot.run_name(obj, shot), "few-shot test", series)
     return _evaluate_all(opened, "test_few", lambda obj: few_shot.run_name(obj, shot), asked)
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 import dataset
 from dataset import Batches, ImageSet, ObjectInfo, Sample
-from engine.build import EncodedPrompts, build_system, encode_prompts, objects_of
-from engine.run import Run, same_weights, write_means
+from engine.build import EncodedPrompts, build_system, encode_prompts, objects_of, resolve, sentences
+from engine.run import Identity, Run, identity, same_weights, write_means
 from engine.run_folder import RunFolder
 from engine.score_images import ground_truth, score_images
+from engine.series import Series
 from engine.spec import TransferSpec
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
+from prompt import digest
 from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
@@ -78,15 +80,14 @@ class TransferRun(Run):
 
     def files(self) -> Iterator[object]:
         """Of the sources; all their bytes would be too many to read."""
-        paths = (sample.image for source in self.sources for sample in source.samples)
-        return ((path.name, path.stat().st_size) for path in paths)
+        return source_files([source.samples for source in self.sources])
 
     def scored_text(self) -> Tensor:
         """The text directions (D, 2)."""
         return self.prompts.text_directions
 
     def score_test(self, again: bool = False) -> RawScores:
-        return self.rule.raw_scores(self._patch_scores(self.test, self.prompts, again))
+        return self.rule.raw_scores(self._patch_scores(self.test, self.prompts, again or self.series.keep))
 
     def _patch_scores(self, samples: tuple[Sample, ...], prompts: EncodedPrompts, keep: bool) -> dict[str, PatchScores]:
         """Patch scores by head, of any object's samples under its own prompts; `keep` as in `score_images`."""
@@ -147,19 +148,41 @@ def unseen(record: dict | None, obj: str, path: Path) -> list[str]:
     return seen
 
 
-def open_run(spec: TransferSpec, obj: str, seen: list[str] | None = None) -> TransferRun:
-    """Check and read the target's test split, encode the prompts, build the model.
+def source_files(splits: Sequence[Sequence[Sample]]) -> Iterator[object]:
+    """Names and sizes of the images that are trained on."""
+    paths = (sample.image for samples in splits for sample in samples)
+    return ((path.name, path.stat().st_size) for path in paths)
 
-    seen: the objects that its adapters were trained on; None opens these too, to train on them.
-    """
+
+def identity_of(spec: TransferSpec, obj: str, script: str = SCRIPT) -> Identity:
+    """What the run of a spec will be found by (`Run.identity`), from its data, sentences and weights alone."""
+    info, test = open_target(spec, obj)
+    splits = [samples for _, samples in _open_others(spec, info)]
+    digests = [resolve(spec).sha256, digest(*sentences(spec, info))]
+    return identity(spec, script, run_name(info.name), info, test, source_files(splits), digests)
+
+
+def open_target(spec: TransferSpec, obj: str) -> tuple[ObjectInfo, tuple[Sample, ...]]:
+    """Check and read the target's test split; says what it found."""
     info, test = dataset.open_test(obj, spec.data_path, classname=spec.classname)
     line = f"{info.name}: zero-shot target, {found(test, None if spec.demo else info.test)}"
     print(*dataset.passed_over(info, spec.data_path), line, sep="\n")
+    return info, test
+
+
+def open_run(spec: TransferSpec, obj: str, seen: list[str] | None = None, series: Series | None = None) -> TransferRun:
+    """Open the target, encode the prompts, build the model.
+
+    seen: the objects that its adapters were trained on; None opens these too, to train on them. series: of runs that
+    share what they can.
+    """
+    info, test = open_target(spec, obj)
+    series = series or Series()
     others = _open_others(spec, info) if seen is None else []
     own, *theirs = encode_prompts(spec, [info, *(other for other, _ in others)])
     sources = [TrainingObject(*other, prompts) for other, prompts in zip(others, theirs, strict=True)]
     known = [source.info.name for source in sources] if seen is None else seen
-    return TransferRun(spec, info, test, build_system(spec), own, known, sources)
+    return TransferRun(spec, info, test, build_system(spec, series=series), own, known, sources, series=series)
 
 
 def _open_others(spec: TransferSpec, target: ObjectInfo) -> list[tuple[ObjectInfo, tuple[Sample, ...]]]:
@@ -190,21 +213,21 @@ def batches(sources: list[TrainingObject], batch_size: int, generator: torch.Gen
     return [drawn[place] for place in torch.randperm(len(drawn), generator=generator).tolist()]
 
 
-def train_transfer(spec: TransferSpec) -> list[Result]:
+def train_transfer(spec: TransferSpec, series: Series | None = None) -> list[Result]:
     """Train for every target that --obj names on the other medical objects, evaluate and save ("Zero-shot transfer").
 
     Gives and writes what `train_few_shot` does. Raises InputError for whatever is missing or does not fit.
     """
     objects = objects_of(spec, all_medical=True)
-    results = [result for obj in objects for result in _train_target(spec, obj, among=len(objects) > 1)]
+    results = [result for obj in objects for result in _train_target(spec, obj, len(objects) > 1, series)]
     write_means(spec, SCRIPT, run_name(spec.obj), results)
     return results
 
 
-def _train_target(spec: TransferSpec, obj: str, among: bool) -> list[Result]:
+def _train_target(spec: TransferSpec, obj: str, among: bool, series: Series | None) -> list[Result]:
     started = time.time()
     seed_everything(spec.seed)
-    run = open_run(spec, obj)
+    run = open_run(spec, obj, series=series)
     if spec.resume and among and (done := run.finished(SCRIPT)):
         print(f"{obj}: finished before")
         return done

@@ -1,8 +1,14 @@
-"""Freed memory goes back to the system."""
+"""Memory: what a process has taken at most, and freed memory that goes back to the system."""
 
 import ctypes
+import re
 import sys
 from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def trim_memory() -> None:
@@ -10,3 +16,21 @@ def trim_memory() -> None:
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def forget_peak() -> None:
+    """Let the peak be counted from now on, where the system can (Linux), and that of a GPU."""
+    with suppress(OSError):
+        FORGET.write_text("5")
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_mb(device: torch.device) -> float | None:
+    """The most megabytes that this process has had at once: of a GPU's memory there, else resident; None if unknown."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    with suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+        return round(int(found[1]) * 1024 / 1e6, 1) if found else None
+    return None

@@ -103,7 +103,8 @@ def test_a_record_of_today_has_the_keys_of_then(place):
         assert done.code == 0, done.err
         then, now = (checkpoint.read(path).record for path in (KINDS[kind][0], f"ckpt/{name}.pth"))
         assert (
-            now.keys() - then.keys() == {"sentences"} | ({"support_sha256"} if kind == "few" else set())
+            now.keys() - then.keys()
+            == {"sentences", "peak_memory_mb"} | ({"support_sha256"} if kind == "few" else set())
             and now["options"].keys() - then["options"].keys() == LATER
         )
         assert now.keys() >= then.keys() and now["options"].keys() >= then["options"].keys()
