@@ -275,12 +275,16 @@ def prepare(spec: FewShotSpec, obj: str) -> tuple[FewShotSpec, FewShotSet]:
     if spec.abnormal_shot == 0 and spec.branches == "zero":
         raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
     data = open_data(spec, obj)
-    return spec if data.support_abnormal else replace(spec, branches="few"), data
+    return settled(spec, data), data
 
 
-def identity_of(spec: FewShotSpec, obj: str, script: str = SCRIPT, checkpoint_sha256: str = "") -> Identity:
-    """What the run of a spec will be found by (`Run.identity`), from its data, sentences and weights alone."""
-    spec, data = prepare(spec, obj)
+def settled(spec: FewShotSpec, data: FewShotSet) -> FewShotSpec:
+    """The spec as it will run on these images: without abnormal support the memory bank alone scores."""
+    return spec if data.support_abnormal else replace(spec, branches="few")
+
+
+def identity_of(spec: FewShotSpec, data: FewShotSet, script: str = SCRIPT, checkpoint_sha256: str = "") -> Identity:
+    """What a run of what `prepare` gave will be found by (`Run.identity`), without its model."""
     words = sentences(spec, data.info) if data.support_abnormal else None
     digests = [resolve(spec).sha256, digest(*words) if words else "", *filter(None, [checkpoint_sha256])]
     name = run_name(data.info.name, spec.shot)
@@ -313,7 +317,8 @@ def train_few_shot(spec: FewShotSpec, series: Series | None = None) -> list[Resu
     """Train adapters for every object that --obj names, evaluate and save them (the paper's "Few-shot training").
 
     Gives for each object the result of the last epoch and, unless --eval_every is 0, of the best one on the test set.
-    series: the runs that these are some of. Writes the checkpoint, results.json and results.csv. Raises InputError for whatever is missing or does not fit.
+    Writes the checkpoint, results.json and results.csv. series: the runs that these are some of. Raises InputError for
+    whatever is missing or does not fit.
     """
     distributed.refuse(f"{SCRIPT}.py")
     objects = objects_of(spec)

@@ -223,11 +223,11 @@ class Run(ABC):
         self._write_page(folder.path / REPORT, record, first)
         scores = [(one.result.selected, one.raw, one.calibration) for one in evaluated]
         write_scores(folder.path / SCORES, self.test, scores, self.spec.data_path, size)
-        tables.write_results(folder.path, record | {"results": [one.result for one in evaluated]})
-        for name in (REPORT, SCORES, tables.CSV, tables.JSON):
-            folder.publish(name)
         if self.series.written:
             self.series.written(folder.path, self, evaluated)
+        tables.write_results(folder.path, record | {"results": [one.result for one in evaluated]})  # finished by this
+        for name in (REPORT, SCORES, tables.CSV, tables.JSON):
+            folder.publish(name)
         print(f"results: {folder.path}")
 
     def _write_page(self, path: Path, record: dict, one: Evaluated) -> None:

@@ -16,7 +16,7 @@ class Series:
 
     keep False, as for a run by itself: nothing is kept, and the newest run's files are copied to where they always lie.
     keep True: no copies are made, and test images' prefix tokens go to the cache, since later runs want them.
-    written: told of every run whose files were written: its folder, the `Run`, and what was `Evaluated`.
+    written: told of every run before it counts as finished: its folder, the `Run`, and what was `Evaluated`.
     """
 
     def __init__(self, keep: bool = False, written: Callable[[Path, Any, Sequence[Any]], None] | None = None) -> None:

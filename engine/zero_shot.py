@@ -154,12 +154,26 @@ def source_files(splits: Sequence[Sequence[Sample]]) -> Iterator[object]:
     return ((path.name, path.stat().st_size) for path in paths)
 
 
-def identity_of(spec: TransferSpec, obj: str, script: str = SCRIPT) -> Identity:
-    """What the run of a spec will be found by (`Run.identity`), from its data, sentences and weights alone."""
+@dataclass(frozen=True)
+class TransferSet:
+    """What a transfer run reads: the target with its test split, and the other objects with theirs."""
+
+    info: ObjectInfo
+    test: tuple[Sample, ...]
+    others: list[tuple[ObjectInfo, tuple[Sample, ...]]]
+
+
+def prepare(spec: TransferSpec, obj: str) -> TransferSet:
+    """The data of a training, checked and not yet read; says what it found."""
     info, test = open_target(spec, obj)
-    splits = [samples for _, samples in _open_others(spec, info)]
-    digests = [resolve(spec).sha256, digest(*sentences(spec, info))]
-    return identity(spec, script, run_name(info.name), info, test, source_files(splits), digests)
+    return TransferSet(info, test, _open_others(spec, info))
+
+
+def identity_of(spec: TransferSpec, data: TransferSet) -> Identity:
+    """What a run of what `prepare` gave will be found by (`Run.identity`), without its model."""
+    digests = [resolve(spec).sha256, digest(*sentences(spec, data.info))]
+    files = source_files([samples for _, samples in data.others])
+    return identity(spec, SCRIPT, run_name(data.info.name), data.info, data.test, files, digests)
 
 
 def open_target(spec: TransferSpec, obj: str) -> tuple[ObjectInfo, tuple[Sample, ...]]:

@@ -31,7 +31,7 @@ def write_scores(
         scores = {name: values.numpy() for name, values in seen.image_scores(size, calibration).items()}
         threshold = np.nan if calibration is None else calibration.image[branch]
         columns = {
-            "image": [no_formula(_below(sample.image, root)) for sample in samples],
+            "image": [image_name(sample.image, root) for sample in samples],
             "label": [sample.label for sample in samples],
             "selected": selected,
             **scores,
@@ -43,5 +43,6 @@ def write_scores(
         pd.concat(tables).to_csv(draft, index=False, errors="backslashreplace")
 
 
-def _below(image: Path, root: Path) -> str:
-    return (image.relative_to(root) if image.is_relative_to(root) else image).as_posix()
+def image_name(image: Path, root: Path) -> str:
+    """What the table calls an image: its place below `root`, in letters that a spreadsheet takes for nothing else."""
+    return no_formula((image.relative_to(root) if image.is_relative_to(root) else image).as_posix())

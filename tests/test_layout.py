@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.lab import ROOT
 
-SCRIPTS = ("train_few", "test_few", "train_zero", "test_zero", "predict", "app")
+SCRIPTS = ("train_few", "test_few", "train_zero", "test_zero", "predict", "study", "app")
 FLOORS = (  # a floor uses those below it (further down), never those above
     SCRIPTS,
     ("apps",),

@@ -1,0 +1,291 @@
+"""study.py's command line: run a study, compare two, list those there are, write the leaderboard."""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from apps.study import plans
+from apps.study.estimate import estimate
+from apps.study.journal import Journal, State, state_of
+from apps.study.own import read_plan
+from apps.study.plan import KINDS, Plan, Run, cells_of, restricted, runs_of, units_of
+from apps.study.pool import run_locally
+from apps.study.stored import STUDIES, compare_stored, list_studies, write_leaderboard, write_study
+from dataset import demo
+from engine.build import resolve
+from runtime.errors import InputError, Parser, Stopped
+from runtime.flags import WORKERS, number, path, positive, words
+from runtime.stopping import StopRequest, heeding
+
+WAIT = 2.0  # seconds between looks at how far runs are
+HELP = """\
+python study.py paper                      the paper's few-shot tables, untrained baselines beside them
+python study.py ablation --obj Brain       attention branches, taps, axis, adapters, branches, prompts
+python study.py reproduction               MVFA-AD's zero-shot and few-shot tables, the skin objects
+python study.py my_study.yaml              a grid of your own (docs/study.md)
+python study.py compare A B                two studies, or two prompt sets or files, seed by seed
+python study.py list                       the studies there are
+python study.py leaderboard NAME           docs/leaderboard.md from a study and from published numbers
+"""
+
+
+def parser() -> Parser:
+    """The flags."""
+    made = Parser(prog="study.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("study", type=words, help="which study, or what to do with those there are")
+    made.add_argument("names", nargs="*", type=words, help="of compare and leaderboard: studies or prompt files")
+    made.add_argument("--demo", action="store_true", help="the embedded demo CLIP on generated images")
+    made.add_argument("--obj", nargs="+", type=words, help="these objects alone")
+    made.add_argument("--shots", nargs="+", type=positive, help="instead of the study's own")
+    made.add_argument("--seeds", nargs="+", type=number(int, 0, 2**32 - 1), help="instead of the study's own five")
+    made.add_argument("--prompts", nargs="+", type=words, default=[], help="of ablation: JSON files of your own")
+    made.add_argument("--set", nargs="+", type=words, default=[], metavar="NAME=VALUE", help="settings of every run")
+    made.add_argument("--name", type=words, help="of the study's folder in results/studies")
+    made.add_argument("--data_path", type=path, help="folder that holds Brain_AD, mvtec, ... (default: data)")
+    made.add_argument("--results_path", type=path, default=Path("results"), help="folder for runs and studies")
+    made.add_argument("--dry", action="store_true", help="say what would run, and how long it may take")
+    made.add_argument("--strict", action="store_true", help="stop when an object's images are missing")
+    made.add_argument("--retry", action="store_true", help="try again what failed")
+    made.add_argument("--jobs", type=number(int, 0, WORKERS), default=0, help="processes (default: one a GPU, or one)")
+    made.add_argument("--on", type=words, default="local", help="local (default), ray, ray:ADDRESS or slurm")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Do what the command line says and print it."""
+    args = parser().parse_args(argv)
+    if args.study == "list":
+        print(*list_studies(args.results_path), sep="\n")
+    elif args.study == "leaderboard":
+        print(write_leaderboard(args.results_path, args.names))
+    elif args.study == "compare" and not any(_is_prompts(name) for name in args.names):
+        print(*compare_stored(args.results_path, args.names), sep="\n")
+    else:
+        _study(args)
+
+
+def _is_prompts(name: str) -> bool:
+    return name.endswith(".json") or name in plans.SENTENCES
+
+
+def _study(args: argparse.Namespace) -> None:
+    plan = planned(args)
+    study = Study(plan, args.results_path / STUDIES / plan.name, _command(args), args.demo)
+    if args.demo:
+        demo.ensure(Path(_data_path(plan)), names=_demo_objects(plan))
+    if args.dry:
+        print(*study.described(), sep="\n")
+        return
+    study.check(strict=args.strict)
+    study.run(_backend(args), retry=args.retry)
+    print(*study.finish(), sep="\n")
+
+
+def planned(args: argparse.Namespace) -> Plan:
+    """The plan that the flags ask for."""
+    if args.study == "compare":
+        plan = plans.comparison(args.names)
+    elif args.names:
+        raise InputError(f"{args.study} takes no {args.names[0]}; see study.py --help")
+    elif args.study.endswith((".yaml", ".yml")):
+        plan = read_plan(Path(args.study))
+    else:
+        plan = plans.named(args.study, args.demo, args.prompts)
+    if args.prompts and args.study != "ablation":
+        raise InputError("--prompts adds sets to the ablation; in a study of your own it is a setting of a column")
+    own = plan.objects
+    plan = restricted(plan, args.obj, args.demo)
+    given = {"shots": args.shots, "seeds": args.seeds}
+    plan = replace(plan, **{name: tuple(values) for name, values in given.items() if values})
+    places = {"results_path": args.results_path} | ({"data_path": args.data_path} if args.data_path else {})
+    plan = replace(plan, settings={**plan.settings, **places, **_settings(args.set)})
+    some = "" if plan.objects == own or not args.obj else "-" + "_".join(args.obj).replace("/", "_")
+    name = args.name or f"{plan.name}{some}{'-demo' * args.demo}"
+    if Path(name).name != name:
+        raise InputError(f"--name {name} is no name of a folder")
+    return replace(plan, name=name)
+
+
+def _settings(given: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE, several values apart by commas; what a spec does not take is refused when specs are made."""
+    known = {one.name: one for kind in KINDS.values() for one in fields(kind)}
+    found = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            raise InputError(f"--set {text} is not NAME=VALUE with the name of a setting, such as epoch=10")
+        if isinstance(known[name].default, bool):
+            found[name] = {"true": True, "false": False}.get(value, value)
+        else:
+            found[name] = tuple(value.split(",")) if "nargs" in known[name].metadata else value
+    return found
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command as a reader may repeat it: without where things lie on this machine, and how many processes."""
+    default = parser().parse_args([args.study])
+    left = ("study", "names", "data_path", "results_path", "jobs", "on", "dry", "retry", "strict", "name")
+    flags = [name for name in vars(args) if name not in left and getattr(args, name) != getattr(default, name)]
+    told = [f"--{name}" if (value := getattr(args, name)) is True else f"--{name} {_words(value)}" for name in flags]
+    return " ".join(["python study.py", args.study, *args.names, *told])
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _data_path(plan: Plan) -> Path:
+    return cells_of(plan)[0].run.spec.data_path
+
+
+def _demo_objects(plan: Plan) -> list[str]:
+    """Those whose images must be drawn: transfer trains on all medical ones."""
+    transfer = any(column.script == "train_zero" for column in plan.columns)
+    others = [name for name, one in demo.OBJECTS.items() if transfer and one.layout == "medical"]
+    return list(dict.fromkeys([*plan.objects, *others]))
+
+
+Backend = Callable[[Path, Sequence[Sequence[Run]], StopRequest, Callable[[], None]], list[tuple[Sequence[Run], str]]]
+
+
+def _backend(args: argparse.Namespace) -> Backend:
+    """Where runs are done."""
+    if args.on == "local":
+        return lambda folder, units, request, tick: run_locally(folder, units, args.jobs, request, tick)
+    raise InputError(f"--on {args.on} is none of local, ray, ray:ADDRESS, slurm")
+
+
+class Study:
+    """A plan, its runs, and how far they are."""
+
+    def __init__(self, plan: Plan, folder: Path, command: str, demo: bool) -> None:
+        self.plan, self.folder, self.command, self.demo = plan, folder, command, demo
+        self.cells = cells_of(plan)
+        self.runs, self.journal = runs_of(self.cells), Journal(folder)
+        self.states: dict[Run, State] = {}
+
+    def look(self) -> None:
+        """See how far every run is that was not finished at the last look."""
+        for run in self.runs:
+            if run not in self.states or self.states[run].left:
+                self.states[run] = state_of(self.journal, run)
+
+    @property
+    def left(self) -> list[Run]:
+        """Runs that are still to be done."""
+        return [run for run in self.runs if self.states[run].left]
+
+    def those(self, name: str) -> list[Run]:
+        """Runs of a state."""
+        return [run for run in self.runs if self.states[run].name == name]
+
+    def check(self, strict: bool) -> None:
+        """Look at weights and data before anything runs; say once which images are missing.
+
+        Raises InputError for weights that are missing, for sentences that can't be read, and with `strict` for images.
+        """
+        for spec in {
+            (run.spec.model_name, run.spec.pretrain, run.spec.clip_path): run.spec for run in self.runs
+        }.values():
+            resolve(spec)
+        self.look()
+        for line in self._missing():
+            if strict:
+                raise InputError(line)
+            print(line)
+
+    def _missing(self) -> list[str]:
+        reasons = {run.spec.obj: self.states[run].reason for run in self.those("missing data")}
+        return [f"{obj} is left out: {reason}" for obj, reason in reasons.items()]
+
+    def described(self) -> list[str]:
+        """What would run, what is done, and an estimate of the rest."""
+        try:
+            self.look()
+        except InputError as fault:
+            return [*(f"to do    {run.words}" for run in self.runs), f"nothing can run yet: {fault}"]
+        lines = [f"{self.states[run].name:<13}{run.words}" for run in self.runs]
+        lines += self._missing()
+        found = estimate(self.left, self.plan.settings["results_path"])
+        lines.append(f"{len(self.runs)} runs: {self._counts()}")
+        if found.unknown < len(self.left):
+            lines.append(
+                f"the {len(self.left) - found.unknown} runs that are like others made here may take "
+                f"{_duration(found.seconds)} one after the other and {found.size / 1e6:,.0f} MB"
+            )
+        if found.unknown:
+            lines.append(f"nothing here says how long {found.unknown} of them take: no run like them was made yet")
+        return lines
+
+    def _counts(self) -> str:
+        names = ("finished", "waiting", "failed", "missing data")
+        return ", ".join(f"{len(self.those(name))} {name}" for name in names if self.those(name))
+
+    def run(self, backend: Backend, retry: bool) -> None:
+        """Have every run done that is left. Raises Stopped when somebody asks this process to stop."""
+        if retry:
+            for run in self.those("failed"):
+                self.journal.forget_failure(run)
+                del self.states[run]
+            self.look()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        done = len(self.runs) - len(self.left)
+        with heeding() as request, tqdm(total=len(self.runs), initial=done, desc=self.plan.name, unit="run") as bar:
+            tick = _Ticker(self, bar)
+            while self.left and not request.asked:
+                before = len(self.left)
+                for unit, reason in backend(self.folder, units_of(self.left), request, tick):
+                    self._note_death(unit, reason)
+                tick.look()
+                if len(self.left) == before and not request.asked:
+                    time.sleep(WAIT)  # others are at them
+        if request.asked:
+            self.finish()
+            done = len(self.runs) - len(self.left)
+            raise Stopped(f"stopped after {done} of {len(self.runs)} runs; the same command goes on from there")
+
+    def _note_death(self, unit: Sequence[Run], reason: str) -> None:
+        """Of a unit whose process died, the run that it was at has failed; the others are still to be done."""
+        at = next((run for run in unit if state_of(self.journal, run).left), None)
+        if at is not None:
+            self.journal.note_failure(at, reason)
+
+    def finish(self) -> list[str]:
+        """Write what comes out, and say where it is and what failed."""
+        self.look()
+        write_study(self.plan, self.folder, self.command, self.demo, self.journal, self.cells)
+        failed = self.those("failed")
+        lines = [f"failed: {run.words}: {self.states[run].reason}" for run in failed]
+        if failed:
+            lines.append(f"--retry tries again what failed; what the runs printed is in {self.folder / 'output'}")
+        return [*lines, f"{len(self.runs)} runs: {self._counts()}", f"study: {self.folder / 'study.html'}"]
+
+
+class _Ticker:
+    """Looks at how far the runs are, not too often, and moves the bar."""
+
+    def __init__(self, study: Study, bar: tqdm) -> None:
+        self.study, self.bar, self.looked = study, bar, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self.looked >= WAIT:
+            self.look()
+
+    def look(self) -> None:
+        """Now."""
+        self.study.look()
+        left = self.study.left
+        now = [run.words for run in left if self.study.journal.output(run).exists()]
+        self.bar.set_postfix_str("; ".join(now[:2]), refresh=False)
+        self.bar.update(len(self.study.runs) - len(left) - self.bar.n)
+        self.bar.refresh()
+        self.looked = time.monotonic()
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"

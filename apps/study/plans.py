@@ -1,0 +1,154 @@
+"""The studies that have a name: the paper's tables, ablations, MVFA-AD's tables and their reproduction."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from apps.study.plan import MAIN, ZERO, Column, Plan
+from dataset.demo import OBJECTS as IN_THE_DEMO
+from dataset.registry import FAMILIES
+from decoder import default_taps
+from engine.build import taps_of
+from engine.spec import FewShotSpec
+from madff import ATTENTIONS
+from report.tables import INDUSTRIAL_THREE, SIX_MEDICAL
+from runtime.errors import InputError
+
+INDUSTRIAL = tuple(name for family in INDUSTRIAL_THREE for name in FAMILIES[family])
+DRAWN = {"iterate": -1}  # the support is drawn with the seed, so that the spread is that of draws
+PUBLISHED = {"iterate": 0}  # the published selection: the spread is that of starts and orders alone
+DEMO = {"epoch": 2}  # of the demo's studies: a toy learns fast
+MADFF, BANK = "MADFF", "memory bank"
+SKIN = ("Skin_HAM10000", "Skin_ISIC2019")
+SKIN_SHOTS = (2, 4, 8, 16, 32, 64)
+SENTENCES = ("base", "llm", "all")
+BASELINES = (
+    Column(BANK, {"adapter": "none"}, branch="few"),
+    Column("PatchCore", {"method": "patchcore"}),
+    Column("WinCLIP", {"method": "winclip"}),
+    Column("linear", {"method": "linear"}),
+)
+
+
+def paper(demo: bool) -> Plan:
+    """Few-shot tables: six medical objects and the industrial sets, MADFF and MVFA beside what needs no training."""
+    methods = (Column(MADFF), Column("MVFA", {"adapter": "mvfa"}))
+    selected = tuple(
+        replace(column, group="published selection", settings={**column.settings, **PUBLISHED}, objects=SIX_MEDICAL)
+        for column in methods
+    )
+    return Plan(
+        "paper",
+        "Few-shot anomaly detection, 4-shot",
+        methods + BASELINES + (() if demo else selected),
+        tuple(IN_THE_DEMO) if demo else SIX_MEDICAL + INDUSTRIAL,
+        settings={"eval_every": 0, **DRAWN, **(DEMO if demo else {})},
+        reference=MADFF,
+    )
+
+
+def ablation(demo: bool, prompts: Sequence[str] = ()) -> Plan:
+    """What each part is worth: attention branches, taps, axis, adapters, branches, prompts."""
+    return Plan(
+        "ablation",
+        "Ablations",
+        (*_attentions(), *_taps(demo), *_adapters(), *_branches(), *_prompts([*SENTENCES, *prompts])),
+        ("Brain",),
+        settings={**DRAWN, **(DEMO if demo else {})},
+        reference=MADFF,
+    )
+
+
+def _attentions() -> list[Column]:
+    subsets = [some for count in range(len(ATTENTIONS)) for some in combinations(ATTENTIONS, count)]
+    names = [" + ".join(some).upper() or "no attention" for some in subsets]
+    found = [Column(name, {"madff": some}, "attention branches") for name, some in zip(names, subsets, strict=True)]
+    return [*found, Column(MADFF, group="attention branches")]
+
+
+def _taps(demo: bool) -> list[Column]:
+    every = taps_of(FewShotSpec.of(demo=demo))
+    assert every == default_taps(every[-1])
+    subsets = [*((tap,) for tap in every), every[:2], every[2:], every[1:]]
+    named = [("tap " if len(some) == 1 else "taps ") + " ".join(map(str, some)) for some in subsets]
+    found = [Column(name, {"features_list": some}, "taps") for name, some in zip(named, subsets, strict=True)]
+    return [*found, Column(MADFF, group="taps")]
+
+
+def _adapters() -> list[Column]:
+    return [
+        Column("MADFF, token axis", {"madff_axis": "token"}, "adapters"),
+        Column("MVFA", {"adapter": "mvfa"}, "adapters"),
+        Column("projector", {"adapter": "projector"}, "adapters"),
+        Column("untrained", {"adapter": "none"}, "adapters"),
+        Column(MADFF, group="adapters"),
+    ]
+
+
+def _branches() -> list[Column]:
+    trained = [Column(f"MADFF, {branch}", group="branches", branch=branch) for branch in ("zero", "few")]
+    bare = {"adapter": "none"}
+    untrained = [Column(f"untrained, {one}", bare, "branches", branch=one) for one in ("zero", "few", "fused")]
+    return [*trained, *untrained, Column(MADFF, group="branches", branch="fused")]
+
+
+def _prompts(sets: Sequence[str]) -> list[Column]:
+    """Every set trained with, and put into what another set trained, and without training."""
+    found = []
+    for trained in sets:
+        for scored in sets:
+            label = trained if trained == scored else f"{trained}, scored with {scored}"
+            found.append(Column(label, {"prompts": trained}, "prompts", scored_with=scored))
+    found += [Column(f"untrained, {one}", {"adapter": "none", "prompts": one}, "prompts") for one in sets]
+    return found
+
+
+def reproduction(demo: bool) -> Plan:
+    """MVFA-AD's zero-shot and few-shot tables, and its reproduction study's skin objects, shots and ablations."""
+    mvfa = {"adapter": "mvfa", "prompts": "base", **PUBLISHED}
+    projector = {**mvfa, "adapter": "projector"}
+    columns = [
+        Column("MVFA, few-shot", mvfa, MAIN),
+        Column("MVFA, zero-shot", {"adapter": "mvfa", "prompts": "base"}, "zero-shot", ZERO),
+    ]
+    if not demo:
+        skin = {"group": "skin", "objects": SKIN}
+        columns += [
+            Column("MVFA", mvfa, shots=SKIN_SHOTS, **skin),
+            Column("projector", projector, shots=SKIN_SHOTS, **skin),
+            Column("MVFA, zero branch", mvfa, branch="zero", shots=SKIN_SHOTS, **skin),
+            Column("MVFA, few branch", mvfa, branch="few", shots=SKIN_SHOTS, **skin),
+            Column("normal images alone", {**mvfa, "abnormal_shot": 0}, shots=SKIN_SHOTS, **skin),
+            Column("MVFA, zero-shot", {"adapter": "mvfa", "prompts": "base"}, "skin, zero-shot", ZERO, objects=SKIN),
+        ]
+    demo_objects = tuple(name for name, one in IN_THE_DEMO.items() if one.layout == "medical")
+    return Plan(
+        "reproduction",
+        "MVFA-AD and its reproduction study",
+        tuple(columns),
+        demo_objects if demo else SIX_MEDICAL,
+        settings=DEMO if demo else {},
+        reference="MVFA, few-shot",
+    )
+
+
+def comparison(files: Sequence[str]) -> Plan:
+    """Prompt sets or files against each other, the first of them the reference."""
+    return Plan(
+        "comparison",
+        "Prompts against each other",
+        tuple(Column(name, {"prompts": name}) for name in files),
+        ("Brain",),
+        settings={"eval_every": 0, **DRAWN},
+        reference=files[0],
+    )
+
+
+def named(name: str, demo: bool, prompts: Sequence[str]) -> Plan:
+    """The plan called so; InputError for a name that there is not."""
+    made = {"paper": paper, "reproduction": reproduction}
+    if name == "ablation":
+        return ablation(demo, prompts)
+    if name not in made:
+        raise InputError(f"no study {name}: name paper, ablation, reproduction, or a .yaml file of your own")
+    return made[name](demo)

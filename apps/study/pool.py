@@ -1,0 +1,148 @@
+"""A study's runs on this machine: processes that live as long as there is work, one a GPU, or several on the CPU."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from apps.study.plan import Run
+from apps.study.work import Worker
+from runtime.stopping import StopRequest
+
+TICK = 1.0  # seconds between looks at what is done
+PATIENCE = 120.0  # seconds that workers have to save what they are at
+
+
+@dataclass
+class Member:
+    """A process of the pool, and what it is at."""
+
+    process: BaseProcess
+    pipe: Connection
+    unit: Sequence[Run] = ()
+
+
+def run_locally(
+    folder: Path, units: Sequence[Sequence[Run]], jobs: int, request: StopRequest, tick: Callable[[], None]
+) -> list[tuple[Sequence[Run], str]]:
+    """Have every unit done by `jobs` processes; `tick` is called every second.
+
+    Gives the units whose process died, with what is known of its death. Once a stop is requested no unit begins, and
+    the processes save what they are at.
+    """
+    waiting, died, members, environments = deque(units), [], [], places(jobs)
+    try:
+        members = [_start(folder, environment) for environment in environments[: len(waiting)]]
+        while not request.asked:
+            for member in members:
+                if not member.unit and waiting:
+                    member.unit = waiting.popleft()
+                    member.pipe.send(member.unit)
+            busy = [member for member in members if member.unit]
+            if not busy:
+                return died
+            ready = wait([member.pipe for member in busy], TICK)
+            for place, member in enumerate(members):
+                if member.pipe in ready and not _is_done(member):
+                    died.append((member.unit, _death(member.process)))
+                    members[place] = _start(folder, environments[place])
+            tick()
+        _interrupt(members)
+    finally:
+        _end(members)
+    return died
+
+
+def places(jobs: int) -> list[dict[str, str]]:
+    """The environment of each process: a GPU of its own where there are any, and its share of the processors."""
+    gpus = torch.cuda.device_count()
+    count = jobs or gpus or 1
+    threads = str(max(1, (os.cpu_count() or 1) // count))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(gpus)]
+    each = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    return [each | ({"CUDA_VISIBLE_DEVICES": names[n % gpus]} if gpus else {}) for n in range(count)]
+
+
+def _start(folder: Path, environment: dict[str, str]) -> Member:
+    context = multiprocessing.get_context("spawn")  # CUDA and threads do not outlive a fork
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(folder, theirs), daemon=True)
+    with _environment(environment):
+        process.start()
+    theirs.close()
+    return Member(process, ours)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """What a process that is started now inherits."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+def _work(folder: Path, pipe: Connection) -> None:
+    """What a process of the pool does: a unit after the other, until it is told to end."""
+    os.setpgrp()  # Ctrl-C at the keyboard reaches the study alone, which then asks this process to stop, once
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    try:
+        worker = Worker(folder)
+        while unit := pipe.recv():
+            worker.do(unit)
+            pipe.send(True)
+    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+        os._exit(0)  # whoever stopped it knows; what it was at is saved
+
+
+def _stop_with_parent() -> None:
+    """Ask this process to stop when the study is gone, killed without a word."""
+    wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_done(member: Member) -> bool:
+    """Whether a process says that its unit is done; if not, it died."""
+    try:
+        member.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return False
+    member.unit = ()
+    return True
+
+
+def _death(process: BaseProcess) -> str:
+    process.join()
+    if process.exitcode < 0:
+        name = signal.Signals(-process.exitcode).name
+        return f"its process was killed by {name}{', perhaps for want of memory' if name == 'SIGKILL' else ''}"
+    return f"its process ended with exit code {process.exitcode}"
+
+
+def _interrupt(members: Sequence[Member]) -> None:
+    for member in members:
+        if member.process.is_alive() and member.unit:
+            os.kill(member.process.pid, signal.SIGTERM)
+
+
+def _end(members: Sequence[Member]) -> None:
+    """End idle processes, wait for those that save, kill what does not end."""
+    for member in members:
+        member.pipe.close()
+    for member in members:
+        member.process.join(PATIENCE)
+        if member.process.is_alive():
+            member.process.kill()
