@@ -1,0 +1,1 @@
+"""Whole tables of runs in one command."""
