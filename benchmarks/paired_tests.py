@@ -6,7 +6,10 @@ THE RULE, written before the first run: of the studentised bootstrap, the percen
 signed-rank test, take the one whose false-positive rate at the level 0.05 is at most 0.05 plus two standard errors of
 the simulation for n = 5 and n = 10 and for normal, uniform and skewed (centred exponential) differences, and which has
 the most power at n = 5 against a shift of 1.5 standard deviations (normal). If none of them both qualifies and has any
-power at n = 5, take the paired t test if it qualifies for normal and uniform differences, and state its rate for skewed.
+power at n = 5, take the paired t test if it qualifies for normal and uniform differences; state its rate for skewed.
+
+ADDED AFTER the first run, in which the rule took none (every test is too liberal for skewed differences at n = 10, and
+t for uniform ones at n = 5): of those with power at n = 5, the one whose worst false-positive rate is least.
 """
 
 import sys
@@ -80,13 +83,25 @@ def chosen(rates: dict[str, dict[tuple[str, int], float]], power: dict[str, floa
     return "paired t" if max(t) <= limit else "none"
 
 
+def verdict(rates: dict[str, dict[tuple[str, int], float]], power: dict[str, float]) -> str:
+    """What the rule takes; where that is none, what is used all the same, and how far off it can be."""
+    taken = chosen(rates, power)
+    if taken != "none":
+        return f"By the rule in benchmarks/paired_tests.py: **{taken}**."
+    used = min(filter(power.get, CANDIDATES), key=lambda name: max(rates[name].values()))
+    return (
+        "By the rule in benchmarks/paired_tests.py, written before the first run, **none qualifies**. Used all the "
+        f"same, by what was added after it: **{used}**, the least liberal of those that see anything at n = {PAIRS[0]}; its "
+        f"worst rate here is {100 * max(rates[used].values()):.2f} %."
+    )
+
+
 def main() -> None:
     """Simulate, choose, write."""
     started = time.perf_counter()
     cases = [(kind, pairs) for pairs in PAIRS for kind in DRAWS]
     rates = {name: {case: rate(test, *case, 0.0) for case in cases} for name, test in CANDIDATES.items()}
     power = {name: {pairs: rate(test, "normal", pairs, EFFECT) for pairs in PAIRS} for name, test in CANDIDATES.items()}
-    taken = chosen(rates, {name: found[PAIRS[0]] for name, found in power.items()})
     heads = [f"{kind}, n = {pairs}" for kind, pairs in cases] + [f"power, n = {pairs}" for pairs in PAIRS]
     lines = [
         f"`python -m benchmarks.paired_tests`: {SIMULATIONS:,} simulations a cell, seed {SEED}; share called different "
@@ -100,7 +115,7 @@ def main() -> None:
     for name in CANDIDATES:
         cells = [f"{100 * value:.2f}" for value in [*rates[name].values(), *power[name].values()]]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines += ["", f"By the rule in benchmarks/paired_tests.py: **{taken}**."]
+    lines += ["", verdict(rates, {name: found[PAIRS[0]] for name, found in power.items()})]
     with atomic_write(OUT) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(OUT.read_text(encoding="utf-8"))

@@ -1,8 +1,9 @@
 """Whether two methods differ, by runs that share a seed; docs/study.md says why this test.
 
 The test is the studentised bootstrap of the paired differences (Efron and Tibshirani, An Introduction to the
-Bootstrap, 1993, sections 12.5 and 16.4), two-sided and symmetric; `benchmarks.paired_tests` chose it by a rule
-that was written down first. A difference is called one at LEVEL after Holm's correction.
+Bootstrap, 1993, sections 12.5 and 16.4), two-sided and symmetric. In `benchmarks.paired_tests` it holds its level for
+normal and uniform differences of five and ten pairs; skewed ones it calls different in up to 7.4 % of the cases.
+A difference is called one at LEVEL after Holm's correction.
 """
 
 import itertools
@@ -38,7 +39,7 @@ class Paired:
 def resamples(pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """How often each of `pairs` is in a resample, (R, pairs), and the resample's probability, (R,).
 
-    All pairs ** pairs resamples up to EXACT pairs, those that differ in order alone counted as one; else RESAMPLES drawn.
+    Up to EXACT pairs all pairs ** pairs resamples, those that differ in order alone as one; else RESAMPLES drawn.
     """
     if pairs > EXACT:
         drawn = np.random.default_rng(SEED).multinomial(pairs, np.full(pairs, 1 / pairs), RESAMPLES)
