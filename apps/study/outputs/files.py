@@ -15,7 +15,7 @@ PARQUET, CSV, MARKDOWN, LATEX, PAGE = "runs.parquet", "runs.csv", "table.md", "t
 
 
 def write_outputs(folder: Path, study: StudyInfo, rows: Sequence[Row]) -> None:
-    """Write runs.parquet, runs.csv, table.md, table.tex and study.html into the study's folder, each whole or not at all.
+    """Write runs.parquet, runs.csv, table.md, table.tex and study.html into the folder, each whole or not at all.
 
     Raises InputError where pyarrow is missing, before anything is written.
     """
@@ -31,7 +31,7 @@ def write_outputs(folder: Path, study: StudyInfo, rows: Sequence[Row]) -> None:
 
 
 def _frame(rows: Sequence[Row]) -> Any:
-    """The rows as a table of pandas; lists as words, a column's numbers and words as they are if they are of one kind."""
+    """The rows as a table of pandas; lists as words, and a column of numbers and words as words."""
     try:
         import pyarrow  # noqa: F401 (what pandas writes Parquet with)
     except ImportError as fault:

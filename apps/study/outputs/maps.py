@@ -48,8 +48,9 @@ def keep_maps(
 ) -> None:
     """Write the images with the KEPT largest and the KEPT smallest errors, all if they are no more than that.
 
-    labels: 0 normal, 1 abnormal. scores and maps are on one scale, 0 to 1; maps (H, W). images and maps may be functions
-    that make the array, which are called for those kept alone. Raises InputError for an image that can't be read.
+    names: as in scores.csv. labels: 0 normal, 1 abnormal. scores and maps are on one scale, 0 to 1; maps (H, W). Images
+    and maps may be functions that make the array, called for those kept alone. Raises InputError for an image that
+    can't be read.
     """
     errors = [threshold - score if label else score - threshold for label, score in zip(labels, scores, strict=True)]
     order = sorted(range(len(errors)), key=lambda place: -errors[place])

@@ -1,4 +1,4 @@
-"""study.html: the whole study in one file that opens from the disk, fetches nothing and reads without JavaScript too."""
+"""study.html: a study in one file that opens from the disk, fetches nothing and reads without JavaScript too."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
