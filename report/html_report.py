@@ -4,29 +4,26 @@ It holds the scores, from which plain JavaScript draws curves, histogram and fig
 as fit. Its Content-Security-Policy lets run nothing but the page's own script, and fetch nothing at all.
 """
 
-import base64
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from report import thumbnails
+from report import page, thumbnails
 from report.colours import COLOURS, OPACITY, ColourScale
+from report.page import LIMIT, TEMPLATES, json_text
 from report.tables import COLUMNS
 from report.thumbnails import Pictures
 from runtime.files import atomic_write
 from scoring.patch_scores import BRANCHES
 
-TEMPLATES = Path(__file__).with_name("templates")
-SCRIPTS = ("figures.js", "charts.js", "gallery.js", "report.js")  # in the order in which they run, as one
-LIMIT = 29_000_000  # bytes of the file
+STYLES = (TEMPLATES / "report.css",)
+# In the order in which they run, as one.
+SCRIPTS = tuple(TEMPLATES / f"{name}.js" for name in ("drawing", "figures", "charts", "gallery", "report"))
 HEAD = ("script", "obj", "checkpoint", "device", "seconds")  # of the record, before all else
 
 
@@ -65,67 +62,37 @@ class Report:
 
 def write(path: str | Path, report: Report) -> None:
     """Write the page, whole or not at all. Raises InputError for a picture that can't be read."""
-    scores = _json(_scores(report))
-    frame = len(_render(report, scores, "", "").encode("utf-8", "backslashreplace"))
+    scores = json_text(_scores(report))
+    frame = len(_render(report, scores, json_text({}), "").encode("utf-8", "backslashreplace"))
     order = _by_interest(report)
     made, edge = thumbnails.within([report.rows[place] for place in order], report.scale, LIMIT - frame - 1000)
     pictures = {order[place]: one for place, one in made.items() if one}
-    html = _render(report, scores, _json(pictures), _shown(report, len(pictures), edge))
+    html = _render(report, scores, json_text(pictures), _shown(report, len(pictures), edge))
     with atomic_write(path) as draft:
         draft.write_text(html, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
-def _render(report: Report, scores: str, pictures: str, shown: str) -> str:
-    """The page; texts are escaped by the template, JSON by `_json`."""
-    style, script = _source(["report.css"]), _source(SCRIPTS)
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+def _render(report: Report, scores: Markup, pictures: Markup, shown: str) -> str:
+    """The page; texts are escaped by the template, JSON by `json_text`."""
     labels = [row.label for row in report.rows]
     figures = {branch: report.figures[branch] for branch in BRANCHES if branch in report.figures}
     main = list(figures.values())[-1] if figures else {}  # the branch that stands for the run
-    return environment.get_template("report.html").render(
-        report=report,
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        scores=Markup(scores),
-        pictures=Markup(pictures or "{}"),
-        shown=shown,
-        written=datetime.now().astimezone(),
-        counts={"normal": labels.count(0), "abnormal": labels.count(1), "unlabelled": labels.count(None)},
-        unscored=sum(row.score is None for row in report.rows),
-        table=_table(list(figures.values())),
-        branches=list(figures),
-        main={name: value for name, value in main.items() if isfinite(value)},
-        sections=_sections(report.settings),
-        bar=Markup("data:image/" + thumbnails.webp(COLOURS[None].repeat(8, axis=0))),
-        has_outline=isfinite(report.scale.pixel_threshold),
-    )
-
-
-def _source(names: Iterable[str]) -> str:
-    """Files of the template folder as they go between tags."""
-    return "\n" + "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing is fetched, and nothing runs but what was written here."""
-    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digests[0]}'; script-src 'sha256-{digests[1]}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _json(content: Any) -> str:
-    """JSON that no browser takes for markup, whatever names hold."""
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"})
+    content = {
+        "report": report,
+        "scores": scores,
+        "pictures": pictures,
+        "shown": shown,
+        "written": datetime.now().astimezone(),
+        "counts": {"normal": labels.count(0), "abnormal": labels.count(1), "unlabelled": labels.count(None)},
+        "unscored": sum(row.score is None for row in report.rows),
+        "table": _table(list(figures.values())),
+        "branches": list(figures),
+        "main": {name: value for name, value in main.items() if isfinite(value)},
+        "sections": _sections(report.settings),
+        "bar": Markup("data:image/" + thumbnails.webp(COLOURS[None].repeat(8, axis=0))),
+        "has_outline": isfinite(report.scale.pixel_threshold),
+    }
+    return page.render(TEMPLATES / "report.html", STYLES, SCRIPTS, content)
 
 
 def _scores(report: Report) -> dict:

@@ -36,6 +36,14 @@ PATCHCORE = {  # trained on all normal images of the same medical benchmark (BMA
     "Histopathology": {"image_auroc": 69.34},
 }
 
+SELECTED_ON_TEST = "published, epoch selected on the test set"
+FULL_SHOT = "published, trained on all normal images"
+
+
+def protocol(source: str) -> str:
+    """How the figures of one of the sources of `published` came about."""
+    return FULL_SHOT if source.startswith("PatchCore") else SELECTED_ON_TEST
+
 
 def published(obj: str, shot: int | Literal["zero", "normal"]) -> dict[str, dict[str, float]]:
     """Source -> {"image_auroc": percent, "pixel_auroc": percent}, as far as published; {} if nothing is.

@@ -1,5 +1,4 @@
 /* What scores and labels say: the same definitions as metrics.py. A score AT a threshold counts as abnormal. */
-"use strict";
 
 /** AUROC, average precision, F1-max with its threshold, and both curves; null if only one class is there.
  *  One walk over the distinct scores from high to low, all ties of a score together. */

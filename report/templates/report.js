@@ -1,6 +1,5 @@
 /* The page at work: what it holds, its state, the threshold, the controls. */
 
-const byId = (id) => document.getElementById(id);
 const data = JSON.parse(byId("scores").textContent);
 const pictures = JSON.parse(byId("pictures").textContent);
 
@@ -56,13 +55,6 @@ function span(values) {
   if (!Number.isFinite(least)) return [0, 1];
   const room = most > least ? 0 : Math.max(Math.abs(most), 1) / 100;
   return [least - room, most + room];
-}
-
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }
 
 const inWords = (score) => (score === null ? "no score" : score.toFixed(DIGITS));

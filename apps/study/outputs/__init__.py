@@ -1,0 +1,1 @@
+"""What comes out of a study: tables, a page, a leaderboard."""
