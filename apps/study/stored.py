@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.study.journal import Journal
-from apps.study.outputs.compare import compare
 from apps.study.outputs.files import PARQUET, write_outputs
-from apps.study.outputs.leaderboard import leaderboard
 from apps.study.outputs.rows import StudyInfo
 from apps.study.plan import AGAIN, FEW, Cell, Plan
 from apps.study.rows import rows_of
