@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Sample, as_picture, load_mask, open_picture
-from engine.few_shot import FewShotRun
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.picture_scorer import BAR_AFTER, PictureScorer, by_prompts
 from engine.spec import PredictorSpec

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from apps.export.graph import ScoringGraph, settle, without_fft
 from engine.checkpoint import Snapshot, read
-from engine.few_shot import FewShotRun
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import open_checkpoint
 from engine.run import Run
 from engine.settings import fixed, setting

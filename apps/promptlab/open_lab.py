@@ -12,7 +12,8 @@ from dataset import ObjectInfo, Sample, demo, registry
 from engine import zero_shot
 from engine.build import GB, build_system, objects_of, open_encoder
 from engine.checkpoint import read
-from engine.few_shot import FewShotRun, open_support
+from engine.few_shot import open_support
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.options import recall, without_adapters
 from engine.run import same_weights
