@@ -162,7 +162,7 @@ def open_baseline(spec: FewShotSpec, data: FewShotSet, support: Support) -> Base
     """
     prompts = None
     if spec.method == "linear" and not data.support_abnormal:
-        raise InputError("--method linear is fitted on both labels: give it abnormal support, --abnormal_shot 1 or more")
+        raise InputError("--method linear is fitted on both labels: leave --abnormal_shot 0 out")
     if spec.method != "winclip":
         spec = replace(spec, branches="few")
     elif spec.branches != "few":

@@ -50,6 +50,8 @@ def open_run(spec: FewShotSpec, obj: str) -> FewShotRun:
         print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
         spec = replace(spec, branches="few")
     else:
+        if untrained:
+            print("--adapter none: nothing to train, bank and prompts score the trunk's own tokens")
         (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory
     return FewShotRun(spec, data.info, data.test, build_system(spec, bare=bare), prompts, data, support)
 

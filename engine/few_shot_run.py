@@ -56,11 +56,6 @@ class FewShotRun(Run):
         )
         return f"Scores and thresholds are calibrated on the support ({rule}. Nothing of the images below went into it."
 
-    @property
-    def trainable(self) -> bool:
-        """Whether there are adapters: without abnormal support there are none."""
-        return self.system.decoder.kind != "none"
-
     def keep_prefixes(self) -> Tensor:
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
         if self.kept_prefixes is None:

@@ -58,7 +58,7 @@ def recall(kind: type[S], asked: Mapping[str, Any], checkpoint: Checkpoint, sour
     numbers is asked for otherwise than the checkpoint (the file `source`) has it.
     """
     record = checkpoint.record
-    trained_by = METHODS[0] if record is None else record["options"].get("method", METHODS[0])
+    trained_by = method_of(record)
     if (method := asked.get("method", trained_by)) != trained_by:
         raise InputError(f"{source} was trained with --method {trained_by}, not {method}; leave --method out")
     check_method(trained_by, asked)
@@ -76,6 +76,11 @@ def recall(kind: type[S], asked: Mapping[str, Any], checkpoint: Checkpoint, sour
             then, now = (_words(getattr(one, name)) for one in (known, spec))
             raise InputError(f"{source} was trained with --{name} {then}, not {now}; leave --{name} out")
     return spec
+
+
+def method_of(record: Mapping[str, Any] | None) -> str:
+    """The method that a checkpoint's record is of; there was but one, and adapters published by others are of it."""
+    return METHODS[0] if record is None else record["options"].get("method", METHODS[0])
 
 
 def without_adapters(asked: Mapping[str, Any]) -> None:

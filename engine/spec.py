@@ -64,7 +64,7 @@ class ModelSpec(Spec):
         type=number(int, 1, CLIP.MOST_LAYERS),
         nargs="+",
     )
-    adapter: str = setting("madff", "the adapters' kind; none: the bare trunk, nothing trained", choices=(*ADAPTERS, NO_ADAPTER))
+    adapter: str = setting("madff", "the adapters' kind; none: the bare trunk", choices=(*ADAPTERS, NO_ADAPTER))
     madff: tuple[str, ...] = setting(ATTENTIONS, "attention branches that are on", choices=ATTENTIONS, nargs="*")
     madff_axis: str = setting("sequence", "token: what the released code computes", choices=AXES)
     protocol: str = setting("paper", "sound: CLIP's normalisation, QuickGELU for OpenAI's weights", choices=PROTOCOLS)

@@ -15,10 +15,10 @@ from engine.checkpoint import read
 from engine.few_shot import open_support
 from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
-from engine.options import recall, without_adapters
+from engine.options import method_of, recall, without_adapters
 from engine.run import same_weights
 from engine.settings import setting
-from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
+from engine.spec import METHODS, CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
 from engine.system import System
 from runtime.errors import InputError
 from runtime.flags import GIGABYTES, number, path
@@ -106,7 +106,8 @@ def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: Inpu
     """
     content = read(path)
     record = content.record
-    if record is not None and ("trained_on" in record or record["obj"] != obj):
+    baseline = method_of(record) != METHODS[0]
+    if record is not None and ("trained_on" in record or record["obj"] != obj or baseline):
         raise fault
     spec = recall(LabSpec, asked, content, path, obj)
     try:

@@ -90,8 +90,9 @@ def association(found: Windows, references: Sequence[Tensor]) -> Tensor:
     scores = []
     for queries, known in zip(found.local, references, strict=True):
         best = torch.stack([linear(queries, part).amax(dim=-1) for part in known.split(CHUNK)]).amax(dim=0)
-        unlike = ((1 - best.cpu().double()) / 2).clamp_min(torch.finfo(torch.float32).eps)  # what is known would divide by 0
-        scores.append(1 / spread(1 / unlike, side))
+        unlike = (1 - best.cpu().double()) / 2
+        inverse = 1 / unlike.clamp_min(torch.finfo(torch.float32).eps)  # what is known is at no distance
+        scores.append(1 / spread(inverse, side))
     return torch.stack(scores).mean(dim=0)
 
 
