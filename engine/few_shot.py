@@ -1,240 +1,32 @@
-"""Few-shot runs: support, memory bank, calibration on the support; and their training."""
+"""Few-shot runs opened and trained."""
 
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
 import dataset
 from dataset import FewShotSet
+from engine.baselines import baseline_run
 from engine.build import build_system, encode_prompts, objects_of, resolve, sentences
-from engine.run import Identity, Run, identity, same_weights, write_means
+from engine.few_shot_run import FewShotRun, run_name, support_files, support_key
+from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
-from engine.score_images import score_images
 from engine.series import Series
-from engine.spec import FewShotSpec, SupportSpec
+from engine.spec import METHODS, NO_ADAPTER, FewShotSpec, SupportSpec
 from engine.support import Support, load_support
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs, shuffled
 from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result
 from runtime import distributed
-from runtime.cache import key_of
 from runtime.errors import InputError
-from scoring.calibration import CALIBRATION_IMAGES, calibrate
-from scoring.maps import Calibration
-from scoring.memory_bank import BankLimit, MemoryBank
-from scoring.patch_scores import PatchScores
-from scoring.raw_scores import RawScores, ScoreRule, score_rule
 from utils import seed_everything
 
 SCRIPT = "train_few"
-
-
-@dataclass
-class FewShotRun(Run):
-    """A run with support images, whose normal variants make the memory bank."""
-
-    spec: FewShotSpec
-    data: FewShotSet
-    support: Support
-    kept_prefixes: Tensor | None = None
-
-    @property
-    def name(self) -> str:
-        """Brain_4-shot, mvtec_bottle_4-shot."""
-        return run_name(self.info.name, self.spec.shot)
-
-    @property
-    def title(self) -> str:
-        """Brain, 4-shot."""
-        return f"{self.info.name}, {self.spec.shot}-shot"
-
-    @property
-    def rule(self) -> ScoreRule:
-        return score_rule(self.masks)
-
-    @property
-    def calibration_note(self) -> str:
-        """A sentence on the support."""
-        normal, abnormal = len(self.data.support_normal), len(self.data.support_abnormal)
-        rule = (
-            f"{normal} normal and {abnormal} abnormal images): the threshold is the one with the largest F1 there"
-            if abnormal
-            else f"{normal} normal images): the threshold lies just above the highest of their scores"
-        )
-        return f"Scores and thresholds are calibrated on the support ({rule}. Nothing of the images below went into it."
-
-    @property
-    def trainable(self) -> bool:
-        """Whether there are adapters: without abnormal support there are none."""
-        return self.system.decoder.kind != "none"
-
-    def keep_prefixes(self) -> Tensor:
-        """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
-        if self.kept_prefixes is None:
-            every = torch.arange(len(self.support.images))
-            key = (self.system.key, *_support_key(self.data, self.spec.img_size))
-            self.kept_prefixes = self.series.once("prefixes", key, lambda: torch.cat(list(self._prefixes(every))))
-        return self.kept_prefixes
-
-    def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
-        """Prefix tokens (1, L, C) of support rows, those that are kept or computed one after the other."""
-        for row in rows.tolist():
-            if self.kept_prefixes is None:
-                yield self.system.prefix(self.support.images[row : row + 1])
-            else:
-                yield self.kept_prefixes[row : row + 1]
-
-    def banks(self, keep: bool) -> dict[str, MemoryBank]:
-        """The memory bank of each head that is scored, none with --branches zero; `keep`: in the cache too."""
-        if self.spec.branches == "zero":
-            return {}
-        return {head: self._bank(head, keep) for head in self.rule.heads}
-
-    def _bank(self, head: str, keep: bool) -> MemoryBank:
-        owners, cache = self._left_out_together()[self.support.normal].tolist(), self.system.cache
-        if not keep or not (self.series.keep or cache.limit):  # hashing adapters and files would be for nothing
-            return self._build_bank(head, owners)
-        known_by = (self.system.adapters_digest(), head, self.spec.bank_cap, self.spec.seed, owners)
-        key = key_of("bank", self.system.key, *known_by, *self.bank_files())
-        if self.series.keep:  # many adapters, none of which comes again
-            return self.series.once("bank", key, lambda: self._build_bank(head, owners))
-        decoder = self.system.decoder
-        kept = cache.get(key, MemoryBank.like(len(decoder.taps), decoder.token_width))
-        if kept is not None and (bank := MemoryBank.from_tensors(kept, self.system.device)).is_of(owners):
-            return bank
-        bank = self._build_bank(head, owners)
-        cache.put(key, bank.tensors())
-        return bank
-
-    def _build_bank(self, head: str, owners: list[int]) -> MemoryBank:
-        """The bank of the normal variants' tokens, each with its owner."""
-        limit = BankLimit.parse(self.spec.bank_cap)
-        parts = (self.system.levels([prefix], head) for prefix in self._prefixes(self.support.normal))
-        bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), limit, self.spec.seed)
-        if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
-            raise InputError(f"--bank_cap {self.spec.bank_cap} leaves tokens of one support image alone; take more")
-        return bank
-
-    def bank_files(self) -> Iterator[object]:
-        """What tells this bank's images from others: the bytes of their files, in their order."""
-        return (sample.image.read_bytes() for sample in self.data.support_normal)
-
-    def files(self) -> Iterator[object]:
-        return support_files(self.data)
-
-    def _left_out_together(self) -> Tensor:
-        """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""
-        support = self.support
-        return support.variant if len(self.data.support_normal) == 1 else support.source
-
-    def scored_text(self) -> Tensor | None:
-        """The text directions (D, 2), if the zero branch is on."""
-        return None if self.spec.branches == "few" or self.prompts is None else self.prompts.text_directions
-
-    def score_test(self, again: bool = False) -> RawScores:
-        found = score_images(
-            self.system,
-            self.test,
-            self.rule.heads,
-            self.scored_text(),
-            self.banks(keep=not again),
-            batch_size=self.spec.batch_size,
-            workers=self.spec.num_workers,
-            keep=again or self.series.keep,
-        )
-        return self.rule.raw_scores(found)
-
-    def score_support(self) -> RawScores:
-        """Raw scores of the rows of `calibration_rows`, each normal one against a bank without any variant of its own
-        image (with one shot: without that very variant)."""
-        head = self.rule.map_head
-        bank, text = self.banks(keep=True).get(head), self.scored_text()
-        parts = [self.system.patch_scores(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
-        return self.rule.raw_scores({head: PatchScores.join(parts)})
-
-    def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
-        """Of each row of `calibration_rows` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
-        rows, owners = self.calibration_rows(), self._left_out_together()
-        for row, prefix in zip(rows.tolist(), self._prefixes(rows), strict=True):
-            (decoded,) = self.system.tokens(prefix, (head,))
-            yield decoded.tokens(head), None if self.support.labels[row] else int(owners[row])
-
-    def calibration_rows(self) -> Tensor:
-        """Rows of the support: all variants of all abnormal images and of at most `CALIBRATION_IMAGES` normal ones."""
-        support, first = self.support, len(self.data.support_abnormal)
-        drawn = np.random.default_rng(self.spec.seed).permutation(len(self.data.support_normal))[:CALIBRATION_IMAGES]
-        seen = (support.labels == 1) | torch.isin(support.source, torch.from_numpy(drawn + first))
-        return seen.nonzero()[:, 0]
-
-    def calibrate(self) -> Calibration:
-        return calibrate(self.score_support(), *self.support_truth(), self.system.size)
-
-    def support_truth(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Labels (n,) and masks bool (n, S, S), or None, of the rows of `calibration_rows`."""
-        rows = self.calibration_rows()
-        masks = self.support.masks[rows, 0].numpy() > 0.5 if self.masks else None
-        return self.support.labels[rows].numpy().astype(int), masks
-
-    def origin(self) -> dict:
-        """Counts, and the names of the support images by label."""
-        samples = {"normal": self.data.support_normal, "abnormal": self.data.support_abnormal}
-        names = {label: [_name(sample.image) for sample in part] for label, part in samples.items()}
-        return {"counts": self.data.counts, "support": names, "support_sha256": key_of(*self.files())}
-
-    def calibration_holds(self, record: dict | None, source: Path) -> bool:
-        """Whether it holds: the same support, prompts and branches. InputError for other weights or support images."""
-        if record is None:
-            return False
-        same_weights(self, record, source)
-        if record.get("support") is None:
-            print("adapters of zero-shot transfer: scales and thresholds are taken from the support")
-            return False
-        if record["masks"] != self.masks:
-            there, here = ("with", "without") if record["masks"] else ("without", "with")
-            raise InputError(f"{source} was trained {there} masks, and {self.spec.data_path} is {here}; train again")
-        origin = self.origin()
-        now = origin["support"]
-        if record["support"] != now:
-            names = set(map(str, now["normal"] + now["abnormal"]))
-            gone = [name for part in record["support"].values() for name in part if name not in names]
-            raise InputError(
-                f"{source} has other support images than {self.spec.data_path} gives "
-                f"({gone[0] if gone else 'their order'} is the first to differ); restore the folder it was trained on"
-            )
-        if record.get("support_sha256", origin["support_sha256"]) != origin["support_sha256"]:
-            raise InputError(
-                f"{source} was trained on support images of the same names, but other content, than those in "
-                f"{self.spec.data_path}; restore that folder, or train again"
-            )
-        differing = {
-            "prompts": record["prompts_sha256"] != self.prompts_sha256,
-            "branches": record["options"]["branches"] not in ("both", self.spec.branches),
-            "bank's limits": record["options"].get("bank_cap") != self.spec.bank_cap,
-        }
-        if not any(differing.values()):
-            return True
-        what = next(name for name, differs in differing.items() if differs)
-        print(f"the {what} are not those of the training run: scales and thresholds are taken anew from the support")
-        return False
-
-
-def _name(image: Path) -> str:
-    """A support image's name, with its folder where that says more than the label does: crack/000.png."""
-    folder = image.parent.name
-    return image.name if folder.lower() in ("img", "good", "ok", "ungood") else f"{folder}/{image.name}"
-
-
-def run_name(obj: str, shot: int) -> str:
-    """Brain_4-shot; the slash of an industrial class becomes an underscore."""
-    return f"{obj.replace('/', '_')}_{shot}-shot"
 
 
 def protocol(spec: SupportSpec) -> int | Literal["normal"]:
@@ -242,50 +34,74 @@ def protocol(spec: SupportSpec) -> int | Literal["normal"]:
     return spec.shot if spec.abnormal_shot else "normal"
 
 
-def support_files(data: FewShotSet) -> Iterator[object]:
-    """The bytes of the support's images and masks, in their order."""
-    samples = (*data.support_abnormal, *data.support_normal)
-    return (path.read_bytes() for one in samples for path in (one.image, one.mask) if path is not None)
-
-
-def _support_key(data: FewShotSet, size: int) -> tuple[object, ...]:
-    return data.support_abnormal, data.support_normal, size
-
-
 def open_run(spec: FewShotSpec, obj: str, series: Series | None = None) -> FewShotRun:
     """Check and read the data, encode the prompts, build the model; says what it found.
 
-    With --abnormal_shot 0 nothing can be trained: the memory bank then runs on the bare trunk's tokens.
+    With --abnormal_shot 0 nothing can be trained: the memory bank then runs on the bare trunk's tokens. With --adapter
+    none nothing is trained either, and the prompts score the same tokens, projected to the joint space.
     series: of runs that share what they can.
     """
     series = series or Series()
     spec, data = prepare(spec, obj)
-    support = series.once("support", _support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
-    bare, prompts = not data.support_abnormal, None
-    if bare:
-        print("no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)")
-    else:
+    support = series.once("support", support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
+    prompts = None
+    if has_words(spec, data):
         (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory
+    bare = not data.support_abnormal and spec.adapter != NO_ADAPTER and not _is_baseline(spec)
+    print(*_untrained_because(spec, bare))
     system = build_system(spec, bare=bare, series=series)
+    if _is_baseline(spec):
+        return baseline_run(spec, data, system, prompts, support, series)
     return FewShotRun(spec, data.info, data.test, system, prompts, data, support, series=series)
 
 
+def _is_baseline(spec: SupportSpec) -> bool:
+    return getattr(spec, "method", METHODS[0]) != METHODS[0]  # ranking has none
+
+
+def _untrained_because(spec: FewShotSpec, bare: bool) -> list[str]:
+    """Why nothing will be trained; nothing where something is."""
+    if _is_baseline(spec):
+        return [f"{spec.method}: a baseline on the trunk's own tokens, nothing is trained"]
+    if bare:
+        return ["no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)"]
+    untrained = spec.adapter == NO_ADAPTER
+    return ["--adapter none: nothing to train, bank and prompts score the trunk's own tokens"] * untrained
+
+
 def prepare(spec: FewShotSpec, obj: str) -> tuple[FewShotSpec, FewShotSet]:
-    """The spec as it will run, and the data, checked and not yet read; says what it found."""
-    if spec.abnormal_shot == 0 and spec.branches == "zero":
+    """The spec as it will run, and the data, checked and not yet read; says what it found.
+
+    Raises InputError for what contradicts itself: nothing to train and nothing else to score, or the `linear` baseline
+    without abnormal images.
+    """
+    trained = not _is_baseline(spec) and spec.adapter != NO_ADAPTER
+    if trained and spec.abnormal_shot == 0 and spec.branches == "zero":
         raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
     data = open_data(spec, obj)
     return settled(spec, data), data
 
 
 def settled(spec: FewShotSpec, data: FewShotSet) -> FewShotSpec:
-    """The spec as it will run on these images: without abnormal support the memory bank alone scores."""
-    return spec if data.support_abnormal else replace(spec, branches="few")
+    """The spec as it will run on these images: the memory bank alone scores without abnormal support, or in baselines
+    that have no words."""
+    if _is_baseline(spec):
+        if spec.method == "linear" and not data.support_abnormal:
+            raise InputError("--method linear is fitted on both labels: leave --abnormal_shot 0 out")
+        return spec if spec.method == "winclip" else replace(spec, branches="few")
+    return spec if data.support_abnormal or spec.adapter == NO_ADAPTER else replace(spec, branches="few")
+
+
+def has_words(spec: FewShotSpec, data: FewShotSet) -> bool:
+    """Whether a run of what `prepare` gave encodes sentences."""
+    if _is_baseline(spec):
+        return spec.method == "winclip" and spec.branches != "few"
+    return bool(data.support_abnormal) or spec.adapter == NO_ADAPTER
 
 
 def identity_of(spec: FewShotSpec, data: FewShotSet, script: str = SCRIPT, checkpoint_sha256: str = "") -> Identity:
     """What a run of what `prepare` gave will be found by (`Run.identity`), without its model."""
-    words = sentences(spec, data.info) if data.support_abnormal else None
+    words = sentences(spec, data.info) if has_words(spec, data) else None
     digests = [resolve(spec).sha256, digest(*words) if words else "", *filter(None, [checkpoint_sha256])]
     name = run_name(data.info.name, spec.shot)
     return identity(spec, script, name, data.info, data.test, support_files(data), digests)

@@ -10,10 +10,10 @@ from dataset import ObjectInfo, registry
 from engine import few_shot, zero_shot
 from engine.build import build_system, encode_prompts, objects_of
 from engine.checkpoint import Checkpoint, Snapshot, read
-from engine.options import recall
+from engine.options import method_of, recall
 from engine.run import Run, same_weights
 from engine.series import Series
-from engine.spec import SystemSpec
+from engine.spec import METHODS, SystemSpec
 from runtime.errors import InputError, naming
 from runtime.files import sha256
 from utils import seed_everything
@@ -67,6 +67,7 @@ def open_checkpoint(
         raise InputError(f"{path} does not say what it was trained on: give the object with --obj and --data_path")
     obj = obj or asked.get("obj") or (record or {}).get("obj") or SystemSpec().obj
     spec = recall(kind, asked, content, path, obj)
+    _refuse_baseline(path, record, purpose)
     seed_everything(spec.seed)
     transferred = record is not None and "trained_on" in record
     if purpose in ("few-shot test", "ranking") or (purpose != "transfer test" and not transferred):
@@ -86,6 +87,13 @@ def open_checkpoint(
             run = zero_shot.open_run(spec, obj, seen, series)
     run.checkpoint_sha256 = sha256(path)
     return OpenedCheckpoint(path, content, spec, run, _holds(run, record, path, purpose))
+
+
+def _refuse_baseline(path: Path, record: dict | None, purpose: Purpose) -> None:
+    """Raise InputError where a baseline's checkpoint is of no use: what looks at prompts or ranks them."""
+    method = method_of(record)
+    if purpose in ("lab", "ranking") and method != METHODS[0]:
+        raise InputError(f"{path} holds a baseline (--method {method}), no use for the {purpose}; name another")
 
 
 def _refuse_support(path: Path, asked: Mapping[str, Any], purpose: Purpose) -> None:

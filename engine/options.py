@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 from engine.checkpoint import Checkpoint, recognise
 from engine.settings import Spec
+from engine.spec import METHODS, check_method
 from runtime.errors import InputError, Parser, naming
 
 S = TypeVar("S", bound=Spec)
 # What decides the numbers of a trained model: it is recalled from the checkpoint, and nothing else is taken.
 FITTED = (
     *("model_name", "pretrain", "img_size", "features_list", "adapter", "madff", "madff_axis", "protocol"),
-    *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo"),
+    *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo", "method"),
 )
 FOLLOWED = ("data_path", "clip_path", "prompts", "branches", "bank_cap")  # recalled too, but free to be given anew
 
@@ -23,7 +24,7 @@ FOLLOWED = ("data_path", "clip_path", "prompts", "branches", "bank_cap")  # reca
 def parse(kind: type[Spec], argv: Sequence[str] | None = None, *, prog: str | None = None) -> dict[str, Any]:
     """The settings that a command line asks for, and no others; `kind.of` makes a spec of them.
 
-    Raises InputError for flags that the spec lacks and values that it does not take.
+    Raises InputError for flags that the spec lacks, values that it does not take, and flags that contradict --method.
     """
     parser = Parser(prog=prog, description=(kind.__doc__ or "").partition("\n")[0], argument_default=argparse.SUPPRESS)
     groups: dict[str, Any] = {}
@@ -33,7 +34,9 @@ def parse(kind: type[Spec], argv: Sequence[str] | None = None, *, prog: str | No
             if title not in groups:
                 groups[title] = parser.add_argument_group(title)
             _add(groups[title], one)
-    return vars(parser.parse_args(argv))
+    asked = vars(parser.parse_args(argv))
+    check_method(asked.get("method", METHODS[0]), asked)  # also what is asked for as it is by default
+    return asked
 
 
 def _add(group: Any, one: Field) -> None:
@@ -55,6 +58,10 @@ def recall(kind: type[S], asked: Mapping[str, Any], checkpoint: Checkpoint, sour
     numbers is asked for otherwise than the checkpoint (the file `source`) has it.
     """
     record = checkpoint.record
+    trained_by = method_of(record)
+    if (method := asked.get("method", trained_by)) != trained_by:
+        raise InputError(f"{source} was trained with --method {trained_by}, not {method}; leave --method out")
+    check_method(trained_by, asked)
     if record is None:
         kinds = {} if "adapter" in asked else recognise(checkpoint.last.adapters)
         return kind.of({**asked, **kinds, "obj": obj})
@@ -71,11 +78,18 @@ def recall(kind: type[S], asked: Mapping[str, Any], checkpoint: Checkpoint, sour
     return spec
 
 
+def method_of(record: Mapping[str, Any] | None) -> str:
+    """The method that a checkpoint's record is of; there was but one, and adapters published by others are of it."""
+    return METHODS[0] if record is None else record["options"].get("method", METHODS[0])
+
+
 def without_adapters(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of adapters where there is no checkpoint to have any."""
     for name in ("adapter", "madff", "madff_axis"):
         if name in asked:
             raise InputError(f"--{name} says which adapters, and without a checkpoint there are none; leave it out")
+    if "method" in asked:
+        raise InputError("--method says what made a checkpoint, and there is none; leave it out")
 
 
 def _words(value: Any) -> str:

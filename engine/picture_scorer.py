@@ -14,6 +14,8 @@ from tqdm import tqdm
 from dataset import to_model
 from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
+from runtime.errors import InputError
+from scoring.baselines import Baseline
 from scoring.maps import Calibration, Scale, mean_scores, means_within, scaled_maps
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores
@@ -37,7 +39,7 @@ class PictureScorer:
 
     text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
     scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
-    came from, in words.
+    came from, in words. baseline: what scores instead of prompts and banks.
     """
 
     system: System
@@ -49,10 +51,13 @@ class PictureScorer:
     top: float = 1.0
     tiling: Tiling | None = None
     source: str = "the prompts alone"
+    baseline: Baseline | None = None
 
     @property
     def branch(self) -> str:
         """The branch whose scores and maps are given."""
+        if self.baseline is not None:
+            return self.baseline.branch
         if not self.banks:
             return "zero"
         return "few" if self.text_directions is None else "fused"
@@ -75,6 +80,8 @@ class PictureScorer:
     def raw_scores(self, picture: Image.Image, without: int | None = None) -> RawScores:
         """Those of a picture by itself, so that nothing depends on which others are scored."""
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
+        if self.baseline is not None:
+            return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
         (decoded,) = self.system.tokens(prefix, self.rule.heads)
         return self.rule.raw_scores(
             {
@@ -88,9 +95,12 @@ class PictureScorer:
     def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.
 
-        region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score.
+        region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score. Raises InputError for
+        the region of a baseline whose score is of an image as a whole.
         """
         if region is not None:
+            if self.baseline is not None and self.rule.mean_head is not None:
+                raise InputError("this baseline scores an image as a whole and no region of it; leave --roi out")
             region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
         return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
 

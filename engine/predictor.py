@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dataset import Sample, as_picture, load_mask, open_picture
-from engine.few_shot import FewShotRun
+from engine.baselines import BaselineRun
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.picture_scorer import BAR_AFTER, PictureScorer, by_prompts
 from engine.spec import PredictorSpec
@@ -76,6 +77,8 @@ class Predictor(PictureScorer):
         banks = {head: bank.tensors() for head, bank in self.banks.items()}
         text = [] if self.text_directions is None else self.text_directions
         kept = {"text": text, "banks": banks, "calibration": asdict(self.calibration)}
+        if self.baseline is not None:
+            kept["baseline"] = self.baseline.tensors()
         return digest({**kept, "tiling": str(self.tiling), "known_by": known_by})
 
     def predict(self, pictures: PictureLike | Sequence[PictureLike]) -> Prediction | list[Prediction]:
@@ -155,11 +158,14 @@ def of_opened(opened: OpenedCheckpoint, kind: type[P] = Predictor) -> P:
         known = snapshot.calibration is not None
         source = {"source": "images of the objects trained on"} if known else {}
         return settled(kind(run.system, run.scored_text(), {}, run.rule, calibration, known, **source), opened.spec)
-    predictor = kind(
-        *(run.system, run.scored_text(), run.banks(keep=True), run.rule, snapshot.calibration, True),
-        top=1.0 if run.data.support_abnormal else NORMAL_TOP,
-        source="the checkpoint's support",
-    )
+    told = {"top": 1.0 if run.data.support_abnormal else NORMAL_TOP, "source": "the checkpoint's support"}
+    if isinstance(run, BaselineRun):
+        if opened.spec.tile:
+            raise InputError(f"{opened.path} holds a baseline (--method {run.spec.method}): leave --tile out")
+        found = (run.system, None, {}, run.rule, snapshot.calibration, True)
+        return settled(kind(*found, **told, baseline=run.model), opened.spec)
+    found = (run.system, run.scored_text(), run.banks(keep=True), run.rule, snapshot.calibration, True)
+    predictor = kind(*found, **told)
     known = [_known(number, sample, run.masks, run.system.size) for number, sample in enumerate(support_of(run))]
     if tiling := tiling_of(opened.spec, known):
         predictor, _ = in_tiles(predictor, known, tiling, run.spec)

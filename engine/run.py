@@ -145,6 +145,11 @@ class Run(ABC):
         return bool(self.info.masks)
 
     @property
+    def trainable(self) -> bool:
+        """Whether there are adapters; the bare trunk has none."""
+        return self.system.decoder.kind != "none"
+
+    @property
     def prompts_sha256(self) -> str:
         """Of the sentences; empty where there are none."""
         return self.prompts.sha256 if self.prompts else ""

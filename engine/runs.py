@@ -91,10 +91,10 @@ def list_runs(runs: Sequence[KnownRun]) -> list[str]:
     """A line a run."""
     if not runs:
         return ["no runs"]
-    rows = [("run", "state", "seed", "adapter", "prompts", "AUROC", "pixel", "tag")]
+    rows = [("run", "state", "seed", "method", "adapter", "prompts", "AUROC", "pixel", "tag")]
     for run in runs:
         figures, settings = run.figures(), run.settings
-        cells = (settings.get(name, "") for name in ("seed", "adapter", "prompts"))
+        cells = (settings.get(name, "") for name in ("seed", "method", "adapter", "prompts"))
         auroc = (_percent(figures.get(name)) for name in ("image_auroc", "pixel_auroc"))
         rows.append((run.name, run.state, *cells, *auroc, _words(run.about.get("tag", ""))))
     return _columns(rows)

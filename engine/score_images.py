@@ -1,6 +1,6 @@
 """Patch scores and ground truth of many images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,9 +29,27 @@ def score_images(
     workers: int = 0,
     keep: bool = False,
 ) -> dict[str, PatchScores]:
-    """Patch scores of all samples by head, in their order; images are decoded ahead by `workers` processes.
+    """Patch scores of all samples by head, in their order; the rest is as in `score_by`."""
 
-    Prefixes that the cache has come from there; keep: the others go there, since these images will be seen again.
+    def score(prefixes: Tensor) -> dict[str, PatchScores]:
+        return system.score(prefixes, heads, text, banks)
+
+    return score_by(score, system, samples, batch_size=batch_size, workers=workers, keep=keep)
+
+
+def score_by(
+    score: Callable[[Tensor], dict[str, PatchScores]],
+    system: System,
+    samples: Sequence[Sample],
+    *,
+    batch_size: int = 16,
+    workers: int = 0,
+    keep: bool = False,
+) -> dict[str, PatchScores]:
+    """What `score` makes of all samples' prefix tokens (B, L, C), in their order.
+
+    Images are decoded ahead by `workers` processes. Prefixes that the cache has come from there; keep: the others go
+    there, since these images will be seen again.
     """
     mine = distributed.shard(samples) if len(samples) >= distributed.world_size() else samples
     images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, system.known_prefixes)
@@ -40,16 +58,15 @@ def score_images(
     bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
     found, done = {}, 0
     for items in bar:
-        part = system.score(system.prefixes(items, keep), heads, text, banks)
-        found = found or {
-            head: part[head].room(len(mine)) for head in heads
-        }  # no tensor a batch: see `scoring.maps.chunks`
-        for head in heads:
-            found[head].put(done, part[head])
+        parts = score(system.prefixes(items, keep))
+        # no tensor a batch: see `scoring.maps.chunks`
+        found = found or {name: part.room(len(mine)) for name, part in parts.items()}
+        for name, part in parts.items():
+            found[name].put(done, part)
         done += len(items)
     if len(mine) == len(samples):
         return found
-    return {head: scores.gather(len(samples)) for head, scores in found.items()}
+    return {name: scores.gather(len(samples)) for name, scores in found.items()}
 
 
 def ground_truth(samples: Sequence[Sample], size: int, masks: bool) -> tuple[np.ndarray, Masks | None]:

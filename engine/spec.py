@@ -4,7 +4,8 @@ A spec is flat: each class below is one concern, a run's spec is several of them
 alone says so (`spec: ModelSpec`) and takes any run's. `replace(spec, seed=7)` makes another one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +18,14 @@ from runtime.tensors import LARGEST
 
 PROTOCOLS = ("paper", "sound")
 SCORED = ("few", "zero", "both")
+METHODS = ("clipmpcad", "patchcore", "winclip", "linear")  # the paper's, and baselines on the bare trunk
+NO_ADAPTER = "none"  # the bare trunk, nothing to train
+_ADAPTERS = ("adapter", "madff", "madff_axis")
+UNFIT = {  # method -> settings that mean nothing for it
+    "patchcore": _ADAPTERS,
+    "winclip": (*_ADAPTERS, "bank_cap"),
+    "linear": (*_ADAPTERS, "bank_cap"),
+}
 TRAINED, TESTED = ("fp32", "bf16"), ("fp32", "bf16", "fp16", "int8")  # precisions; only some have gradients
 DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": Path("data/demo"), "iterate": -1}
 
@@ -55,7 +64,7 @@ class ModelSpec(Spec):
         type=number(int, 1, CLIP.MOST_LAYERS),
         nargs="+",
     )
-    adapter: str = setting("madff", "the adapters' kind", choices=ADAPTERS)
+    adapter: str = setting("madff", "the adapters' kind; none: the bare trunk", choices=(*ADAPTERS, NO_ADAPTER))
     madff: tuple[str, ...] = setting(ATTENTIONS, "attention branches that are on", choices=ATTENTIONS, nargs="*")
     madff_axis: str = setting("sequence", "token: what the released code computes", choices=AXES)
     protocol: str = setting("paper", "sound: CLIP's normalisation, QuickGELU for OpenAI's weights", choices=PROTOCOLS)
@@ -112,10 +121,11 @@ class SupportSpec(Spec):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreSpec(Spec):
-    """What is scored, against how much."""
+class ScoreSpec(ModelSpec):
+    """What is scored, by which method, against how much. A baseline has no adapters: `adapter` is then "none"."""
 
     GROUP: ClassVar = "scoring"
+    method: str = setting(METHODS[0], "clipmpcad, or a baseline on the same trunk, nothing trained", choices=METHODS)
     bank_cap: str | None = setting(
         None,
         "tokens a tap that a large memory bank keeps: drawn evenly, or a greedy coreset (a tenth of all, or N)",
@@ -123,6 +133,23 @@ class ScoreSpec(Spec):
         metavar="N|coreset[:N]",
     )
     branches: str = setting("both", "what is scored: memory bank, prompts, both", choices=SCORED)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method == METHODS[0]:
+            return
+        usual = {one.name: one.default for one in fields(self)}
+        check_method(self.method, {name: value for name, value in vars(self).items() if value != usual[name]})
+        if self.branches == "zero" and self.method != "winclip":
+            raise InputError(f"--branches zero are prompts, which --method {self.method} has none of; leave it out")
+        object.__setattr__(self, "adapter", NO_ADAPTER)
+
+
+def check_method(method: str, asked: Mapping[str, Any]) -> None:
+    """Raise InputError for settings that are asked for and mean nothing for a method."""
+    for name in UNFIT.get(method, ()):
+        if name in asked and asked[name] not in (None, NO_ADAPTER):
+            raise InputError(f"--{name} means nothing for --method {method}; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)

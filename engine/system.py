@@ -10,6 +10,7 @@ from torch import Tensor
 from dataset import Item
 from decoder import HEADS, Decoded, MDecoder
 from runtime.cache import Cache, key_of
+from scoring.baselines import Baseline
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores, patch_scores
 
@@ -96,6 +97,12 @@ class System:
     ) -> PatchScores:
         """Patch scores of one head's tokens; arguments as in `scoring.patch_scores`."""
         return patch_scores(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))
+
+    @torch.inference_mode()
+    def baseline_scores(self, prefixes: Tensor, baseline: Baseline) -> dict[str, PatchScores]:
+        """A baseline's patch scores of prefix tokens (B, L, C), by their names in `scoring.baselines`."""
+        parts = [baseline.score(decoded.tokens("seg")) for decoded in self.tokens(prefixes, ("seg",))]
+        return {name: PatchScores.join([part[name] for part in parts]) for name in parts[0]}
 
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.split(1 if self.device.type == "cpu" else max(1, len(batch)))

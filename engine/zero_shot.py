@@ -21,6 +21,7 @@ from engine.score_images import ground_truth, score_images
 from engine.series import Series
 from engine.spec import TransferSpec
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
+from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result
 from runtime import distributed
@@ -246,6 +247,8 @@ def _train_target(spec: TransferSpec, obj: str, among: bool, series: Series | No
         print(f"{obj}: finished before")
         return done
     with open_outputs(run, SCRIPT, among) as folder:
+        if not run.trainable:
+            return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
         if spec.batch_size > 1:
             print(f"steps of {spec.batch_size} images of one object: ours; the published ones are of 1")
         training = _training(run, folder, started)

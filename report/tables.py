@@ -34,7 +34,7 @@ COLUMNS = {  # metric -> (group, heading)
 }
 CSV, JSON = "results.csv", "results.json"
 SETTINGS = (  # that tell runs apart, of those that a run's spec has
-    *("shot", "abnormal_shot", "iterate", "seed", "adapter", "madff", "madff_axis", "prompts", "protocol"),
+    *("method", "shot", "abnormal_shot", "iterate", "seed", "adapter", "madff", "madff_axis", "prompts", "protocol"),
     *("img_size", "bank_cap", "learning_rate", "batch_size", "precision"),
 )
 DEMO_NOTE = "demo data: generated pictures; says nothing about medical images"

@@ -73,11 +73,15 @@ class MemoryBank:
         return MemoryBank(levels, owners)
 
     def distance(self, tap: int, tokens: Tensor, without: int | None = None) -> Tensor:
-        """1 - the highest cosine to the bank of that tap, (B, L, h) -> (B, P), class token dropped.
+        """`nearest` of an image's tokens, (B, L, h) -> (B, P), class token dropped."""
+        return self.nearest(tap, tokens[:, 1:], without)
+
+    def nearest(self, tap: int, patches: Tensor, without: int | None = None) -> Tensor:
+        """1 - the highest cosine to the bank of that tap, (B, P, h) -> (B, P).
 
         without: the owner whose tokens don't count.
         """
-        queries = F.normalize(tokens[:, 1:], dim=-1)  # (B, P, h)
+        queries = F.normalize(patches, dim=-1)  # (B, P, h)
         best = None
         for first in range(0, len(self.levels[tap]), CHUNK):
             part = slice(first, first + CHUNK)

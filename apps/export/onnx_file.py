@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from apps.export.graph import ScoringGraph, settle, without_fft
 from engine.checkpoint import Snapshot, read
-from engine.few_shot import FewShotRun
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import open_checkpoint
 from engine.run import Run
 from engine.settings import fixed, setting
-from engine.spec import ScoreSpec, SupportSpec, SystemSpec
+from engine.spec import METHODS, ScoreSpec, SupportSpec, SystemSpec
 from engine.zero_shot import TransferRun
 from runtime.errors import InputError
 from runtime.flags import path
@@ -59,6 +59,8 @@ def export(asked: Mapping[str, Any]) -> None:
     if getattr(read(spec.ckpt), spec.stage) is None:
         raise InputError(f"{spec.ckpt} has no best epoch, since it was trained with --eval_every 0; leave --stage out")
     opened = open_checkpoint(spec.ckpt, ExportSpec, asked, purpose="prediction")
+    if opened.run.spec.method != METHODS[0]:
+        raise InputError(f"{spec.ckpt} holds a baseline (--method {opened.run.spec.method}), which has no ONNX form")
     snapshot, run = opened.load(spec.stage), opened.run
     scorer = scorer_of(run, snapshot.calibration)
     images = test_images(run)

@@ -10,7 +10,7 @@ from apps.predict.reference_folders import open_untrained
 from apps.predict.spec import PredictSpec
 from dataset import Sample
 from engine.build import EncodedPrompts, build_system, encode_prompts
-from engine.few_shot import FewShotRun
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import named, open_checkpoint
 from engine.picture_scorer import by_prompts
 from engine.predictor import NORMAL_TOP, Predictor, of_opened, settled, support_of, tiling_of

@@ -17,7 +17,7 @@ from apps.predict.spec import PredictSpec
 from apps.predict.volumes import Stack
 from dataset import FewShotSet, Sample, to_model
 from engine.build import EncodedPrompts
-from engine.few_shot import FewShotRun
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import named
 from engine.support import Support
 from engine.system import System

@@ -66,7 +66,7 @@ class PredictSpec(InputSpec, PredictorSpec):
 def check_asked(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of `PredictSpec` that contradict each other."""
     with_checkpoint = asked.get("ckpt") is not None
-    adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate")
+    adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate", "method")
     for one in ("normal", "abnormal", "score") if with_checkpoint else adapters:
         if one in asked:
             why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"

@@ -12,12 +12,13 @@ from dataset import ObjectInfo, Sample, demo, registry
 from engine import zero_shot
 from engine.build import GB, build_system, objects_of, open_encoder
 from engine.checkpoint import read
-from engine.few_shot import FewShotRun, open_support
+from engine.few_shot import open_support
+from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
-from engine.options import recall, without_adapters
+from engine.options import method_of, recall, without_adapters
 from engine.run import same_weights
 from engine.settings import setting
-from engine.spec import CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
+from engine.spec import METHODS, CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
 from engine.system import System
 from runtime.errors import InputError
 from runtime.flags import GIGABYTES, number, path
@@ -105,7 +106,8 @@ def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: Inpu
     """
     content = read(path)
     record = content.record
-    if record is not None and ("trained_on" in record or record["obj"] != obj):
+    baseline = method_of(record) != METHODS[0]
+    if record is not None and ("trained_on" in record or record["obj"] != obj or baseline):
         raise fault
     spec = recall(LabSpec, asked, content, path, obj)
     try:
