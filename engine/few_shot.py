@@ -48,7 +48,8 @@ def open_run(spec: FewShotSpec, obj: str, series: Series | None = None) -> FewSh
     if has_words(spec, data):
         (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory
     bare = not data.support_abnormal and spec.adapter != NO_ADAPTER and not _is_baseline(spec)
-    print(*_untrained_because(spec, bare))
+    if why := _untrained_because(spec, bare):
+        print(why)
     system = build_system(spec, bare=bare, series=series)
     if _is_baseline(spec):
         return baseline_run(spec, data, system, prompts, support, series)
@@ -59,14 +60,14 @@ def _is_baseline(spec: SupportSpec) -> bool:
     return getattr(spec, "method", METHODS[0]) != METHODS[0]  # ranking has none
 
 
-def _untrained_because(spec: FewShotSpec, bare: bool) -> list[str]:
-    """Why nothing will be trained; nothing where something is."""
+def _untrained_because(spec: FewShotSpec, bare: bool) -> str:
+    """Why nothing will be trained; empty where something is."""
     if _is_baseline(spec):
-        return [f"{spec.method}: a baseline on the trunk's own tokens, nothing is trained"]
+        return f"{spec.method}: a baseline on the trunk's own tokens, nothing is trained"
     if bare:
-        return ["no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)"]
+        return "no abnormal support: nothing to train, the memory bank runs on the trunk's own tokens (branch few)"
     untrained = spec.adapter == NO_ADAPTER
-    return ["--adapter none: nothing to train, bank and prompts score the trunk's own tokens"] * untrained
+    return "--adapter none: nothing to train, bank and prompts score the trunk's own tokens" if untrained else ""
 
 
 def prepare(spec: FewShotSpec, obj: str) -> tuple[FewShotSpec, FewShotSet]:

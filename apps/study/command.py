@@ -3,12 +3,13 @@
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+import prompt
 from apps.study import plans
 from apps.study.estimate import estimate
 from apps.study.journal import Journal, State, state_of
@@ -32,6 +33,28 @@ python study.py compare A B                two studies, or two prompt sets or fi
 python study.py list                       the studies there are
 python study.py leaderboard NAME           docs/leaderboard.md from a study and from published numbers
 """
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for, by the flags' names."""
+
+    study: str
+    names: Sequence[str]
+    demo: bool
+    obj: Sequence[str] | None
+    shots: Sequence[int] | None
+    seeds: Sequence[int] | None
+    prompts: Sequence[str]
+    set: Sequence[str]
+    name: str | None
+    data_path: Path | None
+    results_path: Path
+    dry: bool
+    strict: bool
+    retry: bool
+    jobs: int
+    on: str
 
 
 def parser() -> Parser:
@@ -58,54 +81,54 @@ def parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says and print it."""
-    args = parser().parse_args(argv)
-    if args.study == "list":
-        print(*list_studies(args.results_path), sep="\n")
-    elif args.study == "leaderboard":
-        print(write_leaderboard(args.results_path, args.names))
-    elif args.study == "compare" and not any(_is_prompts(name) for name in args.names):
-        print(*compare_stored(args.results_path, args.names), sep="\n")
+    asked = Asked(**vars(parser().parse_args(argv)))
+    if asked.study == "list":
+        print(*list_studies(asked.results_path), sep="\n")
+    elif asked.study == "leaderboard":
+        print(write_leaderboard(asked.results_path, asked.names))
+    elif asked.study == "compare" and not any(_is_prompts(name) for name in asked.names):
+        print(*compare_stored(asked.results_path, asked.names), sep="\n")
     else:
-        _study(args)
+        _study(asked)
 
 
 def _is_prompts(name: str) -> bool:
     return name.endswith(".json") or name in plans.SENTENCES
 
 
-def _study(args: argparse.Namespace) -> None:
-    plan = planned(args)
-    study = Study(plan, args.results_path / STUDIES / plan.name, _command(args), args.demo)
-    if args.demo:
+def _study(asked: Asked) -> None:
+    plan = planned(asked)
+    study = Study(plan, asked.results_path / STUDIES / plan.name, _command(asked), asked.demo)
+    if asked.demo:
         demo.ensure(Path(_data_path(plan)), names=_demo_objects(plan))
-    if args.dry:
+    if asked.dry:
         print(*study.described(), sep="\n")
         return
-    study.check(strict=args.strict)
-    study.run(_backend(args), retry=args.retry)
+    study.check(strict=asked.strict)
+    study.run(_backend(asked), retry=asked.retry)
     print(*study.finish(), sep="\n")
 
 
-def planned(args: argparse.Namespace) -> Plan:
+def planned(asked: Asked) -> Plan:
     """The plan that the flags ask for."""
-    if args.study == "compare":
-        plan = plans.comparison(args.names)
-    elif args.names:
-        raise InputError(f"{args.study} takes no {args.names[0]}; see study.py --help")
-    elif args.study.endswith((".yaml", ".yml")):
-        plan = read_plan(Path(args.study))
+    if asked.study == "compare":
+        plan = plans.comparison(asked.names)
+    elif asked.names:
+        raise InputError(f"{asked.study} takes no {asked.names[0]}; see study.py --help")
+    elif asked.study.endswith((".yaml", ".yml")):
+        plan = read_plan(Path(asked.study))
     else:
-        plan = plans.named(args.study, args.demo, args.prompts)
-    if args.prompts and args.study != "ablation":
+        plan = plans.named(asked.study, asked.demo, asked.prompts)
+    if asked.prompts and asked.study != "ablation":
         raise InputError("--prompts adds sets to the ablation; in a study of your own it is a setting of a column")
     own = plan.objects
-    plan = restricted(plan, args.obj, args.demo)
-    given = {"shots": args.shots, "seeds": args.seeds}
+    plan = restricted(plan, asked.obj, asked.demo)
+    given = {"shots": asked.shots, "seeds": asked.seeds}
     plan = replace(plan, **{name: tuple(values) for name, values in given.items() if values})
-    places = {"results_path": args.results_path} | ({"data_path": args.data_path} if args.data_path else {})
-    plan = replace(plan, settings={**plan.settings, **places, **_settings(args.set)})
-    some = "" if plan.objects == own or not args.obj else "-" + "_".join(args.obj).replace("/", "_")
-    name = args.name or f"{plan.name}{some}{'-demo' * args.demo}"
+    places = {"results_path": asked.results_path} | ({"data_path": asked.data_path} if asked.data_path else {})
+    plan = replace(plan, settings={**plan.settings, **places, **_settings(asked.set)})
+    some = "" if plan.objects == own or not asked.obj else "-" + "_".join(asked.obj).replace("/", "_")
+    name = asked.name or f"{plan.name}{some}{'-demo' * asked.demo}"
     if Path(name).name != name:
         raise InputError(f"--name {name} is no name of a folder")
     return replace(plan, name=name)
@@ -126,13 +149,13 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _command(args: argparse.Namespace) -> str:
+def _command(asked: Asked) -> str:
     """The command as a reader may repeat it: without where things lie on this machine, and how many processes."""
-    default = parser().parse_args([args.study])
+    default = Asked(**vars(parser().parse_args([asked.study])))
     left = ("study", "names", "data_path", "results_path", "jobs", "on", "dry", "retry", "strict", "name")
-    flags = [name for name in vars(args) if name not in left and getattr(args, name) != getattr(default, name)]
-    told = [f"--{name}" if (value := getattr(args, name)) is True else f"--{name} {_words(value)}" for name in flags]
-    return " ".join(["python study.py", args.study, *args.names, *told])
+    flags = [name for name in vars(asked) if name not in left and getattr(asked, name) != getattr(default, name)]
+    told = [f"--{name}" if (value := getattr(asked, name)) is True else f"--{name} {_words(value)}" for name in flags]
+    return " ".join(["python study.py", asked.study, *asked.names, *told])
 
 
 def _words(value: Any) -> str:
@@ -153,11 +176,11 @@ def _demo_objects(plan: Plan) -> list[str]:
 Backend = Callable[[Path, Sequence[Sequence[Run]], StopRequest, Callable[[], None]], list[tuple[Sequence[Run], str]]]
 
 
-def _backend(args: argparse.Namespace) -> Backend:
+def _backend(asked: Asked) -> Backend:
     """Where runs are done."""
-    if args.on == "local":
-        return lambda folder, units, request, tick: run_locally(folder, units, args.jobs, request, tick)
-    raise InputError(f"--on {args.on} is none of local, ray, ray:ADDRESS, slurm")
+    if asked.on == "local":
+        return lambda folder, units, request, tick: run_locally(folder, units, asked.jobs, request, tick)
+    raise InputError(f"--on {asked.on} is none of local, ray, ray:ADDRESS, slurm")
 
 
 class Study:
@@ -193,6 +216,8 @@ class Study:
             (run.spec.model_name, run.spec.pretrain, run.spec.clip_path): run.spec for run in self.runs
         }.values():
             resolve(spec)
+        for words in {run.scored_with or run.spec.prompts for run in self.runs}:
+            prompt.sentences(self.runs[0].spec.obj, words)
         self.look()
         for line in self._missing():
             if strict:

@@ -1,4 +1,4 @@
-"""What is known of a study's runs: the folders of those that are finished are its journal; failures are noted beside."""
+"""What is known of a study's runs: the folders of finished ones are its journal; failures are noted beside."""
 
 import json
 import re
@@ -175,11 +175,13 @@ class State:
 
 
 def state_of(journal: Journal, run: Run) -> State:
-    """How far a run is. InputError where no run of the study can start at all, as without weights."""
+    """How far a run is."""
     try:
         folder = journal.finished(run)
     except MissingData as fault:
         return State("missing data", reason=str(fault))
+    except InputError as fault:
+        return State("failed", reason=str(fault))
     if folder is not None:
         return State("finished", folder)
     reason = journal.failure(run)
