@@ -12,24 +12,24 @@ from report.tables import DEMO_NOTE
 
 FIGURES = Path(published.__file__).with_name("leaderboard.json")
 SELECTIONS = {  # how a row's epoch was chosen -> the table that it stands in
-    "test": "Epoch chosen on the test set",
-    "none": "Nothing chosen: fixed in advance",
-    "unknown": "How the epoch was chosen is not stated",
+    "test": "epoch chosen on the test set",
+    "none": "nothing chosen, fixed in advance",
+    "unknown": "how the epoch was chosen is not known",
 }
 MEANS = {"mean": "mean", "pixel_mean": "pixel AUROC, mean"}
 SECOND_HAND = "‡"
 
 ABOUT = f"""# Leaderboard
 
-Written by `python study.py leaderboard`. Two parts that must not be read together: what others published, and what this code gives on
+Written by study.py. Two parts that must not be read together: what others published, and what this code gives on
 generated pictures.
 
 ## Published
 
-AUROC in percent, as printed in the papers or read in their repositories; none of it was run here. A table holds one protocol:
-figures of two tables are not comparable, and within one they are only as far as the trunk is the same. Rows are in no order of rank.
-{SECOND_HAND} read in another paper's table, not in the method's own. A column without a figure was not published. An epoch chosen on the
-test set flatters: [study.md](study.md#what-comes-out) measures by how much on the demo.
+AUROC in percent, as printed in the papers or read in their repositories; none of it was run here. A table holds one
+protocol: figures of two tables are not comparable, and within one only as far as the trunk is the same. Rows are in no
+order of rank. {SECOND_HAND}: read in another paper's table, not in the method's own. An empty cell: not published, or
+not read. An epoch chosen on the test set flatters: [study.md](study.md#what-comes-out).
 """
 
 
@@ -49,8 +49,8 @@ def _setting(setting: dict[str, Any]) -> list[str]:
     for selection, words in SELECTIONS.items():
         rows = [row for row in setting["rows"] if row["selection"] == selection]
         if rows:
-            title = f"### {setting['title']}; seen of the object: {setting['images']}. {words}"
-            lines += [title, "", *_table(rows), ""]
+            title = "; ".join(filter(None, (setting["title"], setting["images"], words)))
+            lines += [f"### {title}", "", *_table(rows), ""]
     return lines
 
 
@@ -58,11 +58,12 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row["figures"]))
     names.sort(key=lambda name: name in MEANS)
     heads = ["method", *(MEANS.get(name, name) for name in names), "trunk"]
+    digits = max(len(str(value).partition(".")[2]) for row in rows for value in row["figures"].values())
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         mark = f" {SECOND_HAND}" if row["second_hand"] else ""
-        figures = [f"{row['figures'][name]:g}" if name in row["figures"] else "" for name in names]
-        lines.append(f"| {words_of(row['method'])}{mark} | {' | '.join(figures)} | {row['trunk'] or 'not stated'} |")
+        figures = [f"{row['figures'][name]:.{digits}f}" if name in row["figures"] else "" for name in names]
+        lines.append(f"| {words_of(row['method'])}{mark} | {' | '.join(figures)} | {row['trunk'] or 'not known'} |")
     return lines
 
 

@@ -77,17 +77,17 @@ def _studentised(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pairs = differences.shape[1]
     counts, weights = resamples(pairs)
     centred = differences - differences.mean(1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # rows without any spread, which `paired` takes out
         error = _error((centred**2).mean(1), pairs)
         observed = np.abs(differences.mean(1)) / error
         means = centred @ counts.T / pairs  # (M, R)
         spread = _error((centred**2) @ counts.T / pairs - means**2, pairs)
         drawn = np.abs(means) / spread
-    # A resample of one pair alone has no spread: it is as far out as can be.
-    drawn[:, counts.max(1) == pairs] = np.inf
-    drawn = np.nan_to_num(drawn, nan=np.inf, posinf=np.inf)
-    p = (weights * (drawn >= observed[:, None] * (1 - 1e-12))).sum(1)
-    return np.minimum(p, 1.0), _quantile(drawn, weights) * error
+        # A resample of one pair alone has no spread: it is as far out as can be.
+        drawn[:, counts.max(1) == pairs] = np.inf
+        drawn = np.nan_to_num(drawn, nan=np.inf, posinf=np.inf)
+        p = (weights * (drawn >= observed[:, None] * (1 - 1e-12))).sum(1)
+        return np.minimum(p, 1.0), _quantile(drawn, weights) * error
 
 
 def _error(variance: np.ndarray, pairs: int) -> np.ndarray:
