@@ -18,6 +18,7 @@ TEST = "studentised bootstrap of the paired differences"
 EXACT = 6  # pairs up to which all resamples are counted
 RESAMPLES = 10_000  # that are drawn for more pairs
 SEED = 111
+FEWEST = 5  # pairs from which an interval is given: of fewer it is wider than anything that it could be held against
 CHUNK = 2_000_000  # numbers of a matrix of resamples held at a time
 
 
@@ -25,8 +26,8 @@ CHUNK = 2_000_000  # numbers of a matrix of resamples held at a time
 class Paired:
     """Of M comparisons: the mean difference, its two-sided 95 % interval, and p, each (M,).
 
-    p is nan, and the interval infinite, where no test can be made: fewer than two pairs, or differences that are all
-    the same but not zero (p is 1 where all are zero).
+    p is nan where no test can be made: fewer than two pairs, or differences that are all the same but not zero (1 where
+    all are zero). The interval is infinite there, and of fewer than FEWEST pairs.
     """
 
     mean: np.ndarray
@@ -65,6 +66,8 @@ def paired(differences: np.ndarray) -> Paired:
     same = ~_varies(differences)
     p[same & (pairs >= 2)] = np.nan
     p[same & (pairs >= 2) & (mean == 0)] = 1.0
+    if pairs < FEWEST:
+        same[:] = True
     low[same], high[same] = -np.inf, np.inf
     return Paired(mean, low, high, p)
 
@@ -74,17 +77,17 @@ def _studentised(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     pairs = differences.shape[1]
     counts, weights = resamples(pairs)
     centred = differences - differences.mean(1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # rows without any spread, which `paired` takes out
         error = _error((centred**2).mean(1), pairs)
         observed = np.abs(differences.mean(1)) / error
         means = centred @ counts.T / pairs  # (M, R)
         spread = _error((centred**2) @ counts.T / pairs - means**2, pairs)
         drawn = np.abs(means) / spread
-    # A resample of one pair alone has no spread: it is as far out as can be.
-    drawn[:, counts.max(1) == pairs] = np.inf
-    drawn = np.nan_to_num(drawn, nan=np.inf, posinf=np.inf)
-    p = (weights * (drawn >= observed[:, None] * (1 - 1e-12))).sum(1)
-    return np.minimum(p, 1.0), _quantile(drawn, weights) * error
+        # A resample of one pair alone has no spread: it is as far out as can be.
+        drawn[:, counts.max(1) == pairs] = np.inf
+        drawn = np.nan_to_num(drawn, nan=np.inf, posinf=np.inf)
+        p = (weights * (drawn >= observed[:, None] * (1 - 1e-12))).sum(1)
+        return np.minimum(p, 1.0), _quantile(drawn, weights) * error
 
 
 def _error(variance: np.ndarray, pairs: int) -> np.ndarray:

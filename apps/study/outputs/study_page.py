@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from apps.study.outputs.rows import AUROC, MAIN, METRICS, SELECTIONS, Row, StudyInfo, machines, said
+from apps.study.outputs.rows import AUROC, MAIN, METRICS, SELECTIONS, Row, StudyInfo, machines, shot_words
 from apps.study.outputs.side_by_side import side_by_side
 from apps.study.outputs.statistics import EXACT, LEVEL, RESAMPLES, TEST, least_p
 from apps.study.outputs.summary import (
@@ -211,7 +211,7 @@ def _tiles(study: StudyInfo, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     objects, methods = ({row[name] for row in rows} for name in ("obj", "method"))
     return [
         ("runs finished", f"{count.get(DONE, 0):,}", others or "all of them"),
-        ("objects", f"{len(objects):,}", said(rows, "shot") and f"shots: {said(rows, 'shot')}"),
+        ("objects", f"{len(objects):,}", ", ".join(map(shot_words, study.shots))),
         ("methods", f"{len(methods):,}", f"compared with {study.reference}"),
         ("seeds", f"{len(study.seeds):,}", ", ".join(map(str, study.seeds[:6])) + " …" * (len(study.seeds) > 6)),
         ("hours of runs", f"{hours:,.1f}", "added up over processes"),

@@ -131,22 +131,23 @@ def markdown(rows: Sequence[Row], study: StudyInfo) -> str:
     """table.md: image and pixel AUROC of every block, then the other metrics."""
     tables = tables_of(rows, study, [*AUROC, *(metric for metric in METRICS if metric not in AUROC)])
     tables.sort(key=lambda table: table.metric not in AUROC)
-    lines = [f"# {_md(study.title)}", "", f"`{study.command}`: {_md(caption(rows, study))}"]
+    lines = [f"# {words_of(study.title)}", "", f"`{study.command}`: {words_of(caption(rows, study))}"]
     notes = [DEMO_NOTE] * study.demo + list(study.notes)
     for note in notes:
-        lines += ["", f"**{_md(note)}**"]
+        lines += ["", f"**{words_of(note)}**"]
     for table in tables:
-        lines += ["", f"## {_md(table.title)}", "", *_md_lines(table)]
-    lines += [line for note in footnotes(tables) for line in ("", _md(note))]
+        lines += ["", f"## {words_of(table.title)}", "", *md_lines(table)]
+    lines += [line for note in footnotes(tables) for line in ("", words_of(note))]
     return "\n".join(lines) + "\n"
 
 
-def _md_lines(table: Table) -> list[str]:
-    heads = [_md(method) for method in table.block.methods]
-    heads += [f"{_md(source)} {_mark(way)}" for source, way in table.sources.items()]
+def md_lines(table: Table) -> list[str]:
+    """A table as lines of Markdown."""
+    heads = [words_of(method) for method in table.block.methods]
+    heads += [f"{words_of(source)} {_mark(way)}" for source, way in table.sources.items()]
     lines = [f"| object | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
-    lines += [f"| {_md(name)} | {' | '.join(map(_md_cell, row))} |" for name, row in table.rows.items()]
-    return lines + ["", _md(table.means)] * bool(table.means)
+    lines += [f"| {words_of(name)} | {' | '.join(map(_md_cell, row))} |" for name, row in table.rows.items()]
+    return lines + ["", words_of(table.means)] * bool(table.means)
 
 
 def _md_cell(figure: Figure) -> str:
@@ -155,7 +156,7 @@ def _md_cell(figure: Figure) -> str:
     return words + (f" ({figure.seeds})" if figure.seeds else "")
 
 
-def _md(text: str) -> str:
+def words_of(text: str) -> str:
     """Text that Markdown takes for nothing else."""
     return re.sub(r"([\\`*<>|\[\]])", r"\\\1", " ".join(text.split()))
 
@@ -181,7 +182,7 @@ WIDE = 6  # columns from which a table is fitted to the text's width
 def latex(rows: Sequence[Row], study: StudyInfo) -> str:
     """table.tex: image and pixel AUROC of every block, a floating table each."""
     tables = tables_of(rows, study, AUROC)
-    notes = "".join(f" {_tex(note)}." for note in [DEMO_NOTE] * study.demo + list(study.notes))
+    notes = "".join(f" {_tex(note.rstrip('.'))}." for note in [DEMO_NOTE] * study.demo + list(study.notes))
     about = rf"\texttt{{{_tex(study.command)}}}: {_tex(caption(rows, study))}{notes}"
     head = r"% \usepackage[T1]{fontenc} \usepackage{booktabs} \usepackage{graphicx}"
     return "\n".join([head, *(_floating(table, about) for table in tables)]) + "\n"

@@ -124,11 +124,12 @@ function openCell(place, column) {
 function differenceWords(difference, reference, mean) {
   if (!difference) return `No seed has a figure of this method and of ${reference}.`;
   const [pairs, by, low, high, p, adjusted] = difference;
-  const signed = (value) => (value > 0 ? "+" : "") + value.toFixed(2);
+  const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
   const start = `Less ${reference}, seed by seed: ${signed(by)} points over ${pairs} ${pairs === 1 ? "pair" : "pairs"}`;
-  if (p === null || low === null) return `${start}; no test can be made.`;
+  if (p === null) return `${start}; no test can be made.`;
   const corrected = mean ? "" : `, after Holm's correction ${adjusted.toFixed(3)}`;
-  return `${start}, 95 % interval ${signed(low)} to ${signed(high)}; p ${p.toFixed(4)}${corrected}.`;
+  const interval = low === null ? "too few for an interval" : `95 % interval ${signed(low)} to ${signed(high)}`;
+  return `${start}, ${interval}; p ${p.toFixed(4)}${corrected}.`;
 }
 
 function runsTable(place, column) {
@@ -136,10 +137,10 @@ function runsTable(place, column) {
   const runs = block().runs.filter((run) => run.method === column && (several || run.object === place));
   const branch = state.branch;
   const columns = METRICS.filter((_, at) => runs.some((run) => (figuresOf(run, branch) ?? [])[at] != null));
-  const head = element("tr", {}, element("th", { scope: "col" }, "seed"));
+  const head = element("tr", {}, element("th", { scope: "col" }, "seed"), element("th", { scope: "col" }, "report"));
   if (several) head.append(element("th", { scope: "col" }, "object"));
   for (const metric of columns) head.append(element("th", { scope: "col" }, data.metrics[metric]));
-  for (const words of ["seconds", "peak MB", "state", "report"]) head.append(element("th", { scope: "col" }, words));
+  for (const words of ["seconds", "peak MB", "state"]) head.append(element("th", { scope: "col" }, words));
   const body = element("tbody");
   for (const run of runs) body.append(runRow(run, columns, several));
   return element("table", { class: "grid-table" }, element("thead", {}, head), body);
@@ -150,7 +151,7 @@ function figuresOf(run, branch) {
 }
 
 function runRow(run, columns, several) {
-  const row = element("tr", {}, element("th", { scope: "row" }, String(run.seed)));
+  const row = element("tr", {}, element("th", { scope: "row" }, String(run.seed)), reportCell(run));
   const figures = figuresOf(run, state.branch);
   const cell = (words) => row.append(element("td", {}, words));
   if (several) row.append(named("td", block().objects[run.object]));
@@ -161,11 +162,11 @@ function runRow(run, columns, several) {
   cell(run.seconds === null ? "–" : run.seconds.toFixed(1));
   cell(run.memory === null ? "–" : run.memory.toFixed(0));
   row.append(element("td", run.reason ? { class: "why" } : {}, run.reason ? `${run.state}: ${run.reason}` : run.state));
-  const link = element("td");
-  if (run.link) link.append(element("a", { href: run.link, "aria-label": `report of run ${run.job}` }, run.job));
-  else link.append(run.job);
-  row.append(link);
   return row;
+}
+
+function reportCell({ link, job }) {
+  return element("td", {}, link ? element("a", { href: link, "aria-label": `report of run ${job}` }, job) : job);
 }
 
 /* ---- controls ---- */
