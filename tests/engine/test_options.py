@@ -445,5 +445,5 @@ def test_settings_of_adapters_are_refused_where_there_are_none():
     for name in ("adapter", "madff", "madff_axis"):
         with pytest.raises(InputError, match=f"^--{name} .*; leave it out$"):
             options.without_adapters({name: "x"})
-    with pytest.raises(InputError, match="^--method .*; leave it out$"):
+    with pytest.raises(InputError, match=r"^--method .*; leave it out$"):
         options.without_adapters({"method": "winclip"})
