@@ -293,9 +293,7 @@ def test_on_the_demo(tmp_path, monkeypatch, method):
     monkeypatch.setattr(demo, "VALID", 3)
     monkeypatch.setattr(demo, "TEST", 4)
     places = {name: tmp_path / name for name in ("data_path", "save_path", "results_path", "cache_path")}
-    spec = FewShotSpec.of(
-        demo=True, obj="Brain", shot=2, method=method, batch_size=16, img_size=96, device="cpu", **places
-    )
+    spec = FewShotSpec.of(demo=True, shot=2, method=method, batch_size=16, img_size=96, device="cpu", **places)
     trained = train_few_shot(spec)
     tested = evaluate(tmp_path / "save_path" / "Brain_2-shot.pth", batch_size=1, cache_gb=0, device="cpu")
     assert trained == tested and trained[0].branches.keys() == set(BRANCHES[method])
