@@ -1,0 +1,149 @@
+"""A Ray cluster to work on: one of this machine alone, or a running one; quiet, and with room for what is asked."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+
+from apps.predict.spec import ScaleSpec
+from runtime.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+SPARE = 2  # CPUs that scoring leaves free: one for what passes over finished images, one for reading and writing
+STORE, STORE_EACH = 256 << 20, 64 << 20  # bytes of a local cluster's object store, and more for every actor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How many processes score, and the torch threads (CPUs) and GPUs of each."""
+
+    actors: int
+    threads: int
+    gpus: int
+
+    def remote(self) -> dict[str, float]:
+        """As Ray is told."""
+        return {"num_cpus": self.threads, "num_gpus": self.gpus}
+
+
+@contextmanager
+def cluster(spec: ScaleSpec, device: str) -> Iterator[Shape]:
+    """Start a cluster, or join the one of --on; gives the shape of the work. InputError if it can't be reached."""
+    address = (spec.on or "").partition(":")[2]
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module=r"ray\..*")
+    try:
+        with _unheard():
+            ray.init(**(_joining(address) if address else _alone(spec)), **_quietly())
+    except (ConnectionError, RayError, RuntimeError, ValueError) as fault:
+        raise InputError(
+            f"--on {spec.on}: no cluster answers ({_line(fault)}); ray status shows whether one runs"
+        ) from fault
+    try:
+        yield _shape(spec, device)
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Away with what is written to stderr, by libraries that are not Python too; faults come as exceptions."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _quietly() -> dict[str, Any]:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        "log_to_driver": False,
+        "logging_level": logging.CRITICAL,
+        "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
+    }
+
+
+def _joining(address: str) -> dict[str, Any]:
+    return {"address": address}
+
+
+def _alone(spec: ScaleSpec) -> dict[str, Any]:
+    """A cluster of this machine; the CPUs that scoring leaves free are added, since what they do takes little time."""
+    cpus = os.cpu_count() or 1
+    threads = _threads(spec, cpus)
+    actors = spec.ray_actors or max(1, cpus // threads)
+    return {
+        "address": "local",
+        "include_dashboard": False,
+        "num_cpus": max(cpus, actors * threads) + SPARE,
+        "object_store_memory": STORE + actors * STORE_EACH,
+    }
+
+
+def _threads(spec: ScaleSpec, cpus: int) -> int:
+    """Of an actor: as many as plain predict.py takes, which is what keeps scores equal to the bit; fewer for many."""
+    usual = torch.get_num_threads()
+    return min(usual, max(1, cpus // spec.ray_actors)) if spec.ray_actors else min(usual, cpus)
+
+
+def _shape(spec: ScaleSpec, device: str) -> Shape:
+    """How the cluster's CPUs and GPUs are shared out. InputError where it has too few."""
+    room = ray.cluster_resources()
+    cpus, gpus = int(room.get("CPU", 0)) - SPARE, int(room.get("GPU", 0))
+    if cpus < 1:
+        raise InputError(f"--on {spec.on}: the cluster has {cpus + SPARE} CPUs, and {SPARE + 1} are needed: add a node")
+    if device.startswith("cuda") and (device != "cuda" or not gpus):
+        why = "Ray chooses the GPU: give --device cuda" if gpus else "the cluster has no GPU: give --device cpu"
+        raise InputError(f"--device {device}: {why}")
+    if gpus and device in ("auto", "cuda"):
+        return Shape(min(spec.ray_actors or gpus, gpus, cpus), 1, 1)
+    widest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    threads = min(_threads(spec, cpus), max(1, widest))
+    return Shape(min(spec.ray_actors or cpus, max(1, cpus // threads)), threads, 0)
+
+
+def _line(fault: BaseException) -> str:
+    """The first line of what a fault says."""
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:200]
+
+
+@contextmanager
+def as_own_faults(what: str) -> Iterator[None]:
+    """Faults of workers as those of this process: InputError and OSError come out as they were, the end of the cluster
+    becomes an InputError; whatever else keeps its traceback.
+    """
+    try:
+        yield
+    except (RayError, ConnectionError) as fault:
+        own = next((one for one in _chain(fault) if isinstance(one, InputError | OSError)), None)
+        if own is not None and not isinstance(own, ConnectionError):
+            raise own from None
+        if any(isinstance(one, RayTaskError) for one in _chain(fault)):
+            raise
+        raise InputError(f"Ray gave up ({_line(fault)}); {what}") from fault
+
+
+def _chain(fault: BaseException) -> Iterator[BaseException]:
+    """A fault and those that it came of."""
+    seen: set[int] = set()
+    left = [fault]
+    while left:
+        one = left.pop(0)
+        if isinstance(one, BaseException) and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            left += [getattr(one, "cause", None), one.__cause__]
