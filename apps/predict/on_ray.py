@@ -11,6 +11,7 @@ QUIET = {  # read by Ray when it is imported: nothing is sent anywhere, and faul
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
+    "RAY_DEDUP_LOGS": "0",  # else what it held back comes at the end
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

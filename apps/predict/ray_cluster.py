@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import ray
 import torch
@@ -49,9 +50,25 @@ def cluster(spec: ScaleSpec, device: str) -> Iterator[Shape]:
             f"--on {spec.on}: no cluster answers ({_line(fault)}); ray status shows whether one runs"
         ) from fault
     try:
-        yield _shape(spec, device)
+        with redirect_stdout(OwnVoice(sys.stdout)):
+            yield _shape(spec, device)
     finally:
         ray.shutdown()
+
+
+class OwnVoice:
+    """Standard output, where Ray's threads can't tell of workers that died and are started again."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what comes of our own threads."""
+        return len(text) if threading.current_thread().name.startswith("ray_") else self.stream.write(text)
+
+    def flush(self) -> None:
+        """As of the stream."""
+        self.stream.flush()
 
 
 @contextmanager
