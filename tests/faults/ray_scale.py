@@ -27,7 +27,6 @@ from helpers.processes import called, descendants, peak_memory, wait_for_end
 PIXELS = 32
 ACTOR, AGENT = "MapBatches(Scorer)", "Agent"
 KILLS = ((0.1, "actor"), (0.2, "driver"), (0.3, "actor"), (0.5, "driver"), (0.6, "actor"))  # when so much is finished
-SMALL_STORE = str(100 << 20)
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Scale:
             [sys.executable, str(ROOT / "predict.py"), *map(str, usual)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": SMALL_STORE},
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
     def rows(self, to: str) -> list[dict[str, str]]:
