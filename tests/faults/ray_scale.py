@@ -19,7 +19,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from helpers.lab import ROOT, SIZE, Lab, write_clip
 from helpers.predicting import noise
 from helpers.processes import called, descendants, peak_memory, wait_for_end
@@ -110,6 +109,8 @@ class Scale:
 
     def finished(self, to: str) -> int:
         """How many images have a committed row."""
+        import pyarrow.parquet as pq  # only where there are runs to look into
+
         found = 0
         for path in (self.lab.root / to / "ray" / "checkpoint").glob("*.parquet"):
             if not path.name.endswith(".pending.parquet"):

@@ -97,8 +97,6 @@ def test_images_and_volumes_are_scored_as_without_ray(folders):
     assert found.settings["missing"] == found.settings["duplicates"] == 0
     assert refused(on_ray(folders, *flags), "--save_maps")
     assert refused(predict(folders, "--input", new, to="ray"), "--on")
-        predict(folders, "--input", new, to="ray"), "--on"
-    )
     noise(new / "broken.png", seed=8)
     again = on_ray(folders, *flags, "--save_maps", url)
     assert "going on: 6 of 8 files" in again.out and "not scored: 1" in again.err
