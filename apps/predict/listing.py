@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,15 @@ class Listing:
         """How many row groups there are."""
         return -(-len(self.ids) // self.share)
 
+    @cached_property
+    def _order(self) -> np.ndarray:
+        """What sorts the ids."""
+        return np.argsort(self.ids)
+
     def places(self, ids: np.ndarray) -> np.ndarray:
         """Where ids (M,) stand in the listing; -1 for those that do not."""
-        order = np.argsort(self.ids)
-        at = np.minimum(np.searchsorted(self.ids, ids, sorter=order), len(order) - 1)
-        found = order[at]
+        at = np.searchsorted(self.ids, ids, sorter=self._order)
+        found = self._order[np.minimum(at, len(self.ids) - 1)]
         return np.where(self.ids[found] == ids, found, -1)
 
 

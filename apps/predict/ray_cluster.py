@@ -146,10 +146,11 @@ def as_own_faults(what: str) -> Iterator[None]:
     try:
         yield
     except (RayError, ConnectionError) as fault:
-        own = next((one for one in _chain(fault) if isinstance(one, InputError | OSError)), None)
-        if own is not None and not isinstance(own, ConnectionError):
-            raise own from None
-        if any(isinstance(one, RayTaskError) for one in _chain(fault)):
+        causes = list(_chain(fault))
+        own = [one for one in causes if isinstance(one, InputError | OSError) and not isinstance(one, RayError)]
+        if own and not isinstance(own[0], ConnectionError):
+            raise own[0] from None
+        if any(isinstance(one, RayTaskError) for one in causes):
             raise
         raise InputError(f"Ray gave up ({_line(fault)}); {what}") from fault
 

@@ -21,19 +21,20 @@ from tqdm import tqdm
 from apps.predict import inputs
 from apps.predict.listing import ID, Listing, write_listing
 from apps.predict.map_store import MapStore
-from apps.predict.outputs import UNREADABLE, Outputs
+from apps.predict.outputs import PROGRESS, TABLE, UNREADABLE, Outputs
 from apps.predict.progress import Progress, settings_of
 from apps.predict.ray_cluster import Shape, as_own_faults, cluster
 from apps.predict.ray_reading import BLOCK, ListingSource, read_bytes
 from apps.predict.ray_scoring import Job, Opened, Scorer, describe
 from apps.predict.roi import RegionMasks
 from apps.predict.score_files import made
-from apps.predict.score_parts import Counts, Parts
+from apps.predict.score_parts import PENDING, Counts, Parts
 from apps.predict.spec import PredictSpec, ScaleSpec, check_asked
 from runtime.errors import InputError, Stopped
 
 SCORES, OWN = "scores", "ray"  # folders in --output: parts for all to read, and what only this program does
 LIGHT = 0.25  # CPUs of a task that reads or writes
+SHOWN_EVERY = 2.0  # seconds between two looks at how much is finished
 BATCH = 16  # files that an actor is given at a time
 GO_ON = "the same command goes on where it stopped"
 
@@ -58,12 +59,24 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
         if spec.restart:
             for folder in (parts.scores, parts.checkpoint):
                 shutil.rmtree(folder, ignore_errors=True)
-        masks = RegionMasks(spec.roi, files) if spec.roi else None
-        listing = write_listing(spec.output / OWN / "listing.parquet", files, masks)
-        del files, masks  # of a million files, most of this process's memory
-        with cluster(scale, spec.device) as shape:
-            job = Job(spec, asked, str(Path.cwd()), listing.path.absolute(), shape.threads, scale.save_maps)
-            return _score(job, shape, progress, parts, listing)
+        with _tidied(spec.output):
+            masks = RegionMasks(spec.roi, files) if spec.roi else None
+            listing = write_listing(spec.output / OWN / "listing.parquet", files, masks)
+            del files, masks  # of a million files, most of this process's memory
+            with cluster(scale, spec.device) as shape:
+                job = Job(spec, asked, str(Path.cwd()), listing.path.absolute(), shape.threads, scale.save_maps)
+                return _score(job, shape, progress, parts, listing)
+
+
+@contextmanager
+def _tidied(output: Path) -> Iterator[None]:
+    """Where nothing came of a run, its list of files goes again."""
+    try:
+        yield
+    except BaseException:
+        if not (output / PROGRESS).exists():
+            shutil.rmtree(output / OWN, ignore_errors=True)
+        raise
 
 
 def _score(job: Job, shape: Shape, progress: Progress, parts: Parts, listing: Listing) -> bool:
@@ -134,11 +147,14 @@ def bar(parts: Parts, files: int, done: int) -> Iterator[None]:
     seen = set(parts.checkpoint.glob("*.parquet"))
 
     def watch() -> None:
-        while not over.wait(2.0):
+        pause = SHOWN_EVERY
+        while not over.wait(pause):
+            begun = time.monotonic()
             for path in set(parts.checkpoint.glob("*.parquet")) - seen:
-                if not path.name.endswith(".pending.parquet"):
+                if not path.name.endswith(PENDING):
                     seen.add(path)
                     shown.update(pq.read_metadata(path).num_rows)
+            pause = max(SHOWN_EVERY, 20 * (time.monotonic() - begun))  # many files take long to list
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -156,7 +172,7 @@ def _finish(outputs: Outputs, parts: Parts, listing: Listing, record: dict) -> C
     made_of = {"counts": dict(counts.verdicts), "missing": counts.missing, "duplicates": counts.duplicates}
     outputs.record(record | outputs.settings() | made_of)
     outputs.say(counts.verdicts)
-    print(f"results: {outputs.folder / 'scores.csv'}; parts: {parts.scores}")
+    print(f"results: {outputs.folder / TABLE}; parts: {parts.scores}")
     if failed := counts.verdicts[UNREADABLE]:
         print(f"not scored: {failed}", file=sys.stderr)
         for note in counts.faults:

@@ -5,6 +5,7 @@ The slow ones start Ray clusters of this machine; all together they take under 5
 
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
 import nibabel
@@ -65,6 +66,16 @@ def test_a_folder_of_a_plain_run_is_refused(folders):
     before = files(plain.folder)
     done = on_ray(folders, to="out")
     assert refused(done, "--on", "--restart") and files(plain.folder) == before
+
+
+@needs_ray
+@pytest.mark.slow
+def test_faults_of_settings_are_one_line_wherever_they_are_found(folders):
+    """In a worker that opens the predictor, and where no cluster answers."""
+    done = on_ray(folders, "--ckpt", folders.root / "nowhere.pth")
+    assert refused(done, "nowhere.pth") and not done.folder.exists(), done.err
+    done = predict(folders, "--input", folders.root / "new", "--on", "ray:127.0.0.1:1")
+    assert refused(done, "--on ray:127.0.0.1:1", "no cluster answers") and not done.folder.exists(), done.err
 
 
 @needs_ray
@@ -132,7 +143,7 @@ def test_a_node_of_a_running_cluster_may_die(tmp_path):
         other = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
         process = scale.start("ray", "--on", f"ray:{cluster.address}")
         while scale.finished("ray") == 0 and process.poll() is None:
-            pass
+            time.sleep(0.05)
         cluster.remove_node(other, allow_graceful=False)
         said = process.communicate()[0].decode()
     finally:
