@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,8 @@ def cluster(spec: ScaleSpec, device: str) -> Iterator[Shape]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\..*")
     try:
-        with _unheard():
-            ray.init(**(_joining(address) if address else _alone(spec)), **_quietly())
+        with _unheard(), patched({"PYTHONPATH": _search_path()}):  # what is started here finds this program too
+            ray.init(**(_joining(address) if address else _alone(spec)))
     except (ConnectionError, RayError, RuntimeError, ValueError) as fault:
         raise InputError(
             f"--on {spec.on}: no cluster answers ({_line(fault)}); ray status shows whether one runs"
@@ -72,6 +72,19 @@ class OwnVoice:
 
 
 @contextmanager
+def patched(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({} if value is None else {name: value})
+
+
+@contextmanager
 def _unheard() -> Iterator[None]:
     """Away with what is written to stderr, by libraries that are not Python too; faults come as exceptions."""
     sys.stderr.flush()
@@ -85,17 +98,16 @@ def _unheard() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _quietly() -> dict[str, Any]:
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {
-        "log_to_driver": False,
-        "logging_level": logging.CRITICAL,
-        "runtime_env": {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
-    }
+QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
 
 def _joining(address: str) -> dict[str, Any]:
-    return {"address": address}
+    """Its workers look for this program where it lies here."""
+    return {"address": address, "runtime_env": {"env_vars": {"PYTHONPATH": _search_path()}}, **QUIET}
+
+
+def _search_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def _alone(spec: ScaleSpec) -> dict[str, Any]:
@@ -105,6 +117,7 @@ def _alone(spec: ScaleSpec) -> dict[str, Any]:
     actors = spec.ray_actors or max(1, cpus // threads)
     return {
         "address": "local",
+        **QUIET,
         "include_dashboard": False,
         "num_cpus": max(cpus, actors * threads) + SPARE,
         "object_store_memory": STORE + actors * STORE_EACH,

@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import ray
-from pyarrow.fs import LocalFileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
-from ray.data.checkpoint import CheckpointConfig
+from ray.data.checkpoint import CheckpointConfig, IdColumnCheckpointManager
 from tqdm import tqdm
 
 from apps.predict import inputs
@@ -117,6 +119,7 @@ def run(job: Job, shape: Shape, parts: Parts, listing: Listing) -> None:
         str(parts.checkpoint.absolute()),
         delete_checkpoint_on_success=False,
         override_filesystem=LocalFileSystem(),
+        checkpoint_manager_cls=FinishedIds,
     )
     known.checkpoint_actor_pool_max_size = 1  # enough: it looks numbers up
     known.checkpoint_actor_memory_bytes = BLOCK
@@ -138,6 +141,22 @@ def run(job: Job, shape: Shape, parts: Parts, listing: Listing) -> None:
         **shape.remote(),
     )
     data.write_parquet(str(parts.scores.absolute()), filesystem=LocalFileSystem(), ray_remote_args={"num_cpus": LIGHT})
+
+
+class FinishedIds(IdColumnCheckpointManager):
+    """Reads the ids of finished files here; Ray's own way starts a dozen processes for it."""
+
+    def load_checkpoint(
+        self, data_file_dir: str | None = None, data_file_filesystem: FileSystem | None = None
+    ) -> tuple[Any, int]:
+        """Take away parts that may be half-written; then a reference to the sorted ids (N,) int64, and their bytes."""
+        if data_file_dir is not None:
+            self._clean_pending_checkpoints(data_file_dir, data_file_filesystem)
+        files = [str(path) for path in Path(self.checkpoint_path).glob("*.parquet")]
+        if not files:
+            return None, 0
+        ids = np.sort(ds.dataset(files, format="parquet").to_table([ID])[ID].to_numpy())
+        return ray.put(ids), ids.nbytes
 
 
 @contextmanager

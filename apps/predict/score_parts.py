@@ -15,7 +15,7 @@ from apps.predict.listing import ID, Listing
 from apps.predict.outputs import COLUMNS, TABLE, UNREADABLE, ScoredPicture, cells, open_table
 from runtime.files import atomic_write
 
-AT_ONCE = 500_000  # images whose rows are in memory while scores.csv is written; of more, so many at a time
+AT_ONCE = 200_000  # images whose rows are in memory while scores.csv is written; of more, so many at a time
 SHOWN_FAULTS = 20
 PENDING = ".pending.parquet"  # the end of Ray's name for a checkpoint whose part may be half-written
 SCHEMA = pa.schema(
@@ -99,16 +99,17 @@ class Parts:
         return finished
 
     def _settle(self, part: Path, checkpoint: Path, listing: Listing) -> int:
-        table = pq.read_table(part, schema=SCHEMA, partitioning=None)
+        table = pq.ParquetFile(part).read([ID, "place", "error"])
         ids, places = (table[name].to_numpy() for name in (ID, "place"))
         faulty = np.unique(ids[table["error"].is_valid().to_numpy()])
         now = listing.places(ids)
         holds = (now >= 0) & ~np.isin(ids, faulty)
         if not (holds.all() and (now == places).all()):
-            at = table.schema.get_field_index("place")
-            table = table.set_column(at, "place", pa.array(now)).filter(pa.array(holds))
-            _rewrite(checkpoint, table.select([ID]))  # first: a row without checkpoint is made again
-            _rewrite(part, table)
+            whole = pq.ParquetFile(part).read()
+            whole = whole.set_column(whole.schema.get_field_index("place"), "place", pa.array(now))
+            whole = whole.filter(pa.array(holds))
+            _rewrite(checkpoint, whole.select([ID]))  # first: a row without checkpoint is made again
+            _rewrite(part, whole)
         return len(np.unique(ids[holds]))
 
     def write_csv(self, folder: Path, listing: Listing) -> Counts:

@@ -63,7 +63,7 @@ def run(tmp_path):
     return Run(tmp_path)
 
 
-@pytest.mark.parametrize("at_once", [500_000, 3, 1])
+@pytest.mark.parametrize("at_once", [200_000, 3, 1])
 def test_the_table_is_in_the_files_order_however_many_rows_are_in_memory(run, monkeypatch, at_once):
     monkeypatch.setattr(score_parts, "AT_ONCE", at_once)
     rows, counts = run.table()
@@ -76,7 +76,7 @@ def test_the_table_is_in_the_files_order_however_many_rows_are_in_memory(run, mo
     }
 
 
-@pytest.mark.parametrize("at_once", [500_000, 3])
+@pytest.mark.parametrize("at_once", [200_000, 3])
 def test_rows_that_are_there_twice_are_written_once(run, monkeypatch, at_once):
     """As by a worker that outlived its driver."""
     monkeypatch.setattr(score_parts, "AT_ONCE", at_once)
