@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import sys
 import threading
 import warnings
@@ -18,6 +19,8 @@ from ray.exceptions import RayError, RayTaskError
 from apps.predict.spec import ScaleSpec
 from runtime.errors import InputError
 
+QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+ANSWER = 10.0  # seconds to wait for a cluster's first answer
 ROOT = Path(__file__).parents[2]
 SPARE = 2  # CPUs that scoring leaves free: one for what passes over finished images, one for reading and writing
 STORE, STORE_EACH = 256 << 20, 64 << 20  # bytes of a local cluster's object store, and more for every actor
@@ -43,9 +46,10 @@ def cluster(spec: ScaleSpec, device: str) -> Iterator[Shape]:
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module=r"ray\..*")
     try:
+        _knock(address)
         with _unheard(), patched({"PYTHONPATH": _search_path()}):  # what is started here finds this program too
             ray.init(**(_joining(address) if address else _alone(spec)))
-    except (ConnectionError, RayError, RuntimeError, ValueError) as fault:
+    except (OSError, OverflowError, RayError, RuntimeError, ValueError) as fault:
         raise InputError(
             f"--on {spec.on}: no cluster answers ({_line(fault)}); ray status shows whether one runs"
         ) from fault
@@ -98,7 +102,11 @@ def _unheard() -> Iterator[None]:
         os.close(nowhere)
 
 
-QUIET = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at HOST:PORT, which Ray itself would try for minutes."""
+    if ":" in address:
+        host, port = address.rsplit(":", 1)
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
 
 
 def _joining(address: str) -> dict[str, Any]:
