@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -20,6 +20,7 @@ from runtime.stopping import StopRequest
 
 TICK = 1.0  # seconds between looks at what is done
 PATIENCE = 120.0  # seconds that workers have to save what they are at
+ROOT = Path(__file__).resolve().parents[2]  # of this program
 
 
 @dataclass
@@ -73,18 +74,23 @@ def places(jobs: int) -> list[dict[str, str]]:
     return [each | ({"CUDA_VISIBLE_DEVICES": names[n % gpus]} if gpus else {}) for n in range(count)]
 
 
+def python_path() -> str:
+    """PYTHONPATH of processes that others start: they find this program, wherever they are."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def _start(folder: Path, environment: dict[str, str]) -> Member:
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not outlive a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(folder, theirs), daemon=True)
-    with _environment(environment):
+    with inherited(environment):
         process.start()
     theirs.close()
     return Member(process, ours)
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def inherited(values: Mapping[str, str]) -> Iterator[None]:
     """What a process that is started now inherits."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
