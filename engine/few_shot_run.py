@@ -60,9 +60,8 @@ class FewShotRun(Run):
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
         if self.kept_prefixes is None:
             key, rows = (self.system.key, *support_key(self.data, self.system.size)), range(len(self.support.images))
-            self.kept_prefixes = self.series.once(
-                "prefixes", key, lambda: torch.cat([self._prefix(row) for row in rows])
-            )
+            made = self.series.once("prefixes", key, lambda: torch.cat([self._prefix(row) for row in rows]))
+            self.kept_prefixes = made
         return self.kept_prefixes
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:

@@ -16,7 +16,15 @@ from apps.study.journal import Journal, State, state_of
 from apps.study.own import read_plan
 from apps.study.plan import KINDS, Plan, Run, cells_of, restricted, runs_of, units_of
 from apps.study.pool import run_locally
-from apps.study.stored import STUDIES, compare_stored, list_studies, write_leaderboard, write_study
+from apps.study.stored import (
+    STUDIES,
+    compare_columns,
+    compare_stored,
+    info_of,
+    list_studies,
+    write_leaderboard,
+    write_study,
+)
 from dataset import demo
 from engine.build import resolve
 from runtime.errors import InputError, Parser, Stopped
@@ -187,8 +195,8 @@ class Study:
     """A plan, its runs, and how far they are."""
 
     def __init__(self, plan: Plan, folder: Path, command: str, demo: bool) -> None:
-        self.plan, self.folder, self.command, self.demo = plan, folder, command, demo
-        self.cells = cells_of(plan)
+        self.plan, self.folder, self.cells = plan, folder, cells_of(plan)
+        self.info = info_of(plan, command, demo, self.cells)
         self.runs, self.journal = runs_of(self.cells), Journal(folder)
         self.states: dict[Run, State] = {}
 
@@ -216,8 +224,8 @@ class Study:
             (run.spec.model_name, run.spec.pretrain, run.spec.clip_path): run.spec for run in self.runs
         }.values():
             resolve(spec)
-        for words in {run.scored_with or run.spec.prompts for run in self.runs}:
-            prompt.sentences(self.runs[0].spec.obj, words)
+        for chosen in {run.scored_with or run.spec.prompts for run in self.runs}:
+            prompt.sentences(self.runs[0].spec.obj, chosen)
         self.look()
         for line in self._missing():
             if strict:
@@ -283,11 +291,13 @@ class Study:
     def finish(self) -> list[str]:
         """Write what comes out, and say where it is and what failed."""
         self.look()
-        write_study(self.plan, self.folder, self.command, self.demo, self.journal, self.cells)
+        rows = write_study(self.folder, self.info, self.journal, self.cells)
         failed = self.those("failed")
         lines = [f"failed: {run.words}: {self.states[run].reason}" for run in failed]
         if failed:
             lines.append(f"--retry tries again what failed; what the runs printed is in {self.folder / 'output'}")
+        if self.plan.name.startswith(plans.COMPARISON):
+            lines += compare_columns(rows, self.info.methods)
         return [*lines, f"{len(self.runs)} runs: {self._counts()}", f"study: {self.folder / 'study.html'}"]
 
 

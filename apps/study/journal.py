@@ -19,6 +19,7 @@ from engine.options import recall
 from engine.run import Identity
 from engine.run_folder import CHECKPOINT, finished
 from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec
+from runtime.cache import key_of
 from runtime.errors import InputError
 from runtime.files import atomic_write, sha256
 
@@ -95,7 +96,7 @@ def _file_name(run: Run) -> str:
     """The run in words and digits that a file may be called, the same whenever the same study is planned."""
     words = re.sub(r"[^\w.-]+", "_", run.words)[:120]
     spec = json.dumps([run.script, run.spec.plain(), run.scored_with], sort_keys=True)
-    return f"{words}_{few_shot.key_of(spec)[:8]}"
+    return f"{words}_{key_of(spec)[:8]}"
 
 
 def asked_again(run: Run, checkpoint: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ MADFF, BANK = "MADFF", "memory bank"
 SKIN = ("Skin_HAM10000", "Skin_ISIC2019")
 SKIN_SHOTS = (2, 4, 8, 16, 32, 64)
 SENTENCES = ("base", "llm", "all")
+COMPARISON = "comparison"
 BASELINES = (
     Column(BANK, {"adapter": "none"}, branch="few"),
     Column("PatchCore", {"method": "patchcore"}),
@@ -135,7 +136,7 @@ def reproduction(demo: bool) -> Plan:
 def comparison(files: Sequence[str]) -> Plan:
     """Prompt sets or files against each other, the first of them the reference."""
     return Plan(
-        "comparison",
+        COMPARISON,
         "Prompts against each other",
         tuple(Column(name, {"prompts": name}) for name in files),
         ("Brain",),

@@ -3,13 +3,16 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from apps.study.journal import Journal
-from apps.study.outputs.files import PARQUET, write_outputs
+from apps.study.outputs.compare import compare
+from apps.study.outputs.files import PAGE, PARQUET, write_outputs
+from apps.study.outputs.leaderboard import leaderboard
 from apps.study.outputs.rows import StudyInfo
-from apps.study.plan import AGAIN, FEW, Cell, Plan
+from apps.study.plan import ZERO, Cell, Plan
 from apps.study.rows import rows_of
 from report.tables import COLUMNS
 from runtime.errors import InputError
@@ -19,49 +22,57 @@ STUDIES, ABOUT = "studies", "study.json"  # folder below the results; what each 
 LEADERBOARD = Path("docs/leaderboard.md")
 
 
-def write_study(
-    plan: Plan, folder: Path, command: str, demo: bool, journal: Journal, cells: Sequence[Cell]
-) -> list[dict[str, Any]]:
-    """Write all that comes out of a study as far as it is; gives its rows."""
-    rows = rows_of(journal, cells)
-    few = any(column.script in (FEW, AGAIN) for column in plan.columns)
-    shots = [shot for column in plan.columns if column.script == FEW for shot in column.shots or plan.shots]
-    zero = [None] * any(column.script not in (FEW, AGAIN) for column in plan.columns)
-    info = StudyInfo(
+def info_of(plan: Plan, command: str, demo: bool, cells: Sequence[Cell]) -> StudyInfo:
+    """What the outputs say of a study as a whole."""
+    shots = {cell.run.spec.shot for cell in cells if cell.run.script != ZERO}
+    zero_shot = (None,) if any(cell.run.script == ZERO for cell in cells) else ()
+    return StudyInfo(
         name=plan.name,
         title=plan.title,
         command=command,
         methods=tuple(dict.fromkeys(column.label for column in plan.columns)),
         reference=plan.reference or plan.columns[0].label,
         objects=tuple(dict.fromkeys(cell.run.spec.obj for cell in cells)),
-        shots=(*sorted(set(shots)),) * few + (*zero,),
+        shots=(*sorted(shots), *zero_shot),
         seeds=plan.seeds,
         demo=demo,
         notes=plan.notes,
     )
+
+
+def write_study(folder: Path, info: StudyInfo, journal: Journal, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Write all that comes out of a study as far as it is; gives its rows."""
+    rows = rows_of(journal, cells)
     write_outputs(folder, info, rows)
-    states: dict[str, set[tuple]] = {}
-    for row in rows:
-        states.setdefault(row["state"], set()).add(
-            tuple(row[name] for name in ("group", "method", "obj", "shot", "seed"))
-        )
-    about = {"title": plan.title, "command": command, "cells": {name: len(found) for name, found in states.items()}}
     with atomic_write(folder / ABOUT) as draft:
-        draft.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(json.dumps(asdict(info), indent=1) + "\n", encoding="utf-8")
     return rows
 
 
 def list_studies(results_path: Path) -> list[str]:
-    """A line a study, by name: how far it is and what it is."""
+    """A line a study, by name: what it is and how it was asked for."""
     lines = []
     for path in sorted((results_path / STUDIES).glob(f"*/{ABOUT}")):
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            how_far = ", ".join(f"{int(count)} {name}" for name, count in about["cells"].items())
-            lines.append(f"{path.parent.name}: {about['title']} ({how_far} results); {about['command']}")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
-            lines.append(f"{path.parent.name}: {path} is damaged; run the study again")
+            info = read_info(path)
+            lines.append(f"{info.name}: {info.title}; {info.command}; {path.with_name(PAGE)}")
+        except InputError as fault:
+            lines.append(f"{path.parent.name}: {fault}")
     return lines or [f"no studies in {results_path / STUDIES}"]
+
+
+def read_info(path: Path) -> StudyInfo:
+    """A study's description. InputError for a file that is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        made = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        info = StudyInfo(**made)
+        texts = (info.name, info.title, info.command, info.reference, *info.methods, *info.objects, *info.notes)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(info.demo, bool):
+            raise TypeError("not texts")
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as fault:
+        raise InputError(f"{path} is damaged; run the study again") from fault
+    return info
 
 
 def read_rows(results_path: Path, name: str) -> list[dict[str, Any]]:
@@ -99,11 +110,22 @@ def compare_stored(results_path: Path, names: Sequence[str]) -> list[str]:
     return compare(read_rows(results_path, one), read_rows(results_path, other), (one, other))
 
 
+def compare_columns(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[str]:
+    """The columns of one study, each against the first, seed by seed, in words."""
+    first, *others = methods
+    of = {method: [row for row in rows if row["method"] == method] for method in methods}
+    return [line for other in others for line in compare(of[other], of[first], (other, first))]
+
+
 def write_leaderboard(results_path: Path, names: Sequence[str], place: Path = LEADERBOARD) -> Path:
-    """Write the leaderboard from a study and from published numbers; gives its place."""
+    """Write the leaderboard from a demo study and from published numbers; gives its place."""
     if len(names) != 1:
         raise InputError("leaderboard takes the name of one study: python study.py leaderboard paper-demo")
-    rows = read_rows(results_path, names[0])
+    rows, info = read_rows(results_path, names[0]), read_info(results_path / STUDIES / names[0] / ABOUT)
+    if not info.demo:
+        raise InputError(
+            f"{names[0]} is no study on the demo, whose figures stand in {place}; name one made with --demo"
+        )
     with atomic_write(place) as draft:
-        draft.write_text(leaderboard(rows, names[0]), encoding="utf-8")
+        draft.write_text(leaderboard(rows, info), encoding="utf-8")
     return place
