@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -47,7 +47,8 @@ def run_locally(
             for member in members:
                 if not member.unit and waiting:
                     member.unit = waiting.popleft()
-                    member.pipe.send(member.unit)
+                    with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle, as is seen below
+                        member.pipe.send(member.unit)
             busy = [member for member in members if member.unit]
             if not busy:
                 return died
@@ -103,15 +104,14 @@ def inherited(values: Mapping[str, str]) -> Iterator[None]:
 
 def _work(folder: Path, pipe: Connection) -> None:
     """What a process of the pool does: a unit after the other, until it is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside of trainings too it ends tidily
     os.setpgrp()  # Ctrl-C at the keyboard reaches the study alone, which then asks this process to stop, once
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    try:
-        worker = Worker(folder)
+    worker = Worker(folder)
+    with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):  # whoever stopped it knows; what it was at is saved
         while unit := pipe.recv():
             worker.do(unit)
             pipe.send(True)
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        os._exit(0)  # whoever stopped it knows; what it was at is saved
 
 
 def _stop_with_parent() -> None:
