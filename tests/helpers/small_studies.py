@@ -14,7 +14,7 @@ from apps.study.pool import run_locally
 from engine.run_folder import RESULTS, UNFINISHED, about
 from runtime.stopping import StopRequest
 
-LONG = 150  # epochs that take some seconds, so that something can be done to a training
+LONG = 60  # epochs that take some seconds, so that something can be done to a training
 BOTH = (Column("MADFF"), Column("MVFA", {"adapter": "mvfa"}))
 
 
