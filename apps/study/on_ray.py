@@ -6,6 +6,7 @@ Nodes share the file system and see the study in the same working directory; Ray
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -21,6 +22,7 @@ from runtime.stopping import StopRequest
 
 INSTALL = "--on ray needs Ray: pip install -r requirements/ray.txt"
 RETRIES = 3  # of a unit whose process or node dies
+ANSWER = 10.0  # seconds that a cluster has to answer
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # no report, no warning of a change
 
 
@@ -65,19 +67,31 @@ def _connected(address: str | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    if address not in (None, "auto", "local"):
+        _check_answers(address)
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as fault:
         ray.shutdown()
-        where = f"at {address}" if address else "here"
-        raise InputError(f"--on ray: no cluster answers {where}: {_line(fault)}") from fault
+        raise InputError(f"--on ray: no cluster {f'at {address}' if address else 'here'}: {_line(fault)}") from fault
     finally:
         signal.signal(signal.SIGTERM, handler)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise InputError unless something listens there: Ray itself would try for minutes and say so on the screen."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"--on ray:{address} has no address as HOST:PORT of the cluster's head (or auto, local)")
+    try:
+        socket.create_connection((host, int(port)), ANSWER).close()
+    except (OSError, UnicodeError) as fault:
+        raise InputError(f"--on ray: no cluster at {address}: {_line(fault)}") from fault
 
 
 def _resources(nodes: Sequence[Mapping[str, Any]], jobs: int) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """--on ray: a real cluster of two nodes on this machine, one of which dies."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +82,20 @@ def test_without_ray_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"^--on ray needs Ray: pip install -r requirements/ray\.txt$"):
         on_ray.run_on_ray(Path("nowhere"), [], None, 0, StopRequest(), lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("127.0.0.1:1", "no cluster at 127.0.0.1:1: "),
+        ("nowhere.invalid:6379", "no cluster at nowhere.invalid:6379: "),
+        ("head", "ray:head has no address as HOST:PORT"),
+        ("head:0", "ray:head:0 has no address as HOST:PORT"),
+        ("ray://head:10001/", "has no address as HOST:PORT"),
+    ],
+)
+def test_an_address_where_no_cluster_is_is_one_line(address, says):
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/dev.txt")
+    with pytest.raises(InputError, match=re.escape(says)) as fault:
+        on_ray.run_on_ray(Path("nowhere"), [], address, 0, StopRequest(), lambda: None)
+    assert "\n" not in str(fault.value)
