@@ -63,13 +63,16 @@ class BaselineRun(FewShotRun):
         return [self.kept[row] for row in rows]
 
     def score_test(self, again: bool = False) -> RawScores:
-        machine = {"batch_size": self.spec.batch_size, "workers": self.spec.num_workers}
-        model = self.model
-
-        def score(prefixes: Tensor) -> dict[str, PatchScores]:
-            return self.system.baseline_scores(prefixes, model)
-
-        return self.rule.raw_scores(score_by(score, self.system, self.test, **machine, keep=again or self.series.keep))
+        model, system = self.model, self.system
+        found = score_by(
+            lambda prefixes: system.baseline_scores(prefixes, model),
+            system,
+            self.test,
+            batch_size=self.spec.batch_size,
+            workers=self.spec.num_workers,
+            keep=True,  # other methods will be compared on these images
+        )
+        return self.rule.raw_scores(found)
 
     def left_out_together(self) -> Tensor:
         """(V,), equal for support rows that a fit leaves out together: those of an image."""

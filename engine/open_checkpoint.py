@@ -90,9 +90,9 @@ def open_checkpoint(
 
 
 def _refuse_baseline(path: Path, record: dict | None, purpose: Purpose) -> None:
-    """Raise InputError where a baseline's checkpoint is of no use: what looks at prompts or ranks them."""
+    """Raise InputError where a baseline's checkpoint is of no use: its adapters or prompts alone, which it has not."""
     method = method_of(record)
-    if purpose in ("lab", "ranking") and method != METHODS[0]:
+    if purpose in ("lab", "ranking", "transfer test") and method != METHODS[0]:
         raise InputError(f"{path} holds a baseline (--method {method}), no use for the {purpose}; name another")
 
 

@@ -15,7 +15,7 @@ from madff import FAB
 from scoring.calibration import Calibration
 from scoring.maps import Scale, branch_maps, by_branch, means_at_once, scaled_maps
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import patch_scores
+from scoring.patch_scores import PatchScores, patch_scores
 from scoring.raw_scores import ScoreRule, main_branch
 
 
@@ -89,13 +89,17 @@ class ScoringGraph(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         decoded = self.decoder.decode(self.decoder.prefix(self.system.normalise(images)), self.rule.heads, pooled=False)
-        scores = {head: patch_scores(decoded.tokens(head), self.text, self._bank(head)) for head in self.rule.heads}
+        scores = {head: self._patch_scores(head, decoded.tokens(head)) for head in self.rule.heads}
         raw = self.rule.raw_scores(scores)
         maps = self.calibration.maps.fuse(*by_branch(raw.map_patches, branch_maps, self.size))[self.branch]  # (B, S, S)
         if raw.mean_patches is None:
             return maps, maps.amax(dim=(1, 2))
         means = by_branch(raw.mean_patches, means_at_once, self.size)
         return maps, self.calibration.means.fuse(*means)[self.branch]
+
+    def _patch_scores(self, head: str, tokens: list[Tensor]) -> PatchScores:
+        joint = None if self.text is None else self.decoder.joint(tokens)
+        return patch_scores(tokens, self.text, self._bank(head), joint=joint)
 
     def _bank(self, head: str) -> MemoryBank | None:
         if head not in self.taps:

@@ -124,6 +124,8 @@ def _study(asked: Asked) -> None:
     study.check(strict=asked.strict)
     study.run(_backend(asked), retry=asked.retry)
     print(*study.finish(), sep="\n")
+    if failed := study.those("failed"):
+        raise InputError(f"{len(failed)} of {len(study.runs)} runs failed; --retry tries them again")
 
 
 def planned(asked: Asked) -> Plan:
@@ -261,7 +263,7 @@ class Study:
             return [*(f"to do    {run.words}" for run in self.runs), f"nothing can run yet: {fault}"]
         lines = [f"{self.states[run].name:<13}{run.words}" for run in self.runs]
         lines += self._missing()
-        found = estimate(self.left, self.plan.settings["results_path"])
+        found = estimate(self.left, self.folder.parent.parent)
         lines.append(f"{len(self.runs)} runs: {self._counts()}")
         if found.unknown < len(self.left):
             lines.append(
@@ -312,7 +314,7 @@ class Study:
         failed = self.those("failed")
         lines = [f"failed: {run.words}: {self.states[run].reason}" for run in failed]
         if failed:
-            lines.append(f"--retry tries again what failed; what the runs printed is in {self.folder / 'output'}")
+            lines.append(f"what the runs printed is in {self.folder / 'output'}")
         if self.plan.name.startswith(plans.COMPARISON):
             lines += compare_columns(rows, self.info.methods)
         return [*lines, f"{len(self.runs)} runs: {self._counts()}", f"study: {self.folder / 'study.html'}"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.study.plan import KINDS, MAIN, SEEDS, Column, Plan
-from engine.spec import SystemSpec
+from engine.spec import FewShotSpec
 from runtime.errors import InputError, naming
 from scoring.patch_scores import BRANCHES
 
@@ -88,8 +88,7 @@ def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
     known = {name for kind in KINDS.values() for name in kind.__dataclass_fields__}
     for name in told:
         if name not in known:
-            SystemSpec.refuse_unknown([name])
-            raise InputError(f"no setting {name}")
+            FewShotSpec.refuse_unknown([name])
     return {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers.lab import Lab, Run, same
 
-from engine import FewShotSpec, Predictor, few_shot, options, train_few_shot
+from dataset import demo
+from engine import FewShotSpec, Predictor, evaluate, few_shot, options, train_few_shot
 from engine.baselines import BaselineRun
 from engine.open_checkpoint import open_checkpoint
 from engine.predictor import to_picture
@@ -244,8 +245,8 @@ def test_a_checkpoint_is_of_one_method(usual, made):
     assert run.code == 2 and "was trained with --method clipmpcad, not winclip" in run.err
 
 
-@pytest.mark.parametrize("purpose", ["lab", "ranking"])
-def test_what_looks_at_prompts_refuses_baselines(made, purpose):
+@pytest.mark.parametrize("purpose", ["lab", "ranking", "transfer test"])
+def test_what_wants_adapters_or_prompts_alone_refuses_baselines(made, purpose):
     _, folder = made("winclip", "Brain", 2, "--batch_size", 16)
     with pytest.raises(InputError, match=r"holds a baseline \(--method winclip\)"):
         open_checkpoint(folder / "ckpt" / "Brain_2-shot.pth", FewShotTestSpec, {}, purpose=purpose)
@@ -284,3 +285,15 @@ def test_from_python(usual):
     spec = FewShotSpec(method="patchcore", shot=2, iterate=-1, data_path=usual.data, **model, **place)
     (found,) = train_few_shot(spec)
     assert list(found.branches) == ["few"] and few_shot.protocol(spec) == 2
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_on_the_demo(tmp_path, monkeypatch, method):
+    """Of few pictures, by its own trunk: trained, and from the checkpoint in other batches to the digit."""
+    monkeypatch.setattr(demo, "VALID", 3)
+    monkeypatch.setattr(demo, "TEST", 4)
+    places = {name: tmp_path / name for name in ("data_path", "save_path", "results_path", "cache_path")}
+    spec = FewShotSpec.of(demo=True, shot=2, method=method, batch_size=16, img_size=96, device="cpu", **places)
+    trained = train_few_shot(spec)
+    tested = evaluate(tmp_path / "save_path" / "Brain_2-shot.pth", batch_size=1, cache_gb=0, device="cpu")
+    assert trained == tested and trained[0].branches.keys() == set(BRANCHES[method])

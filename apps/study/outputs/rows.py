@@ -48,7 +48,7 @@ def in_order(first: Iterable[Any], found: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def shot_words(shot: int | None) -> str:
-    """ "4-shot", or "zero-shot"."""
+    """In words: 4-shot, zero-shot."""
     return "zero-shot" if shot is None else f"{shot}-shot"
 
 
@@ -63,6 +63,6 @@ def machines(rows: Sequence[Row]) -> str:
     if not done:
         return "no run is finished"
     seconds = {row["job"]: row.get("seconds") or 0.0 for row in done}
-    parts = [said(done, "cpu"), f"device {said(done, 'device')}", f"threads a run {said(done, 'threads')}"]
-    parts += [f"torch {said(done, 'torch')}", f"commit {said(done, 'commit') or 'not known'}"]
-    return "; ".join(part for part in parts if part) + f"; {sum(seconds.values()) / 60:,.0f} minutes of runs"
+    named = {"cpu": "", "device": "device ", "threads": "threads a run ", "torch": "torch ", "commit": "commit "}
+    parts = [words + said(done, name) for name, words in named.items() if said(done, name)]
+    return "; ".join([*parts, f"{sum(seconds.values()) / 60:,.0f} minutes of runs"])

@@ -97,6 +97,9 @@ def _error(variance: np.ndarray, pairs: int) -> np.ndarray:
 
 def _quantile(drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The value that |t| exceeds with a probability of LEVEL at most, a row each."""
+    if drawn.shape[1] == RESAMPLES:  # drawn, of one weight: no need to sort
+        at = int(np.ceil((1 - LEVEL) * RESAMPLES)) - 1
+        return np.partition(drawn, at, axis=1)[:, at]
     order = np.argsort(drawn, axis=1)
     below = np.cumsum(weights[order], axis=1)
     at = (below < 1 - LEVEL - 1e-12).sum(1)

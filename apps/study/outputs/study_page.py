@@ -33,7 +33,7 @@ STYLES = (page.TEMPLATES / "report.css", TEMPLATES / "study.css")
 SCRIPTS = (page.TEMPLATES / "drawing.js", *(TEMPLATES / f"study_{name}.js" for name in ("charts", "maps", "page")))
 REPORT = "report.html"
 DIGITS = 5  # behind the point, of percent, in the page's data
-DONE = "finished"
+DONE, WAITING = "finished", "waiting"
 
 
 def page_of(folder: Path, study: StudyInfo, rows: Sequence[Row]) -> str:
@@ -44,6 +44,7 @@ def page_of(folder: Path, study: StudyInfo, rows: Sequence[Row]) -> str:
         "study": study,
         "notes": [DEMO_NOTE] * study.demo + list(study.notes),
         "written": datetime.now().astimezone(),
+        "level": LEVEL,
         "tiles": _tiles(study, rows),
         "machines": machines(rows),
         "statics": [_static(data, number, block) for number, block in enumerate(blocks)],
@@ -232,10 +233,10 @@ def _static(data: Mapping[str, Any], number: int, block: Block) -> dict[str, Any
 
 
 def _problems(rows: Sequence[Row]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Runs that are not finished, by state, those of one reason together."""
+    """Runs that gave nothing, by state, those of one reason together; those that wait are counted only."""
     found: dict[str, dict[tuple, dict[str, Any]]] = {}
     for row in rows:
-        if row["state"] != DONE:
+        if row["state"] not in (DONE, WAITING):
             key = (row["obj"], row["method"], row["group"], row["shot"], row["reason"])
             one = found.setdefault(row["state"], {}).setdefault(key, {"row": row, "seeds": []})
             one["seeds"].append(row["seed"])

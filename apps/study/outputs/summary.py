@@ -3,10 +3,9 @@
 Every figure here is in percent, every difference in points of percent.
 """
 
-import statistics as numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import fsum, isfinite, sqrt
 
 import numpy as np
 
@@ -35,12 +34,15 @@ class Cell:
     @property
     def mean(self) -> float:
         """Over seeds."""
-        return numbers.fmean(self.values.values())
+        return fsum(self.values.values()) / len(self.values)
 
     @property
     def deviation(self) -> float | None:
         """The sample deviation over seeds; None of fewer than two."""
-        return numbers.stdev(self.values.values()) if len(self.values) > 1 else None
+        if len(self.values) < 2:
+            return None
+        mean = self.mean
+        return sqrt(fsum((value - mean) ** 2 for value in self.values.values()) / (len(self.values) - 1))
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def means_of(block: Block, cells: Mapping[tuple[str, str], Cell]) -> tuple[tuple
 
 def _mean(cells: Sequence[Cell]) -> Cell:
     seeds = set.intersection(*(set(cell.values) for cell in cells)) if cells else set()
-    values = {seed: numbers.fmean(cell.values[seed] for cell in cells) for seed in sorted(seeds)}
+    values = {seed: fsum(cell.values[seed] for cell in cells) / len(cells) for seed in sorted(seeds)}
     return Cell(values, "" if values else "-")
 
 

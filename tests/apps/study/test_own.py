@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apps.study.own import read_plan
@@ -79,6 +79,7 @@ PLAIN = st.recursive(
 KEYS = st.sampled_from(["title", "objects", "shots", "seeds", "settings", "columns", "grid", "reference", "notes"])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(KEYS, PLAIN, max_size=5))
 def test_whatever_a_file_holds_it_is_a_plan_or_one_line(tmp_path_factory, content):
     import yaml

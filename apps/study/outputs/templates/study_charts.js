@@ -2,6 +2,7 @@
 
 const COLOURS = 10;
 const ROW = 24; // pixels of a method's row
+const LETTER = 7.2; // pixels that a letter of a label takes
 const colour = (method) => `m${method % COLOURS}`;
 
 /** Round numbers between two ends, about `count` of them. */
@@ -88,7 +89,7 @@ function drawStrip(svg, runs) {
   const { methods } = block();
   const present = methods.map((_, method) => method).filter((method) => runs.some((run) => run.method === method));
   const range = ends(runs.map(figureOf));
-  const wide = Math.min(150, Math.max(60, 14 + 6.6 * Math.max(...present.map((method) => methods[method].length))));
+  const wide = Math.min(160, Math.max(60, 16 + LETTER * Math.max(...present.map((method) => methods[method].length))));
   const height = ROW * present.length + MARGIN.top + 30;
   const place = axes(svg, height, ticksOf(range, 4), [], wide);
   present.forEach((method, row) => {
@@ -109,7 +110,7 @@ function drawStrip(svg, runs) {
 
 /** As much of a name as a margin holds. */
 function clipped(name, wide) {
-  const most = Math.floor((wide - 12) / 6.6);
+  const most = Math.floor((wide - 16) / LETTER);
   return name.length <= most ? name : `${name.slice(0, most - 1)}…`;
 }
 

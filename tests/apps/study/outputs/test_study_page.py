@@ -71,6 +71,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one object": (study_rows.rows(objects=("Brain",)), study_rows.study(objects=("Brain",))),
         "failed": ([study_rows.failed("Brain", name, 111) for name in METHODS], study_rows.study(methods=METHODS)),
         "nothing": ([], study_rows.study()),
+        "waiting": ([study_rows.failed("Brain", name, 111, 4, "waiting", "") for name in METHODS], study_rows.study()),
         "demo": (study_rows.rows(), study_rows.study(demo=True)),
     }
     for name, (rows, study) in made.items():
@@ -240,6 +241,12 @@ def test_failed_runs_and_the_reference_tell_what_they_are(open_page, pages):
     assert "PatchCore, 2-shot, seeds 111, 222" in problems and "no such folder; get it" in problems
 
 
+def test_runs_that_wait_are_counted_and_not_listed(open_page, pages):
+    tab = open_page(pages["waiting"])
+    assert "4 waiting" in tab.page.inner_text(".tiles") and tab.page.locator(".problems").count() == 0
+    assert tab.table()["Brain"][:3] == ["waiting"] * 3
+
+
 def test_names_are_text_wherever_they_stand(open_page, pages):
     tab = open_page(pages["whole"])
     tab.page.select_option("#block", label="prompts, 4-shot")
@@ -300,7 +307,7 @@ def test_what_is_static_is_what_the_script_draws(open_page, pages):
     assert found == drawn and len(found) == 5
 
 
-@pytest.mark.parametrize("name", ["failed", "nothing", "one seed", "one object", "demo"])
+@pytest.mark.parametrize("name", ["failed", "nothing", "waiting", "one seed", "one object", "demo"])
 def test_pages_with_little_on_them_work(open_page, pages, name):
     tab = open_page(pages[name])
     text = tab.page.inner_text("body")
