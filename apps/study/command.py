@@ -13,6 +13,8 @@ import prompt
 from apps.study import plans
 from apps.study.estimate import estimate
 from apps.study.journal import Journal, State, state_of
+from apps.study.on_ray import run_on_ray
+from apps.study.on_slurm import SlurmSpec, run_on_slurm
 from apps.study.own import read_plan
 from apps.study.plan import KINDS, Plan, Run, cells_of, restricted, runs_of, units_of
 from apps.study.pool import run_locally
@@ -63,6 +65,7 @@ class Asked:
     retry: bool
     jobs: int
     on: str
+    slurm: Sequence[str]
 
 
 def parser() -> Parser:
@@ -82,8 +85,14 @@ def parser() -> Parser:
     made.add_argument("--dry", action="store_true", help="say what would run, and how long it may take")
     made.add_argument("--strict", action="store_true", help="stop when an object's images are missing")
     made.add_argument("--retry", action="store_true", help="try again what failed")
-    made.add_argument("--jobs", type=number(int, 0, WORKERS), default=0, help="processes (default: one a GPU, or one)")
+    made.add_argument(
+        "--jobs",
+        type=number(int, 0, WORKERS),
+        default=0,
+        help="processes, on Ray a node (default: one a GPU)",
+    )
     made.add_argument("--on", type=words, default="local", help="local (default), ray, ray:ADDRESS or slurm")
+    made.add_argument("--slurm", nargs="+", type=words, default=[], metavar="NAME=VALUE", help="what each job asks for")
     return made
 
 
@@ -162,7 +171,7 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
 def _command(asked: Asked) -> str:
     """The command as a reader may repeat it: without where things lie on this machine, and how many processes."""
     default = Asked(**vars(parser().parse_args([asked.study])))
-    left = ("study", "names", "data_path", "results_path", "jobs", "on", "dry", "retry", "strict", "name")
+    left = ("study", "names", "data_path", "results_path", "jobs", "on", "slurm", "dry", "retry", "strict", "name")
     flags = [name for name in vars(asked) if name not in left and getattr(asked, name) != getattr(default, name)]
     told = [f"--{name}" if (value := getattr(asked, name)) is True else f"--{name} {_words(value)}" for name in flags]
     return " ".join(["python study.py", asked.study, *asked.names, *told])
@@ -188,8 +197,16 @@ Backend = Callable[[Path, Sequence[Sequence[Run]], StopRequest, Callable[[], Non
 
 def _backend(asked: Asked) -> Backend:
     """Where runs are done."""
+    place, _, address = asked.on.partition(":")
+    if asked.slurm and asked.on != "slurm":
+        raise InputError("--slurm says what jobs of --on slurm ask for; leave it out here")
     if asked.on == "local":
         return lambda folder, units, request, tick: run_locally(folder, units, asked.jobs, request, tick)
+    if place == "ray":
+        return lambda folder, units, *rest: run_on_ray(folder, units, address or None, asked.jobs, *rest)
+    if asked.on == "slurm":
+        spec = SlurmSpec.parse(asked.slurm)
+        return lambda folder, units, *rest: run_on_slurm(folder, units, spec, *rest)
     raise InputError(f"--on {asked.on} is none of local, ray, ray:ADDRESS, slurm")
 
 

@@ -5,8 +5,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,6 +20,7 @@ from runtime.stopping import StopRequest
 
 TICK = 1.0  # seconds between looks at what is done
 PATIENCE = 120.0  # seconds that workers have to save what they are at
+ROOT = Path(__file__).resolve().parents[2]  # of this program
 
 
 @dataclass
@@ -46,7 +47,8 @@ def run_locally(
             for member in members:
                 if not member.unit and waiting:
                     member.unit = waiting.popleft()
-                    member.pipe.send(member.unit)
+                    with suppress(BrokenPipeError, ConnectionResetError):  # it died while idle, as is seen below
+                        member.pipe.send(member.unit)
             busy = [member for member in members if member.unit]
             if not busy:
                 return died
@@ -73,18 +75,23 @@ def places(jobs: int) -> list[dict[str, str]]:
     return [each | ({"CUDA_VISIBLE_DEVICES": names[n % gpus]} if gpus else {}) for n in range(count)]
 
 
+def python_path() -> str:
+    """PYTHONPATH of processes that others start: they find this program, wherever they are."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def _start(folder: Path, environment: dict[str, str]) -> Member:
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not outlive a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(folder, theirs), daemon=True)
-    with _environment(environment):
+    with inherited(environment):
         process.start()
     theirs.close()
     return Member(process, ours)
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def inherited(values: Mapping[str, str]) -> Iterator[None]:
     """What a process that is started now inherits."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
@@ -97,15 +104,14 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 def _work(folder: Path, pipe: Connection) -> None:
     """What a process of the pool does: a unit after the other, until it is told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside of trainings too it ends tidily
     os.setpgrp()  # Ctrl-C at the keyboard reaches the study alone, which then asks this process to stop, once
     threading.Thread(target=_stop_with_parent, daemon=True).start()
-    try:
-        worker = Worker(folder)
+    worker = Worker(folder)
+    with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):  # whoever stopped it knows; what it was at is saved
         while unit := pipe.recv():
             worker.do(unit)
             pipe.send(True)
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
-        os._exit(0)  # whoever stopped it knows; what it was at is saved
 
 
 def _stop_with_parent() -> None:
