@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -12,7 +13,7 @@ from tqdm import tqdm
 import prompt
 from apps.study import plans
 from apps.study.estimate import estimate
-from apps.study.journal import Journal, State, state_of
+from apps.study.journal import Journal, State, claim, is_changed, state_of
 from apps.study.on_ray import run_on_ray
 from apps.study.on_slurm import SlurmSpec, run_on_slurm
 from apps.study.own import read_plan
@@ -29,11 +30,16 @@ from apps.study.stored import (
 )
 from dataset import demo
 from engine.build import resolve
+from runtime.cache import key_of
+from runtime.environment import code_sha256
 from runtime.errors import InputError, Parser, Stopped
 from runtime.flags import WORKERS, number, path, positive, words
 from runtime.stopping import StopRequest, heeding
 
 WAIT = 2.0  # seconds between looks at how far runs are
+SAID_BY = {"obj": "--obj", "seed": "--seeds", "shot": "--shots", "demo": "--demo", "results_path": "--results_path"}
+LONG = 60  # letters of objects' names from which a study is called by their number and a hash
+CHANGED = "its images, sentences or code are no longer those that the study began with"
 HELP = """\
 python study.py paper                      the paper's few-shot tables, untrained baselines beside them
 python study.py ablation --obj Brain       attention branches, taps, axis, adapters, branches, prompts
@@ -100,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says and print it."""
     asked = Asked(**vars(parser().parse_args(argv)))
     if asked.study == "list":
+        if asked.names:
+            raise InputError(f"list takes no {asked.names[0]}; see study.py --help")
         print(*list_studies(asked.results_path), sep="\n")
     elif asked.study == "leaderboard":
         print(write_leaderboard(asked.results_path, asked.names))
@@ -114,18 +122,34 @@ def _is_prompts(name: str) -> bool:
 
 
 def _study(asked: Asked) -> None:
-    plan = planned(asked)
-    study = Study(plan, asked.results_path / STUDIES / plan.name, _command(asked), asked.demo)
+    plan, backend = planned(asked), _backend(asked)
+    if asked.dry:
+        print(*_described(asked, plan), sep="\n")
+        return
+    study = _opened(asked, plan)
     if asked.demo:
         demo.ensure(Path(_data_path(plan)), names=_demo_objects(plan))
-    if asked.dry:
-        print(*study.described(), sep="\n")
-        return
     study.check(strict=asked.strict)
-    study.run(_backend(asked), retry=asked.retry)
+    study.run(backend, retry=asked.retry)
     print(*study.finish(), sep="\n")
     if failed := study.those("failed"):
         raise InputError(f"{len(failed)} of {len(study.runs)} runs failed; --retry tries them again")
+
+
+def _opened(asked: Asked, plan: Plan, **settings: Any) -> "Study":
+    plan = replace(plan, settings={**plan.settings, **settings})
+    return Study(plan, asked.results_path / STUDIES / plan.name, _command(asked), asked.demo)
+
+
+def _described(asked: Asked, plan: Plan) -> list[str]:
+    """What --dry says: nothing is fetched, and a demo's images that are missing are drawn into a folder that goes."""
+    study = _opened(asked, plan, offline=True)
+    lines = study.described()
+    if not asked.demo or not study.states or not study.those("missing data"):
+        return lines
+    with TemporaryDirectory() as folder:
+        demo.ensure(folder, names=_demo_objects(plan))
+        return _opened(asked, plan, offline=True, data_path=folder).described()
 
 
 def planned(asked: Asked) -> Plan:
@@ -144,13 +168,21 @@ def planned(asked: Asked) -> Plan:
     plan = restricted(plan, asked.obj, asked.demo)
     given = {"shots": asked.shots, "seeds": asked.seeds}
     plan = replace(plan, **{name: tuple(values) for name, values in given.items() if values})
+    if asked.shots:
+        plan = replace(plan, columns=tuple(replace(column, shots=None) for column in plan.columns))
     places = {"results_path": asked.results_path} | ({"data_path": asked.data_path} if asked.data_path else {})
     plan = replace(plan, settings={**plan.settings, **places, **_settings(asked.set)})
-    some = "" if plan.objects == own or not asked.obj else "-" + "_".join(asked.obj).replace("/", "_")
+    some = "" if plan.objects == own or not asked.obj else f"-{_short(asked.obj)}"
     name = asked.name or f"{plan.name}{some}{'-demo' * asked.demo}"
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise InputError(f"--name {name} is no name of a folder")
     return replace(plan, name=name)
+
+
+def _short(objects: Sequence[str]) -> str:
+    """Objects' names as a part of a folder's."""
+    words = "_".join(objects).replace("/", "_")
+    return words if len(words) < LONG else f"{len(objects)}_objects_{key_of(words)[:8]}"
 
 
 def _settings(given: Sequence[str]) -> dict[str, Any]:
@@ -161,6 +193,8 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or name not in known:
             raise InputError(f"--set {text} is not NAME=VALUE with the name of a setting, such as epoch=10")
+        if name in SAID_BY:
+            raise InputError(f"--set {text}: say it by {SAID_BY[name]}")
         if isinstance(known[name].default, bool):
             found[name] = {"true": True, "false": False}.get(value, value)
         else:
@@ -218,6 +252,7 @@ class Study:
         self.info = info_of(plan, command, demo, self.cells)
         self.runs, self.journal = runs_of(self.cells), Journal(folder)
         self.states: dict[Run, State] = {}
+        self._code = code_sha256()
 
     def look(self) -> None:
         """See how far every run is that was not finished at the last look."""
@@ -239,17 +274,19 @@ class Study:
 
         Raises InputError for weights that are missing, for sentences that can't be read, and with `strict` for images.
         """
-        for spec in {
-            (run.spec.model_name, run.spec.pretrain, run.spec.clip_path): run.spec for run in self.runs
-        }.values():
-            resolve(spec)
-        for chosen in {run.scored_with or run.spec.prompts for run in self.runs}:
-            prompt.sentences(self.runs[0].spec.obj, chosen)
+        self._check_weights_and_sentences()
         self.look()
         for line in self._missing():
             if strict:
                 raise InputError(line)
             print(line)
+
+    def _check_weights_and_sentences(self) -> None:
+        specs = {(run.spec.model_name, run.spec.pretrain, run.spec.clip_path): run.spec for run in self.runs}
+        for spec in specs.values():
+            resolve(spec)
+        for chosen in {run.scored_with or run.spec.prompts for run in self.runs}:
+            prompt.sentences(self.runs[0].spec.obj, chosen)
 
     def _missing(self) -> list[str]:
         reasons = {run.spec.obj: self.states[run].reason for run in self.those("missing data")}
@@ -258,11 +295,15 @@ class Study:
     def described(self) -> list[str]:
         """What would run, what is done, and an estimate of the rest."""
         try:
-            self.look()
+            self._check_weights_and_sentences()
         except InputError as fault:
-            return [*(f"to do    {run.words}" for run in self.runs), f"nothing can run yet: {fault}"]
+            return [
+                *(f"to do        {run.words}" for run in self.runs),
+                f"{len(self.runs)} runs; not known yet: {fault}",
+            ]
+        self.look()
         lines = [f"{self.states[run].name:<13}{run.words}" for run in self.runs]
-        lines += self._missing()
+        lines += self._missing() + self._failures()
         found = estimate(self.left, self.folder.parent.parent)
         lines.append(f"{len(self.runs)} runs: {self._counts()}")
         if found.unknown < len(self.left):
@@ -295,6 +336,7 @@ class Study:
                     self._note_death(unit, reason)
                 tick.look()
                 if len(self.left) == before and not request.asked:
+                    self._note_changes()
                     time.sleep(WAIT)  # others are at them
         if request.asked:
             self.finish()
@@ -307,13 +349,25 @@ class Study:
         if at is not None:
             self.journal.note_failure(at, reason)
 
+    def _note_changes(self) -> None:
+        """Runs fail that are found by other keys now: those who do them will not make what is waited for here."""
+        code = code_sha256() != self._code
+        for run in self.left:
+            known = self.journal.known(run)
+            if known is not None:
+                with claim(known) as mine:
+                    if mine and known.folder is None and (code or is_changed(self.journal, run)):
+                        self.journal.note_failure(run, CHANGED)
+
+    def _failures(self) -> list[str]:
+        return [f"failed: {run.words}: {self.states[run].reason}" for run in self.those("failed")]
+
     def finish(self) -> list[str]:
         """Write what comes out, and say where it is and what failed."""
         self.look()
         rows = write_study(self.folder, self.info, self.journal, self.cells)
-        failed = self.those("failed")
-        lines = [f"failed: {run.words}: {self.states[run].reason}" for run in failed]
-        if failed:
+        lines = self._failures()
+        if lines:
             lines.append(f"what the runs printed is in {self.folder / 'output'}")
         if self.plan.name.startswith(plans.COMPARISON):
             lines += compare_columns(rows, self.info.methods)

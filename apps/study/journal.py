@@ -16,7 +16,7 @@ from apps.study.plan import AGAIN, FEW, ZERO, Run
 from engine import few_shot, zero_shot
 from engine.checkpoint import read
 from engine.options import recall
-from engine.run import Identity
+from engine.run import PLACES, Identity
 from engine.run_folder import CHECKPOINT, finished
 from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec
 from runtime.cache import key_of
@@ -94,8 +94,9 @@ class Journal:
 
 def _file_name(run: Run) -> str:
     """The run in words and digits that a file may be called, the same whenever the same study is planned."""
-    words = re.sub(r"[^\w.-]+", "_", run.words)[:120]
-    spec = json.dumps([run.script, run.spec.plain(), run.scored_with], sort_keys=True)
+    words = re.sub(r"[^\w.-]+", "_", run.words, flags=re.ASCII)[:120]
+    settings = {name: value for name, value in run.spec.plain().items() if name not in PLACES}
+    spec = json.dumps([run.script, settings, run.scored_with], sort_keys=True)
     return f"{words}_{key_of(spec)[:8]}"
 
 
@@ -141,6 +142,17 @@ def _silently() -> Iterator[None]:
             yield
     except InputError as fault:
         raise MissingData(str(fault)) from fault
+
+
+def is_changed(journal: Journal, run: Run) -> bool:
+    """Whether the run's images or sentences, looked at anew, are other ones than the journal knows it by."""
+    _few_shot_data.cache_clear()
+    _transfer_data.cache_clear()
+    try:
+        known = Journal(journal.folder).known(run)
+    except InputError:
+        return True
+    return known is not None and known.identity.key != journal.known(run).identity.key
 
 
 @contextmanager

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from apps.study.plan import KINDS, MAIN, SEEDS, Column, Plan
+from dataset import expand
 from engine.spec import FewShotSpec
 from runtime.errors import InputError, naming
 from scoring.patch_scores import BRANCHES
 
 KEYS = ("title", "objects", "shots", "seeds", "settings", "columns", "grid", "reference", "notes")
 OWN = ("group", "script", "scored_with", "branch")  # of a column, beside settings of its spec
+SAID_BY = {"obj": "objects", "seed": "seeds", "demo": "--demo", "results_path": "--results_path"}
 INSTALL = "a study of your own in YAML needs PyYAML: pip install -r requirements/study.txt"
 
 
@@ -22,7 +24,8 @@ def read_plan(path: Path) -> Plan:
     except ImportError as fault:
         raise InputError(INSTALL) from fault
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with naming(path):
+            content = yaml.load(path.read_text(encoding="utf-8"), _strict(yaml.SafeLoader))
     except FileNotFoundError as fault:
         raise InputError(f"no study {path}; name paper, ablation, reproduction, or a file that is there") from fault
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as fault:
@@ -31,6 +34,20 @@ def read_plan(path: Path) -> Plan:
         raise InputError(f"{path} is no YAML{line}; mend it (docs/study.md has examples)") from fault
     with naming(path):
         return _plan(path.stem, content)
+
+
+def _strict(loader: type) -> type:
+    """A loader of YAML that refuses what it would pass over in silence: a second column, say, of the same label."""
+
+    class Strict(loader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict:
+            names = [key.value for key, _ in node.value if isinstance(key.value, str) and key.value != "<<"]
+            twice = [name for number, name in enumerate(names) if name in names[:number]]
+            if twice:
+                raise InputError(f"{twice[0]} is there twice in line {node.start_mark.line + 1}; rename one")
+            return super().construct_mapping(node, deep)
+
+    return Strict
 
 
 def _plan(name: str, content: object) -> Plan:
@@ -52,7 +69,9 @@ def _plan(name: str, content: object) -> Plan:
         name,
         _text(told.get("title", name), "title"),
         tuple(columns),
-        tuple(_text(one, "objects") for one in _list(told.get("objects", ["Brain"]), "objects")),
+        tuple(
+            name for one in _list(told.get("objects", ["Brain"]), "objects") for name in expand(_text(one, "objects"))
+        ),
         tuple(_whole(one, "shots") for one in _list(told.get("shots", [4]), "shots")),
         tuple(_whole(one, "seeds") for one in _list(told.get("seeds", list(SEEDS)), "seeds")),
         _settings(_mapping(told.get("settings", {}), "settings")),
@@ -82,9 +101,9 @@ def _grid(grid: Mapping[str, Any], columns: Sequence[Column]) -> list[Column]:
 
 def _settings(told: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by flags' names; values are checked when specs are made of them."""
-    for name in ("obj", "seed"):
+    for name, place in SAID_BY.items():
         if name in told:
-            raise InputError(f"{name} is no setting of a column: the study's objects and seeds say it")
+            raise InputError(f"{name} is no setting of a column: say it by {place}")
     known = {name for kind in KINDS.values() for name in kind.__dataclass_fields__}
     for name in told:
         if name not in known:

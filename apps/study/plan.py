@@ -93,8 +93,11 @@ def cells_of(plan: Plan) -> list[Cell]:
 
 
 def _column_cells(plan: Plan, column: Column, seed: int) -> Iterator[Cell]:
+    shots = (column.shots or plan.shots) if column.script == FEW else (None,)
+    if "shot" in {**plan.settings, **column.settings}:
+        shots = shots[:1]  # the setting says it
     for obj in column.objects or plan.objects:
-        for shot in (column.shots or plan.shots) if column.script == FEW else (None,):
+        for shot in shots:
             yield Cell(column, _run(plan, column, obj, shot, seed))
 
 
@@ -104,6 +107,8 @@ def _run(plan: Plan, column: Column, obj: str, shot: int | None, seed: int) -> R
         asked.setdefault("shot", shot)
     kind = KINDS[column.script]
     with naming(f"{plan.name}, column {column.label}"):
+        if column.script != FEW and column.scored_with is not None:
+            raise InputError(f"scored_with is for {FEW}: {column.script} has no support to take a memory bank from")
         if column.script == FEW:  # what transfer lacks is passed over: a plan's settings are for both
             kind.refuse_unknown(asked)
         run = Run(column.script, kind.of(asked))
@@ -136,6 +141,9 @@ def restricted(plan: Plan, objects: Sequence[str] | None, demo: bool) -> Plan:
     """The plan for some objects alone (families are taken apart), and on the demo for those that it has."""
     if objects:
         named = tuple(dict.fromkeys(name for obj in objects for name in expand(obj)))
+        strange = [obj for obj in objects if demo and not IN_THE_DEMO.keys() & expand(obj)]
+        if strange:
+            raise InputError(f"{strange[0]}: none of its objects is in the demo, which has: {', '.join(IN_THE_DEMO)}")
         columns = tuple(
             replace(column, objects=None if column.objects is None else tuple(o for o in column.objects if o in named))
             for column in plan.columns

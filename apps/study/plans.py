@@ -135,6 +135,8 @@ def reproduction(demo: bool) -> Plan:
 
 def comparison(files: Sequence[str]) -> Plan:
     """Prompt sets or files against each other, the first of them the reference."""
+    if len(files) < 2:
+        raise InputError("compare takes two studies, or two prompt sets or files: python study.py compare A B")
     return Plan(
         COMPARISON,
         "Prompts against each other",

@@ -58,7 +58,6 @@ def run_locally(
                     died.append((member.unit, _death(member.process)))
                     members[place] = _start(folder, environments[place])
             tick()
-        _interrupt(members)
     finally:
         _end(members)
     return died
@@ -83,7 +82,7 @@ def python_path() -> str:
 def _start(folder: Path, environment: dict[str, str]) -> Member:
     context = multiprocessing.get_context("spawn")  # CUDA and threads do not outlive a fork
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(folder, theirs), daemon=True)
+    process = context.Process(target=_work, args=(folder, theirs), daemon=False)  # --num_workers: with children
     with inherited(environment):
         process.start()
     theirs.close()
@@ -138,17 +137,16 @@ def _death(process: BaseProcess) -> str:
     return f"its process ended with exit code {process.exitcode}"
 
 
-def _interrupt(members: Sequence[Member]) -> None:
+def _end(members: Sequence[Member]) -> None:
+    """End idle processes, have the others save and wait for that, kill what does not end."""
     for member in members:
         if member.process.is_alive() and member.unit:
             os.kill(member.process.pid, signal.SIGTERM)
-
-
-def _end(members: Sequence[Member]) -> None:
-    """End idle processes, wait for those that save, kill what does not end."""
-    for member in members:
         member.pipe.close()
-    for member in members:
-        member.process.join(PATIENCE)
-        if member.process.is_alive():
-            member.process.kill()
+    try:
+        for member in members:
+            member.process.join(PATIENCE)
+    finally:
+        for member in members:
+            if member.process.is_alive():
+                member.process.kill()

@@ -45,7 +45,11 @@ WRONG = {
     "columns: [a]": "columns is no mapping",
     "columns: {a: 3}": "column a is no mapping",
     "columns: {a: {epohc: 2}}": "no setting epohc; did you mean epoch",
-    "columns: {a: {seed: 2}}": "seed is no setting of a column",
+    "columns: {a: {seed: 2}}": "seed is no setting of a column: say it by seeds",
+    "columns: {a: {demo: true}}": "demo is no setting of a column: say it by --demo",
+    "columns: {a: {}}\nsettings: {results_path: x}": "results_path is no setting",
+    "columns: {a: {}, b: {}, a: {adapter: mvfa}}": "a is there twice in line 1",
+    "columns:\n  a: {epoch: 1, epoch: 2}": "epoch is there twice in line 2",
     "columns: {a: {script: rm}}": "its script rm is none of train_few, train_zero",
     "columns: {a: {branch: all}}": "its branch all is none of zero, few, fused",
     "columns: {a: {}}\nobjects: Brain": "objects is no list",
@@ -64,6 +68,27 @@ def test_wrong_files_are_refused_by_name(tmp_path, text):
     with pytest.raises(InputError, match=WRONG[text]) as fault:
         read(tmp_path, text)
     assert "mine.yaml" in str(fault.value) and "\n" not in str(fault.value)
+
+
+def test_what_columns_have_in_common_may_be_said_once(tmp_path):
+    made = read(tmp_path, "columns: {a: &all {epoch: 2}, b: {<<: *all, adapter: mvfa}, c: {<<: *all, epoch: 3}}")
+    assert [column.settings["epoch"] for column in made.columns] == [2, 2, 3]
+
+
+def test_a_family_stands_for_its_classes(tmp_path):
+    made = read(tmp_path, "objects: [Brain, btad]\ncolumns: {a: {}}")
+    assert made.objects == ("Brain", "btad/01", "btad/02", "btad/03")
+
+
+def test_transfer_is_not_scored_with_other_prompts(tmp_path):
+    made = read(tmp_path, "columns: {a: {script: train_zero, scored_with: llm}}")
+    with pytest.raises(InputError, match="column a: scored_with is for train_few"):
+        cells_of(made)
+
+
+def test_shots_of_a_column_are_its_own(tmp_path):
+    made = read(tmp_path, "shots: [2, 4]\ncolumns: {a: {}, b: {shot: 8}}\nseeds: [1]")
+    assert [(cell.column.label, cell.run.spec.shot) for cell in cells_of(made)] == [("a", 2), ("a", 4), ("b", 8)]
 
 
 def test_a_file_that_is_not_there(tmp_path):

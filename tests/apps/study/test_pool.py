@@ -12,7 +12,7 @@ from helpers.lab import ROOT, Lab
 from helpers.small_studies import LONG, SmallStudy, alive, until
 
 from apps.study import pool
-from apps.study.plan import units_of
+from apps.study.plan import Column, units_of
 from runtime.stopping import StopRequest
 
 
@@ -43,6 +43,12 @@ def test_a_killed_process_loses_its_unit_alone(brain):
     assert multiprocessing.active_children() == []
     made = small.study()
     assert made.left == list(unit) and len(unit) == 1 and len(made.those("finished")) == 2
+
+
+@pytest.mark.slow
+def test_processes_may_have_children_that_read_images(brain):
+    columns = (Column("MADFF", {"num_workers": 1}),)
+    assert SmallStudy(brain, "children", (111,), columns=columns).done().states() == ["finished"]
 
 
 @pytest.mark.slow

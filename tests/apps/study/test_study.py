@@ -15,10 +15,11 @@ from apps.study import command
 from apps.study.command import Study
 from apps.study.journal import claim
 from apps.study.outputs.files import CSV, PAGE
-from apps.study.plan import Column, Plan, Run
+from apps.study.plan import FEW, Column, Plan, Run, cells_of, runs_of
 from apps.study.stored import STUDIES, list_studies, read_rows
 from apps.study.work import Worker
 from dataset import images
+from dataset.registry import FAMILIES
 from engine import support
 from runtime.errors import InputError
 
@@ -195,6 +196,78 @@ def test_a_run_that_another_process_does_is_left_to_it(lab, tmp_path):
     assert one.left == []
 
 
+def test_a_run_whose_sentences_change_before_it_starts_is_not_waited_for_forever(lab, tmp_path):
+    words = tmp_path / "words.json"
+    words.write_text(lab.words.read_text())
+    one = study(lab, tmp_path / "results", [Column("MADFF", {"prompts": str(words)})], seeds=(1,))
+    one.check(strict=False)
+    passes = []
+
+    def backend(folder: Path, units: Sequence[Sequence[Run]], *rest: Any) -> list:
+        passes.append(units)
+        assert len(passes) < 3
+        words.write_text(lab.words.read_text().replace("flawless", "clean"))
+        return here(folder, units, *rest)
+
+    with patch.object(command, "WAIT", 0):
+        one.run(backend, retry=False)
+    (failed,) = one.those("failed")
+    assert "no longer those" in one.states[failed].reason
+    again = study(lab, tmp_path / "results", [Column("MADFF", {"prompts": str(words)})], seeds=(1,))
+    again.check(strict=False)
+    assert again.left == [] and len(again.those("finished")) == 1
+
+
+def test_a_run_whose_code_changed_is_not_waited_for_forever(lab, tmp_path):
+    one = study(lab, tmp_path, [MADFF], seeds=(1,))
+    one.check(strict=False)
+    with patch.object(command, "WAIT", 0), patch.object(command, "code_sha256", return_value="another"):
+        one.run(lambda *told: [], retry=False)
+    assert len(one.those("failed")) == 1
+
+
+def test_a_run_that_waits_for_others_does_not_fail(lab, tmp_path):
+    one = study(lab, tmp_path, [MADFF], seeds=(1,))
+    one.check(strict=False)
+    one.folder.mkdir(parents=True)
+    one._note_changes()
+    with claim(one.journal.known(one.left[0])), patch.object(command, "code_sha256", return_value="another"):
+        one._note_changes()
+    one.look()
+    assert len(one.left) == 1
+
+
+def test_a_failure_is_known_again_wherever_things_lie(lab, tmp_path):
+    moved = plan(lab, tmp_path, [MADFF], seeds=(1,)).settings
+    one, other = (
+        study(lab, tmp_path, [MADFF], seeds=(1,), settings=moved | {"cache_path": place}) for place in ("a", "b")
+    )
+    (run,) = one.runs
+    one.journal.note_failure(run, "why")
+    assert other.journal.failure(other.runs[0]) == "why"
+
+
+def test_names_of_any_script_make_file_names(lab, tmp_path):
+    one = study(lab, tmp_path, [Column("long", {"prompts": "ü" * 200})], objects=("脑" * 60,), seeds=(1,))
+    one.journal.note_failure(one.runs[0], "why")
+    assert one.journal.failure(one.runs[0]) == "why"
+
+
+def test_a_dry_look_at_the_demo_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with patch("dataset.demo.generate") as drawn, patch("CLIP.weights.fetch") as fetched:
+        command.main(["paper", "--demo", "--obj", "Brain", "--dry", "--data_path", "images"])
+        command.main(["paper", "--obj", "Brain", "--dry", "--data_path", "images"])
+    assert not files(tmp_path) and not fetched.called and drawn.call_args.args[0] != Path("images")
+    assert "30 runs" in capsys.readouterr().out
+
+
+def test_a_dry_look_says_why_runs_failed(lab, tmp_path):
+    one = study(lab, tmp_path, [MADFF], seeds=(1,))
+    one.journal.note_failure(one.runs[0], "no memory")
+    assert any(line.startswith("failed: ") and "no memory" in line for line in one.described())
+
+
 def test_a_dry_look_writes_nothing(lab, tmp_path, capsys):
     one = study(lab, tmp_path, [MADFF, BANK], objects=("Brain", "Liver"), seeds=(1,))
     lines = one.described()
@@ -223,6 +296,13 @@ COMMANDS = {
     ("paper", "--set", "epohc=1"): "--set epohc=1 is not NAME=VALUE",
     ("paper", "--set", "epoch=-1", "--demo"): "--epoch -1",
     ("paper", "--name", "../x"): "is no name of a folder",
+    ("paper", "--name", ".."): "is no name of a folder",
+    ("paper", "--set", "seed=3"): "--set seed=3: say it by --seeds",
+    ("paper", "--set", "demo=true"): "say it by --demo",
+    ("paper", "--set", "results_path=x"): "say it by --results_path",
+    ("compare", "a.json"): "compare takes two studies",
+    ("list", "more"): "list takes no more",
+    ("paper", "--demo", "--obj", "Brain", "Nope"): "Nope: none of its objects is in the demo",
     ("paper", "--prompts", "a.json"): "--prompts adds sets to the ablation",
     ("paper", "--on", "moon", "--demo"): "--on moon is none of local",
     ("compare", "one"): "compare takes two studies",
@@ -237,6 +317,21 @@ def test_commands_that_make_no_sense_are_one_line(flags, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=COMMANDS[flags]), patch("dataset.demo.ensure"):
         command.main(list(flags))
+
+
+def planned(*flags: str) -> Plan:
+    return command.planned(command.Asked(**vars(command.parser().parse_args(list(flags)))))
+
+
+def test_shots_that_are_asked_for_are_those_of_every_column():
+    assert {
+        run.spec.shot for run in runs_of(cells_of(planned("reproduction", "--shots", "2"))) if run.script == FEW
+    } == {2}
+
+
+def test_a_study_of_many_objects_has_a_name_that_a_folder_may_have():
+    one, other = (planned("paper", "--obj", "mpdd", "btad", *FAMILIES["mvtec"][:last]).name for last in (14, 15))
+    assert one.startswith("paper-16_objects_") and len(one) < 80 and one != other
 
 
 def test_the_command_is_told_without_places(tmp_path):
