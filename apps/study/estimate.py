@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from apps.study.journal import read_record
 from apps.study.plan import Run
-from apps.study.rows import read_record
 from engine.run_folder import RESULTS
 from engine.runs import KnownRun, known_runs
 from runtime.errors import InputError

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,11 +18,12 @@ from engine import few_shot, zero_shot
 from engine.checkpoint import read
 from engine.options import recall
 from engine.run import PLACES, Identity
-from engine.run_folder import CHECKPOINT, finished
+from engine.run_folder import CHECKPOINT, RESULTS, finished
 from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec
 from runtime.cache import key_of
 from runtime.errors import InputError
 from runtime.files import atomic_write, sha256
+from scoring.patch_scores import BRANCHES
 
 DATA = ("obj", "data_path", "shot", "abnormal_shot", "iterate", "seed", "classname", "demo")  # what decides the images
 CLAIMS = ".claims"  # folder below the results with a lock for every run that somebody does
@@ -173,6 +175,35 @@ def claim(known: Known) -> Iterator[bool]:
         lock.release()
 
 
+def read_record(folder: Path) -> Mapping[str, Any]:
+    """A finished run's results.json. InputError names one that is damaged."""
+    path = folder / RESULTS
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not (record["results"] and all(map(_is_result, record["results"]))):
+            raise ValueError("not results")
+        if not all(_is_number(record.get(name)) for name in ("seconds", "peak_memory_mb")):
+            raise ValueError("not numbers")
+        if not all(value is None or isinstance(value, (str, int)) for value in record.get("environment", {}).values()):
+            raise ValueError("not an environment")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as fault:
+        raise InputError(f"{path} is damaged; remove {folder} and run the study again") from fault
+    return record
+
+
+def _is_result(result: Mapping[str, Any]) -> bool:
+    """Whether it is a selection's figures, by branch."""
+    branches = result["branches"]
+    named = branches and branches.keys() <= set(BRANCHES) and isinstance(result["selected"], str)
+    figures = [value for figures in branches.values() for value in figures.values()]
+    return bool(named) and type(result["epoch"]) is int and all(_is_number(value, 1.0) for value in figures)
+
+
+def _is_number(value: object, most: float = sys.float_info.max) -> bool:
+    """Whether it is from 0 to `most`, or unknown."""
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most)
+
+
 @dataclass(frozen=True)
 class State:
     """A run now: "finished", "running", "failed", "missing data" or "waiting"; its folder, or why not."""
@@ -191,6 +222,8 @@ def state_of(journal: Journal, run: Run) -> State:
     """How far a run is."""
     try:
         folder = journal.finished(run)
+        if folder is not None:
+            read_record(folder)
     except MissingData as fault:
         return State("missing data", reason=str(fault))
     except InputError as fault:

@@ -1,17 +1,15 @@
 """A study's rows: one a run, branch and selection, read from the folders of its runs."""
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from apps.study.journal import Journal, State, state_of
+from apps.study.journal import Journal, State, read_record, state_of
 from apps.study.outputs.maps import FILE as MAPS
 from apps.study.plan import ZERO, Cell
 from engine.run_folder import about
-from report.tables import COLUMNS, JSON
-from runtime.errors import InputError
+from report.tables import COLUMNS
 from scoring.patch_scores import BRANCHES
 
 MACHINE = ("cpu", "device", "threads", "torch", "commit")
@@ -52,24 +50,3 @@ def _head(cell: Cell, state: State) -> dict[str, Any]:
     place = {"group": column.group, "method": column.label, "script": run.script}
     shot = {"shot": None if run.script == ZERO else run.spec.shot}
     return {**settings, **again, **place, **shot, "main": True, "state": state.name, "reason": state.reason}
-
-
-def read_record(folder: Path) -> Mapping[str, Any]:
-    """A finished run's results.json. InputError names one that is damaged."""
-    path = folder / JSON
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        for result in record["results"]:
-            if not (result["branches"].keys() <= set(BRANCHES) and result["branches"] and "epoch" in result):
-                raise ValueError("not branches")
-            if not all(_figure(value) for figures in result["branches"].values() for value in figures.values()):
-                raise ValueError("not figures")
-            result["selected"].upper()
-        record.get("environment", {}).keys()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as fault:
-        raise InputError(f"{path} is damaged; remove {folder} and run the study again") from fault
-    return record
-
-
-def _figure(value: object) -> bool:
-    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1)

@@ -167,6 +167,33 @@ def test_a_run_that_fails_is_a_row_and_the_others_go_on(lab, tmp_path):
     assert started.call_count == 1
 
 
+DAMAGES = (
+    "{",
+    "[]",
+    {"results": []},
+    {"seconds": "long"},
+    {"peak_memory_mb": {}},
+    {"environment": {"threads": [1]}},
+    {"results": [{"selected": "last", "epoch": "one", "branches": {"few": {}}}]},
+    {"results": [{"selected": "last", "epoch": 1, "branches": {"few": {"image_auroc": 2}}}]},
+    {"results": [{"selected": ["last"], "epoch": 1, "branches": {"few": {}}}]},
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_damaged_result_is_a_row_that_names_it(lab, made, tmp_path, damage):
+    results = tmp_path / "results"
+    shutil.copytree(made[0].folder.parent.parent, results)
+    one = study(lab, results, [MVFA, BANK], seeds=(1,))
+    one.look()
+    path = one.states[one.runs[0]].folder / "results.json"
+    path.write_text(damage if isinstance(damage, str) else json.dumps(json.loads(path.read_text()) | damage))
+    rows = done(study(lab, results, [MVFA, BANK], seeds=(1,)))
+    (failed,) = [row for row in rows if row["state"] == "failed"]
+    assert failed["method"] == "MVFA" and "results.json is damaged; remove" in failed["reason"]
+    assert {row["state"] for row in rows if row["method"] == "bank"} == {"finished"}
+
+
 def test_a_programming_error_is_a_row_too(lab, tmp_path):
     with patch("apps.study.work.train_few_shot", side_effect=ZeroDivisionError("by nought")):
         (row,) = done(study(lab, tmp_path, [MADFF], seeds=(1,)))
