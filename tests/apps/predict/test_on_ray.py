@@ -55,9 +55,12 @@ def test_without_the_package_there_is_one_line(folders, monkeypatch, missing):
 
 
 @needs_ray
-def test_an_url_of_no_known_kind_is_refused_before_anything_starts(folders):
-    done = on_ray(folders, "--save_maps", "nowhere://bucket")
-    assert refused(done, "--save_maps nowhere://bucket") and not done.folder.exists()
+@pytest.mark.parametrize("place", ["nowhere://bucket", "new/maps"])
+def test_a_place_where_no_maps_can_go_is_refused_before_anything_starts(folders, monkeypatch, place):
+    monkeypatch.chdir(folders.root)
+    done = on_ray(folders, "--save_maps", place)
+    assert refused(done, f"--save_maps {place}") and not done.folder.exists()
+    assert not (folders.root / "new" / "maps").exists()
 
 
 @needs_ray
