@@ -92,7 +92,7 @@ def _name(process: Path) -> bytes:
 
 
 def test_a_node_without_the_working_directory_says_so(tmp_path):
-    with pytest.raises(InputError, match="can't enter .*nowhere; all must share the file system"):
+    with pytest.raises(InputError, match=r"can't enter .*nowhere; all must share the file system"):
         on_ray._do(str(tmp_path / "nowhere"), tmp_path, [])
 
 
