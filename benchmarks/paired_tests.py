@@ -91,8 +91,8 @@ def verdict(rates: dict[str, dict[tuple[str, int], float]], power: dict[str, flo
     used = min(filter(power.get, CANDIDATES), key=lambda name: max(rates[name].values()))
     return (
         "By the rule in benchmarks/paired_tests.py, written before the first run, **none qualifies**. Used all the "
-        f"same, by what was added after it: **{used}**, the least liberal of those that see anything at n = {PAIRS[0]}; "
-        f"its worst rate here is {100 * max(rates[used].values()):.2f} %."
+        f"same, by what was added after it: **{used}**, the least liberal of those that see anything at n = "
+        f"{PAIRS[0]}; its worst rate here is {100 * max(rates[used].values()):.2f} %."
     )
 
 

@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ def identity(
     weights, its prompts and, where it has one, its checkpoint. Nothing of a model is needed."""
     options = {name: value for name, value in spec.plain().items() if name not in PLACES | {"obj"}}
     about = {"script": f"{script}.py", "obj": info.name, "options": options}
-    key = key_of(json.dumps(about, sort_keys=True), digests, code_sha256(), [_known_by(one) for one in test], *files)
+    key = key_of(json.dumps(about, sort_keys=True), digests, _code(), [_known_by(one) for one in test], *files)
     return Identity(spec.results_path / script / name, key, about)
 
 
@@ -251,6 +251,12 @@ class Run(ABC):
                 origin=f"{UNCALIBRATED if one.calibration is None else self.calibration_note} {AS_PUBLISHED}",
             ),
         )
+
+
+@cache
+def _code() -> str:
+    """Of the code as it is when this process first asks, which is what it runs, whatever is edited meanwhile."""
+    return code_sha256()
 
 
 def _known_by(sample: Sample) -> tuple[object, ...]:

@@ -5,12 +5,12 @@ import errno
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from PIL import Image
@@ -109,10 +109,8 @@ class Outputs:
         """
         own = self._own(name)
         rgb, called = to_rgb(picture), full >= self.pixel_threshold
-        note = PngInfo()
-        note.add_text("Scale", f"0 to 65535 stand for 0 to {self.map_top:g} on the calibrated scale")
         made = {
-            "map": (np.round(np.clip(full / self.map_top, 0, 1) * 65535).astype(np.uint16), note),
+            "map": self.deep(full),
             "overlay": (overlay(rgb, full, called, self.scale), None),
             "mask": (called.astype(np.uint8) * 255, None),
         }
@@ -122,7 +120,17 @@ class Outputs:
         for kind, (pixels, text) in made.items():
             paths[kind] = f"{kind}s/{own}.png"
             with atomic_write(self.folder / paths[kind]) as draft:
-                Image.fromarray(pixels).save(draft, format="PNG", compress_level=3, pnginfo=text)
+                save_png(draft, pixels, text)
+        return self.row(file, number, score, seconds, **paths)
+
+    def deep(self, full: np.ndarray) -> tuple[np.ndarray, PngInfo]:
+        """A map (H, W) as 16-bit grey, and the text that says what its values stand for."""
+        note = PngInfo()
+        note.add_text("Scale", f"0 to 65535 stand for 0 to {self.map_top:g} on the calibrated scale")
+        return np.round(np.clip(full / self.map_top, 0, 1) * 65535).astype(np.uint16), note
+
+    def row(self, file: Path, number: int | None, score: float, seconds: float, **paths: str) -> ScoredPicture:
+        """The row of a picture that was scored; paths: of what is written of it, by kind."""
         verdict = "abnormal" if score >= self.threshold else "normal"
         certain = "" if self.calibrated else "uncalibrated"
         return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, certain, **paths)
@@ -136,14 +144,23 @@ class Outputs:
     def table(self, rows: Sequence[ScoredPicture]) -> Path:
         """Write scores.csv with these rows."""
         path = self.folder / TABLE
-        with atomic_write(path) as draft, _text(draft, "w") as file:
-            csv.writer(file).writerows([COLUMNS, *map(_cells, rows)])
+        with atomic_write(path) as draft, open_table(draft, "w") as file:
+            csv.writer(file).writerows([COLUMNS, *map(cells, rows)])
         return path
 
     def append(self, rows: Sequence[ScoredPicture]) -> None:
         """Add rows to scores.csv."""
-        with _text(self.folder / TABLE, "a") as file:
-            csv.writer(file).writerows(map(_cells, rows))
+        with open_table(self.folder / TABLE, "a") as file:
+            csv.writer(file).writerows(map(cells, rows))
+
+    def say(self, counts: Mapping[str, int]) -> None:
+        """Print how many pictures got which verdict, and on what scale."""
+        certain = ("" if self.calibrated else ", uncalibrated") + (", by --threshold" if self.threshold_given else "")
+        print(
+            f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
+            f"(abnormal from {self.threshold:.4g}{certain})"
+        )
+        print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from 0 to {self.scale.high:g}")
 
     def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str) -> Path:
         """Write report.html."""
@@ -176,12 +193,18 @@ class Outputs:
             draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _text(path: Path, mode: str) -> TextIO:
+def save_png(to: Path | BinaryIO, pixels: np.ndarray, text: PngInfo | None = None) -> None:
+    """Write pixels (H, W) or (H, W, 3) as a PNG, with a text in it."""
+    Image.fromarray(pixels).save(to, format="PNG", compress_level=3, pnginfo=text)
+
+
+def open_table(path: Path, mode: str) -> TextIO:
     """A table opened for writing; what a file's name has that is no UTF-8 is written as its code."""
     return path.open(mode, newline="", encoding="utf-8", errors="backslashreplace")
 
 
-def _cells(row: ScoredPicture) -> list:
+def cells(row: ScoredPicture) -> list:
+    """A row of scores.csv."""
     values = (getattr(row, name) for name in COLUMNS)
     return ["" if value is None else no_formula(value) for value in values]
 

@@ -70,6 +70,11 @@ class Progress:
             f"--output {self.folder} holds a run with {known}: name another folder, or begin anew with --restart"
         )
 
+    def check_model(self, model: str) -> None:
+        """Raise InputError where another model than that of this hash scored what is there."""
+        if model != self.model:
+            raise self._other("other sentences, support images, weights or code")
+
     def rows(self, file: Path, stamp: str) -> list[ScoredPicture]:
         """A file's rows if it is finished and the same still, with all its pictures there and whole; else none."""
         line = self.lines.get(str(file), {})
@@ -84,8 +89,8 @@ class Progress:
         model: a hash of what scores them. InputError where another one did.
         """
         self.stamps = stamps
-        if self.lines and model != self.model:
-            raise self._other("other sentences, support images, weights or code")
+        if self.lines:
+            self.check_model(model)
         done = {file: rows for file, stamp in stamps.items() if (rows := self.rows(file, stamp))}
         with atomic_write(self.path) as draft:
             kept = [{**self.settings, "model": model}, *(self._line(file, rows) for file, rows in done.items())]

@@ -121,12 +121,7 @@ def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title:
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
-    certain = ("" if outputs.calibrated else ", uncalibrated") + (", by --threshold" if outputs.threshold_given else "")
-    print(
-        f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
-        f"(abnormal from {outputs.threshold:.4g}{certain})"
-    )
-    print(f"maps: 0 to 65535 stand for 0 to {outputs.map_top:g}; colours go from 0 to {outputs.scale.high:g}")
+    outputs.say(counts)
     print(f"results: {table}")
     print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
     if failed := [row for row in rows if row.verdict == UNREADABLE]:

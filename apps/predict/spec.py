@@ -1,5 +1,7 @@
 """The settings of predict.py."""
 
+import argparse
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +10,19 @@ from typing import Any, ClassVar
 from engine.settings import Spec, setting
 from engine.spec import PredictorSpec
 from runtime.errors import InputError
-from runtime.flags import finite, name, path
+from runtime.flags import WORKERS, finite, name, number, path, words
 
 NARROW = 1e-9  # of a window's width, by which intensities are divided
+CLUSTER = re.compile(r"ray(:(auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}))?")
+
+
+def cluster(text: str) -> str:
+    """A reader of ray, ray:auto or ray:HOST:PORT."""
+    if not CLUSTER.fullmatch(words(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither ray, ray:auto nor ray:HOST:PORT, the address that ray start printed"
+        )
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,32 @@ class PredictSpec(InputSpec, PredictorSpec):
         "without --ckpt: an image's score is its map's highest value, or the mean over its patches",
         choices=("max", "mean"),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleSpec(PredictSpec):
+    """Score images and volumes: with trained adapters, or with no training at all."""
+
+    GROUP: ClassVar = "many machines"
+    on: str | None = setting(
+        None,
+        "score with Ray: on a cluster of this machine alone, or on a running one",
+        type=cluster,
+        metavar="ray[:ADDRESS]",
+    )
+    ray_actors: int = setting(
+        0, "with --on: processes that score; 0: one a GPU, else CPUs / threads", type=number(int, 0, WORKERS)
+    )
+    save_maps: str | None = setting(
+        None, "with --on: where maps go, a folder or an URL (s3://..., gs://...)", type=words, metavar="DIR|URL"
+    )
+
+
+def check_scale(asked: Mapping[str, Any]) -> None:
+    """Raise InputError for settings of `ScaleSpec` that need --on, where it is not given."""
+    for one in ("ray_actors", "save_maps"):
+        if one in asked and asked.get("on") is None:
+            raise InputError(f"--{one} needs --on ray beside it; leave it out")
 
 
 def check_asked(asked: Mapping[str, Any]) -> None:

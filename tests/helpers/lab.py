@@ -44,7 +44,7 @@ MASKS = {
     "ground_truth",
     "Masks",
 }  # folders whose files `paint` leaves alone
-BAR = re.compile(r"(training|epoch|scoring|pictures|demo data): ")
+BAR = re.compile(r"(training|epoch|scoring|pictures|demo data|report): ")
 
 
 def write_clip(folder: Path, seed: int = 0, layers: int = 4) -> tuple[Path, Path]:

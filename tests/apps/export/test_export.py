@@ -85,6 +85,7 @@ FEW = {  # object, its masks, flags of train_few.py
     "no masks, mvfa": ("Chest", None, ["--adapter", "mvfa"]),
     "projector, prompts alone": ("Brain", "anomaly_mask", ["--adapter", "projector", "--branches", "zero"]),
     "memory bank alone": ("Brain", "anomaly_mask", ["--abnormal_shot", 0, "--bank_cap", 40]),
+    "bare trunk": ("Chest", None, ["--adapter", "none"]),
 }
 
 

@@ -361,14 +361,14 @@ def test_forty_objects_ten_methods(open_page, tmp_path):
     study = study_rows.study(objects=objects, methods=methods, reference=methods[2])
     started = time.perf_counter()
     write_outputs(tmp_path, study, rows)
-    assert time.perf_counter() - started < 40 and (tmp_path / PAGE).stat().st_size < 30_000_000
+    assert time.perf_counter() - started < 90 and (tmp_path / PAGE).stat().st_size < 30_000_000
     started = time.perf_counter()
     tab = open_page(tmp_path / PAGE)
     assert len(tab.table()) == 41 and "none can be marked" in tab.page.inner_text(".key")
     tab.page.select_option("#metric", label="pixel AUROC")
     tab.page.click("#all-strips")
     assert tab.page.locator("#strips figure").count() == 40
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 20
 
 
 def test_json_in_the_page_is_whole(pages):
