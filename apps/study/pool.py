@@ -58,8 +58,8 @@ def run_locally(
                     died.append((member.unit, _death(member.process)))
                     members[place] = _start(folder, environments[place])
             tick()
-        _interrupt(members)
     finally:
+        _interrupt(members)  # at a second Ctrl-C too, which gets here by itself
         _end(members)
     return died
 
