@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from apps.predict import inputs
 from apps.predict.listing import ID, Listing, write_listing
-from apps.predict.map_store import MapStore
+from apps.predict.map_store import check_maps
 from apps.predict.outputs import PROGRESS, TABLE, UNREADABLE, Outputs
 from apps.predict.progress import Progress, settings_of
 from apps.predict.ray_cluster import Shape, as_own_faults, cluster
@@ -51,7 +51,7 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
     check_asked(asked)
     spec = PredictSpec.of(asked)
     if scale.save_maps is not None:
-        MapStore(scale.save_maps)
+        check_maps(scale.save_maps, spec.input)
     files = inputs.find(spec.input, spec.output)
     inputs.check_packages(files)
     with made(spec.output):

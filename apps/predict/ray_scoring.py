@@ -1,6 +1,7 @@
 """What Ray's actors do: open the predictor once, then turn listed files into rows."""
 
 import os
+import platform
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -149,7 +150,7 @@ class Scorer:
         self.reader = job.reader
         self.predictor, _ = open_predictor(job.spec, job.asked, self.reader, ())
         if known_by(self.predictor) != job.known_by:
-            raise InputError(f"{os.uname().nodename} has other weights, adapters or code: give all machines the same")
+            raise InputError(f"{platform.node()} has other weights, adapters or code: give all machines the same")
         self.outputs = RowOutputs(job.spec.output, self.predictor)
         self.outputs.maps = None if job.maps is None else MapStore(job.maps)
 

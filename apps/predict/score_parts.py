@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -139,7 +140,7 @@ def _each_once(table: pa.Table, files: int, counts: Counts) -> pa.Table:
     return table.take(pa.array(order[new]))
 
 
-def _write_rows(writer: "csv.Writer", table: pa.Table, counts: Counts) -> None:
+def _write_rows(writer: Any, table: pa.Table, counts: Counts) -> None:
     for batch in table.select(sorted(ROW)).to_batches(max_chunksize=10_000):
         rows = [ScoredPicture(**row) for row in batch.to_pylist()]
         writer.writerows(map(cells, rows))

@@ -25,6 +25,7 @@ from apps.study.stored import (
     compare_stored,
     info_of,
     list_studies,
+    publish,
     write_leaderboard,
     write_study,
 )
@@ -47,6 +48,7 @@ python study.py reproduction               MVFA-AD's zero-shot and few-shot tabl
 python study.py my_study.yaml              a grid of your own (docs/study.md)
 python study.py compare A B                two studies, or two prompt sets or files, seed by seed
 python study.py list                       the studies there are
+python study.py publish NAME DIR           a study's page, without links, and its tables, to hand on
 python study.py leaderboard NAME           docs/leaderboard.md from a study and from published numbers
 """
 
@@ -78,7 +80,7 @@ def parser() -> Parser:
     """The flags."""
     made = Parser(prog="study.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("study", type=words, help="which study, or what to do with those there are")
-    made.add_argument("names", nargs="*", type=words, help="of compare and leaderboard: studies or prompt files")
+    made.add_argument("names", nargs="*", type=words, help="of compare, publish, leaderboard: studies, prompt files")
     made.add_argument("--demo", action="store_true", help="the embedded demo CLIP on generated images")
     made.add_argument("--obj", nargs="+", type=words, help="these objects alone")
     made.add_argument("--shots", nargs="+", type=positive, help="instead of the study's own")
@@ -111,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(*list_studies(asked.results_path), sep="\n")
     elif asked.study == "leaderboard":
         print(write_leaderboard(asked.results_path, asked.names))
+    elif asked.study == "publish":
+        print(*publish(asked.results_path, asked.names), sep="\n")
     elif asked.study == "compare" and not any(_is_prompts(name) for name in asked.names):
         print(*compare_stored(asked.results_path, asked.names), sep="\n")
     else:

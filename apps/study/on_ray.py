@@ -72,7 +72,7 @@ def _connected(address: str | None) -> Iterator[Any]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as fault:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as fault:
         ray.shutdown()
         raise InputError(f"--on ray: no cluster {f'at {address}' if address else 'here'}: {_line(fault)}") from fault
     finally:
@@ -142,7 +142,7 @@ def _death(ray: Any, ready: Any) -> str:
             raise fault.cause from None
         return f"{type(fault.cause).__name__}: {_line(fault.cause)}"
     except ray.exceptions.RayError as fault:
-        return f"its process died on the cluster {RETRIES + 1} times, at last: {_line(fault)}"
+        return f"its process died {RETRIES + 1} times, at last: {_line(fault)}"
     return ""
 
 

@@ -24,6 +24,7 @@ from runtime.stopping import StopRequest
 INSTALL = "--on slurm needs submitit: pip install -r requirements/ray.txt"
 NO_SLURM = "--on slurm: no sbatch on this machine; start the study on a login node of a Slurm cluster"
 ARRAY = 1000  # jobs of an array; Slurm's own limit is 1001 unless its administrator raised it
+REST = 60.0  # seconds from an array to the next, which asks again for what others were at
 TIMES_UP = 100  # times that a job may come to the end of its time and be queued again
 RULE = "----------------------"  # submitit's, before and after a traceback
 GRACE = 60.0  # seconds after SIGTERM in which Slurm's second signal may come, which queues the job again
@@ -72,15 +73,16 @@ def run_on_slurm(
     tick: Callable[[], None],
     cluster: Literal["slurm", "local"] = "slurm",
 ) -> list[tuple[Sequence[Run], str]]:
-    """Have units done, a job each, a thousand of them at most; `tick` is called every second.
+    """Have units done, a job each, a thousand of them at most, in a minute at least; `tick` is called every second.
 
     cluster: "local" starts the jobs as processes here. Gives the units whose job failed, with why. Once a stop is
     requested all jobs are cancelled: those that run save what they are at. Raises InputError when submitit or Slurm is
     missing, and when Slurm refuses the jobs.
     """
     waiting, died = _submitted(folder, units[:ARRAY], spec, cluster), []
+    rested = time.monotonic() + REST
     try:
-        while waiting and not request.asked:
+        while (waiting or time.monotonic() < rested) and not request.asked:
             time.sleep(TICK)
             for pair in [pair for pair in waiting if pair[0].done()]:
                 waiting.remove(pair)

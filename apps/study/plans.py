@@ -17,7 +17,7 @@ from runtime.errors import InputError
 INDUSTRIAL = tuple(name for family in INDUSTRIAL_THREE for name in FAMILIES[family])
 DRAWN = {"iterate": -1}  # the support is drawn with the seed, so that the spread is that of draws
 PUBLISHED = {"iterate": 0}  # the published selection: the spread is that of starts and orders alone
-DEMO = {"epoch": 2}  # of the demo's studies: a toy learns fast
+DEMO = {"epoch": 2, "img_size": 160}  # of the demo's studies, so that hundreds of runs take minutes
 MADFF, BANK = "MADFF", "memory bank"
 SKIN = ("Skin_HAM10000", "Skin_ISIC2019")
 SKIN_SHOTS = (2, 4, 8, 16, 32, 64)
@@ -55,7 +55,7 @@ def ablation(demo: bool, prompts: Sequence[str] = ()) -> Plan:
         "Ablations",
         (*_attentions(), *_taps(demo), *_adapters(), *_branches(), *_prompts([*SENTENCES, *prompts])),
         ("Brain",),
-        settings={**DRAWN, **(DEMO if demo else {})},
+        settings={"eval_every": 0, **DRAWN, **(DEMO if demo else {})},
         reference=MADFF,
     )
 

@@ -56,10 +56,12 @@ def run_locally(
             for place, member in enumerate(members):
                 if member.pipe in ready and not _is_done(member):
                     died.append((member.unit, _death(member.process)))
-                    members[place] = _start(folder, environments[place])
+                    member.unit = ()
+                    if waiting:
+                        members[place] = _start(folder, environments[place])
             tick()
     finally:
-        _end(members)
+        _end(members)  # at a second Ctrl-C too, which gets here by itself
     return died
 
 

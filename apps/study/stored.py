@@ -12,6 +12,8 @@ from apps.study.outputs.compare import compare
 from apps.study.outputs.files import PAGE, PARQUET, write_outputs
 from apps.study.outputs.leaderboard import leaderboard
 from apps.study.outputs.rows import StudyInfo
+from apps.study.outputs.study_page import page_of
+from apps.study.outputs.tables import markdown
 from apps.study.plan import ZERO, Cell, Plan
 from apps.study.rows import rows_of
 from report.tables import COLUMNS
@@ -108,6 +110,20 @@ def compare_stored(results_path: Path, names: Sequence[str]) -> list[str]:
         raise InputError("compare takes two studies, or two prompt sets or files: python study.py compare A B")
     one, other = names
     return compare(read_rows(results_path, one), read_rows(results_path, other), (one, other))
+
+
+def publish(results_path: Path, names: Sequence[str]) -> list[Path]:
+    """Write a study's page, without links to runs, and its tables into a folder, to be handed on; gives the files."""
+    if len(names) != 2:
+        raise InputError("publish takes a study and a folder: python study.py publish paper-demo docs/studies")
+    name, place = names[0], Path(names[1])
+    rows, info = read_rows(results_path, name), read_info(results_path / STUDIES / name / ABOUT)
+    alone = [{**row, "folder": None} for row in rows]
+    texts = {".html": page_of(results_path / STUDIES / name, info, alone), ".md": markdown(rows, info)}
+    for suffix, text in texts.items():
+        with atomic_write(place / f"{name}{suffix}") as draft:
+            draft.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return [place / f"{name}{suffix}" for suffix in texts]
 
 
 def compare_columns(rows: Sequence[dict[str, Any]], methods: Sequence[str]) -> list[str]:

@@ -1,6 +1,8 @@
 """--on ray: a real cluster of two nodes on this machine, one of which dies."""
 
+import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +53,47 @@ def test_a_stop_and_a_dead_node_change_no_figure_and_do_nothing_twice(lab: Lab, 
     assert killed and small.states() == ["finished"] * 3
     assert len(small.finished()) == len(set(small.finished())) == 3
     assert small.figures() == SmallStudy(lab, "here", SEEDS, LONG).done().figures()
+
+
+@pytest.mark.slow
+def test_a_unit_whose_process_dies_too_often_or_that_raises_is_told(lab: Lab, monkeypatch):
+    pytest.importorskip("ray", reason="needs Ray: pip install -r requirements/dev.txt")
+    monkeypatch.setattr(on_ray, "RETRIES", 0)
+    monkeypatch.chdir(lab.root)  # by which the processes of this test are told from others
+    lab.medical("Brain")
+    small, killed, handler = SmallStudy(lab, "killed", SEEDS[:1], LONG), [], signal.getsignal(signal.SIGTERM)
+
+    def kill() -> None:
+        if not killed and small.training():
+            killed.extend(pid for pid in pids() if (Path("/proc") / pid / "cwd").resolve() == lab.root.resolve())
+            for pid in killed:
+                os.kill(int(pid), signal.SIGKILL)
+
+    units = [*units_of(small.study().left), ["no run"]]
+    died = on_ray.run_on_ray(small.folder, units, "local", 1, StopRequest(), kill)
+    assert len(killed) == 1 and signal.getsignal(signal.SIGTERM) is handler
+    reasons = {unit[0]: reason for unit, reason in died}
+    assert reasons.keys() == {units[0][0], "no run"} and not any("\n" in reason for reason in reasons.values())
+    assert reasons[units[0][0]].startswith("its process died 1 times, at last: ")
+    assert reasons["no run"].startswith("AttributeError: ")
+
+
+def pids() -> list[str]:
+    """Processes that do a unit, as Ray names them."""
+    found = (path for path in Path("/proc").iterdir() if path.name.isdigit())
+    return [path.name for path in found if _name(path).startswith(b"ray::_do")]
+
+
+def _name(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_node_without_the_working_directory_says_so(tmp_path):
+    with pytest.raises(InputError, match=r"can't enter .*nowhere; all must share the file system"):
+        on_ray._do(str(tmp_path / "nowhere"), tmp_path, [])
 
 
 def nodes(*resources: dict[str, float]) -> list[dict]:

@@ -24,6 +24,7 @@ def small(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> SmallStudy:
     """Two long runs, looked at often."""
     pytest.importorskip("submitit", reason="needs submitit: pip install -r requirements/dev.txt")
     monkeypatch.setattr(on_slurm, "TICK", 0.2)
+    monkeypatch.setattr(on_slurm, "REST", 0.0)
     lab.medical("Brain")
     return SmallStudy(lab, "slurm", SEEDS, LONG)
 

@@ -69,6 +69,20 @@ def test_a_stop_saves_what_runs_and_the_next_one_goes_on_to_the_same_figures(bra
     assert small.figures() == whole.done().figures() and not small.saved()
 
 
+@pytest.mark.slow
+def test_what_breaks_the_study_off_saves_what_runs_too(brain):
+    small = SmallStudy(brain, "broken", (111,), LONG)
+
+    def tick() -> None:
+        if small.training():
+            raise KeyboardInterrupt  # as a second Ctrl-C does
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small, StopRequest(), tick)
+    assert multiprocessing.active_children() == []
+    assert small.states() == ["waiting"] and len(small.saved()) == 1
+
+
 STUDY = """
 import multiprocessing, sys
 from pathlib import Path

@@ -16,7 +16,7 @@ from apps.study.command import Study
 from apps.study.journal import claim
 from apps.study.outputs.files import CSV, PAGE
 from apps.study.plan import FEW, Column, Plan, Run, cells_of, runs_of
-from apps.study.stored import STUDIES, list_studies, read_rows
+from apps.study.stored import STUDIES, list_studies, publish, read_rows
 from apps.study.work import Worker
 from dataset import images
 from dataset.registry import FAMILIES
@@ -89,6 +89,14 @@ def test_every_cell_has_rows_with_what_made_them(made):
     assert {row["pixel_auroc"] is None for row in rows if row["obj"] == "Chest"} == {True}
     assert "MVFA" in (one.folder / PAGE).read_text() and (one.folder / CSV).is_file()
     assert list_studies(one.folder.parent.parent)[0].startswith("made: Made; python study.py made")
+
+
+def test_a_page_to_hand_on_has_the_tables_and_no_links(made, tmp_path):
+    one, _ = made
+    page, table = publish(one.folder.parent.parent, ["made", str(tmp_path)])
+    assert page.name == "made.html" and "MVFA" in page.read_text() and "report.html" not in page.read_text()
+    assert "report.html" in (one.folder / PAGE).read_text() and "data:image/" in page.read_text()
+    assert table.read_text() == (one.folder / "table.md").read_text()
 
 
 def test_a_study_gives_what_the_script_gives(lab, made, tmp_path):
@@ -334,6 +342,7 @@ COMMANDS = {
     ("paper", "--on", "moon", "--demo"): "--on moon is none of local",
     ("compare", "one"): "compare takes two studies",
     ("compare", "one", "two"): "no study one",
+    ("publish", "one"): "publish takes a study and a folder",
     ("leaderboard",): "leaderboard takes the name of one study",
     ("ablation", "--obj", "btad", "--demo"): "none of its objects is in the demo",
 }
