@@ -82,11 +82,17 @@ def parser() -> Parser:
     made.add_argument("study", type=words, help="which study, or what to do with those there are")
     made.add_argument("names", nargs="*", type=words, help="of compare, publish, leaderboard: studies, prompt files")
     made.add_argument("--demo", action="store_true", help="the embedded demo CLIP on generated images")
-    made.add_argument("--obj", nargs="+", type=words, help="these objects alone")
-    made.add_argument("--shots", nargs="+", type=positive, help="instead of the study's own")
-    made.add_argument("--seeds", nargs="+", type=number(int, 0, 2**32 - 1), help="instead of the study's own five")
-    made.add_argument("--prompts", nargs="+", type=words, default=[], help="of ablation: JSON files of your own")
-    made.add_argument("--set", nargs="+", type=words, default=[], metavar="NAME=VALUE", help="settings of every run")
+    made.add_argument("--obj", nargs="+", action="extend", type=words, help="these objects alone")
+    made.add_argument("--shots", nargs="+", action="extend", type=positive, help="instead of the study's own")
+    made.add_argument(
+        "--seeds", nargs="+", action="extend", type=number(int, 0, 2**32 - 1), help="instead of the study's own five"
+    )
+    made.add_argument(
+        "--prompts", nargs="+", action="extend", type=words, default=[], help="of ablation: JSON files of your own"
+    )
+    made.add_argument(
+        "--set", nargs="+", action="extend", type=words, default=[], metavar="NAME=VALUE", help="settings of every run"
+    )
     made.add_argument("--name", type=words, help="of the study's folder in results/studies")
     made.add_argument("--data_path", type=path, help="folder that holds Brain_AD, mvtec, ... (default: data)")
     made.add_argument("--results_path", type=path, default=Path("results"), help="folder for runs and studies")
@@ -100,7 +106,15 @@ def parser() -> Parser:
         help="processes, on Ray a node (default: one a GPU)",
     )
     made.add_argument("--on", type=words, default="local", help="local (default), ray, ray:ADDRESS or slurm")
-    made.add_argument("--slurm", nargs="+", type=words, default=[], metavar="NAME=VALUE", help="what each job asks for")
+    made.add_argument(
+        "--slurm",
+        nargs="+",
+        action="extend",
+        type=words,
+        default=[],
+        metavar="NAME=VALUE",
+        help="what each job asks for",
+    )
     return made
 
 

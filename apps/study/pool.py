@@ -42,7 +42,8 @@ def run_locally(
     """
     waiting, died, members, environments = deque(units), [], [], places(jobs)
     try:
-        members = [_start(folder, environment) for environment in environments[: len(waiting)]]
+        for environment in environments[: len(waiting)]:
+            members.append(_start(folder, environment))  # one by one: those before one that can't start are ended
         while not request.asked:
             for member in members:
                 if not member.unit and waiting:

@@ -365,6 +365,12 @@ def test_shots_that_are_asked_for_are_those_of_every_column():
     } == {2}
 
 
+def test_flags_may_be_given_twice():
+    made = planned("paper", "--obj", "Brain", "--obj", "Liver", "--set", "epoch=3", "--set", "eval_every=1")
+    assert made.objects == ("Brain", "Liver") and (made.settings["epoch"], made.settings["eval_every"]) == ("3", "1")
+    assert "epoch" not in planned("paper").settings
+
+
 def test_a_study_of_many_objects_has_a_name_that_a_folder_may_have():
     one, other = (planned("paper", "--obj", "mpdd", "btad", *FAMILIES["mvtec"][:last]).name for last in (14, 15))
     assert one.startswith("paper-16_objects_") and len(one) < 80 and one != other
