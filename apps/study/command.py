@@ -348,7 +348,7 @@ class Study:
         done = len(self.runs) - len(self.left)
         with heeding() as request, tqdm(total=len(self.runs), initial=done, desc=self.plan.name, unit="run") as bar:
             tick = _Ticker(self, bar)
-            while self.left and not request.asked:
+            while not request.asked and self._is_any_left():
                 before = len(self.left)
                 for unit, reason in backend(self.folder, units_of(self.left), request, tick):
                     self._note_death(unit, reason)
@@ -360,6 +360,13 @@ class Study:
             self.finish()
             done = len(self.runs) - len(self.left)
             raise Stopped(f"stopped after {done} of {len(self.runs)} runs; the same command goes on from there")
+
+    def _is_any_left(self) -> bool:
+        """Whether anything is to be done; before the end those that were finished are looked at once more."""
+        if not self.left:
+            self.states.clear()
+            self.look()
+        return bool(self.left)
 
     def _note_death(self, unit: Sequence[Run], reason: str) -> None:
         """Of a unit whose process died, the run that it was at has failed; the others are still to be done."""

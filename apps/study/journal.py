@@ -206,7 +206,7 @@ def _is_number(value: object, most: float = sys.float_info.max) -> bool:
 
 @dataclass(frozen=True)
 class State:
-    """A run now: "finished", "running", "failed", "missing data" or "waiting"; its folder, or why not."""
+    """A run now: "finished", "failed", "missing data" or "waiting"; its folder, or why not."""
 
     name: str
     folder: Path | None = None
@@ -215,7 +215,7 @@ class State:
     @cached_property
     def left(self) -> bool:
         """Whether it is still to be done."""
-        return self.name in ("waiting", "running")
+        return self.name == "waiting"
 
 
 def state_of(journal: Journal, run: Run) -> State:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
-from apps.study.plan import MAIN, ZERO, Column, Plan
+from apps.study.plan import ZERO, Column, Plan
 from dataset.demo import OBJECTS as IN_THE_DEMO
 from dataset.registry import FAMILIES
 from decoder import default_taps
@@ -109,8 +109,8 @@ def reproduction(demo: bool) -> Plan:
     mvfa = {"adapter": "mvfa", "prompts": "base", **PUBLISHED}
     projector = {**mvfa, "adapter": "projector"}
     columns = [
-        Column("MVFA, few-shot", mvfa, MAIN),
-        Column("MVFA, zero-shot", {"adapter": "mvfa", "prompts": "base"}, "zero-shot", ZERO),
+        Column("MVFA, few-shot", mvfa),
+        Column("MVFA, zero-shot", {"adapter": "mvfa", "prompts": "base"}, script=ZERO),
     ]
     if not demo:
         skin = {"group": "skin", "objects": SKIN}
@@ -120,7 +120,7 @@ def reproduction(demo: bool) -> Plan:
             Column("MVFA, zero branch", mvfa, branch="zero", shots=SKIN_SHOTS, **skin),
             Column("MVFA, few branch", mvfa, branch="few", shots=SKIN_SHOTS, **skin),
             Column("normal images alone", {**mvfa, "abnormal_shot": 0}, shots=SKIN_SHOTS, **skin),
-            Column("MVFA, zero-shot", {"adapter": "mvfa", "prompts": "base"}, "skin, zero-shot", ZERO, objects=SKIN),
+            Column("MVFA, zero-shot", {"adapter": "mvfa", "prompts": "base"}, script=ZERO, **skin),
         ]
     demo_objects = tuple(name for name, one in IN_THE_DEMO.items() if one.layout == "medical")
     return Plan(

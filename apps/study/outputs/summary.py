@@ -75,7 +75,8 @@ class Block:
     @property
     def title(self) -> str:
         """The group and the shots in words."""
-        return shot_words(self.shot) if self.group == MAIN else f"{self.group}, {shot_words(self.shot)}"
+        shots = shot_words(self.shot)
+        return shots if self.group in (MAIN, shots) else f"{self.group}, {shots}"
 
 
 def blocks_of(rows: Sequence[Row], study: StudyInfo) -> list[Block]:

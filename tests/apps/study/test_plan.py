@@ -125,6 +125,7 @@ def test_the_reproduction_has_both_tables_and_the_skin_objects():
     runs = runs_of(cells_of(made))
     skin = {run.spec.shot for run in runs if run.spec.obj.startswith("Skin") and run.script == FEW}
     assert skin == set(plans.SKIN_SHOTS) and {run.script for run in runs} == {FEW, ZERO}
+    assert {one.group for one in made.columns} == {"main", "skin"}  # published figures stand beside main tables alone
     assert all(run.spec.iterate == 0 and run.spec.eval_every == 1 for run in runs if run.script == FEW)
 
 

@@ -297,6 +297,24 @@ def test_a_dry_look_at_the_demo_writes_nothing(tmp_path, monkeypatch, capsys):
     assert "30 runs" in capsys.readouterr().out
 
 
+def test_a_run_that_somebody_deletes_meanwhile_is_made_again(lab, tmp_path):
+    one = study(lab, tmp_path, [BANK], seeds=(1, 2))
+    one.check(strict=False)
+    deleted = []
+
+    def backend(folder: Path, units: Sequence[Sequence[Run]], request: object, tick: Callable[[], None]) -> list:
+        here(folder, units, request, tick)
+        one.look()
+        deleted.append(one.states[one.runs[0]].folder)
+        if len(deleted) == 1:
+            shutil.rmtree(deleted[0])
+        return []
+
+    one.run(backend, retry=False)
+    one.finish()
+    assert len(deleted) == 2 and {row["state"] for row in read_rows(tmp_path, "made")} == {"finished"}
+
+
 def test_a_dry_look_says_why_runs_failed(lab, tmp_path):
     one = study(lab, tmp_path, [MADFF], seeds=(1,))
     one.journal.note_failure(one.runs[0], "no memory")
