@@ -226,5 +226,5 @@ def support_files(data: FewShotSet) -> Iterator[object]:
 
 
 def support_key(data: FewShotSet, size: int) -> tuple[object, ...]:
-    """What tells the support's images of a side of `size` pixels from others, within one process."""
-    return data.support_abnormal, data.support_normal, size
+    """What tells the support's images of a side of `size` pixels from others, their bytes too, within one process."""
+    return data.support_abnormal, data.support_normal, size, key_of(*support_files(data))

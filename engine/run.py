@@ -76,7 +76,9 @@ def identity(
     weights, its prompts and, where it has one, its checkpoint. Nothing of a model is needed."""
     options = {name: value for name, value in spec.plain().items() if name not in PLACES | {"obj"}}
     about = {"script": f"{script}.py", "obj": info.name, "options": options}
-    key = key_of(json.dumps(about, sort_keys=True), digests, _code(), [_known_by(one) for one in test], *files)
+    deciding = {name: value for name, value in options.items() if name != "prompts"}  # their digest is, not their place
+    known_by = (script, info.name, json.dumps(deciding, sort_keys=True), digests, _code())
+    key = key_of(*known_by, [_known_by(one) for one in test], *files)
     return Identity(spec.results_path / script / name, key, about)
 
 
@@ -158,7 +160,8 @@ class Run(ABC):
     def truth(self) -> tuple[np.ndarray, Masks | None]:
         """Labels (N,) and masks bool (N, S, S), or None, of the test images."""
         given = (self.test, self.system.size, self.masks)
-        return self.series.once("truth", given, lambda: ground_truth(*given))
+        changed = tuple(sample.mask.stat().st_mtime_ns for sample in self.test if sample.mask is not None)
+        return self.series.once("truth", (*given, changed), lambda: ground_truth(*given))
 
     def selection(self, raw: RawScores) -> dict[str, float]:
         """The figures that choose the best epoch, on the test set as published."""

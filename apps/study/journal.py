@@ -26,6 +26,7 @@ from runtime.files import atomic_write, sha256
 from scoring.patch_scores import BRANCHES
 
 DATA = ("obj", "data_path", "shot", "abnormal_shot", "iterate", "seed", "classname", "demo")  # what decides the images
+ZERO_DATA = ("obj", "data_path", "classname", "demo", "epoch")  # those of transfer
 CLAIMS = ".claims"  # folder below the results with a lock for every run that somebody does
 
 
@@ -113,15 +114,12 @@ def asked_again(run: Run, checkpoint: Path) -> dict[str, Any]:
 def _identity(run: Run, checkpoint: Path | None) -> Identity:
     spec = run.spec
     if run.script == ZERO:
-        return zero_shot.identity_of(spec, _transfer_data(spec, tuple(getattr(spec, name) for name in ZERO_DATA)))
+        return zero_shot.identity_of(spec, _transfer_data(tuple(getattr(spec, name) for name in ZERO_DATA)))
     _, data = _few_shot_data(tuple(getattr(spec, name) for name in DATA))
     if run.script == FEW:
         return few_shot.identity_of(few_shot.settled(spec, data), data)
     spec = recall(FewShotTestSpec, asked_again(run, checkpoint), read(checkpoint), checkpoint, spec.obj)
     return few_shot.identity_of(few_shot.settled(spec, data), data, AGAIN, sha256(checkpoint))
-
-
-ZERO_DATA = ("obj", "data_path", "classname", "demo", "epoch")
 
 
 @lru_cache(maxsize=64)
@@ -132,9 +130,10 @@ def _few_shot_data(values: tuple) -> tuple[FewShotSpec, Any]:
 
 
 @lru_cache(maxsize=8)
-def _transfer_data(spec: TransferSpec, values: tuple) -> zero_shot.TransferSet:
+def _transfer_data(values: tuple) -> zero_shot.TransferSet:
+    """The images behind the settings of `ZERO_DATA`."""
     with _silently():
-        return zero_shot.prepare(spec, values[0])
+        return zero_shot.prepare(TransferSpec(**dict(zip(ZERO_DATA, values, strict=True))), values[0])
 
 
 @contextmanager
@@ -196,7 +195,8 @@ def _is_result(result: Mapping[str, Any]) -> bool:
     branches = result["branches"]
     named = branches and branches.keys() <= set(BRANCHES) and isinstance(result["selected"], str)
     figures = [value for figures in branches.values() for value in figures.values()]
-    return bool(named) and type(result["epoch"]) is int and all(_is_number(value, 1.0) for value in figures)
+    epochs = _is_number(result["epoch"])  # transfer has fractions of one
+    return bool(named) and epochs and all(_is_number(value, 1.0) for value in figures)
 
 
 def _is_number(value: object, most: float = sys.float_info.max) -> bool:

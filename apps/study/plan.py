@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from apps.study.outputs.rows import MAIN
 from dataset import expand
 from dataset.demo import OBJECTS as IN_THE_DEMO
 from engine.spec import FewShotSpec, TransferSpec
@@ -12,7 +13,6 @@ from runtime.errors import InputError, naming
 FEW, ZERO, AGAIN = "train_few", "train_zero", "test_few"  # scripts; the last scores a checkpoint under other prompts
 KINDS = {FEW: FewShotSpec, ZERO: TransferSpec}
 SEEDS = (111, 222, 333, 444, 555)
-MAIN = "main"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 
+from apps.study.outputs.rows import SELECTION
 from apps.study.plan import ZERO, Column, Plan
 from dataset.demo import OBJECTS as IN_THE_DEMO
 from dataset.registry import FAMILIES
@@ -35,7 +36,7 @@ def paper(demo: bool) -> Plan:
     """Few-shot tables: six medical objects and the industrial sets, MADFF and MVFA beside what needs no training."""
     methods = (Column(MADFF), Column("MVFA", {"adapter": "mvfa"}))
     selected = tuple(
-        replace(column, group="published selection", settings={**column.settings, **PUBLISHED}, objects=SIX_MEDICAL)
+        replace(column, group=SELECTION, settings={**column.settings, **PUBLISHED}, objects=SIX_MEDICAL)
         for column in methods
     )
     return Plan(

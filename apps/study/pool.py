@@ -70,11 +70,16 @@ def places(jobs: int) -> list[dict[str, str]]:
     """The environment of each process: a GPU of its own where there are any, and its share of the processors."""
     gpus = torch.cuda.device_count()
     count = jobs or gpus or 1
-    threads = str(max(1, (os.cpu_count() or 1) // count))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // count))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(gpus)]
     each = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     return [each | ({"CUDA_VISIBLE_DEVICES": names[n % gpus]} if gpus else {}) for n in range(count)]
+
+
+def _processors() -> int:
+    """How many this process may use, where the system says it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def python_path() -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from helpers.lab import SIZE, Lab
 
-from apps.study.command import Backend, Study
 from apps.study.plan import Column, Plan, Run
 from apps.study.pool import run_locally
+from apps.study.study import Backend, Study
 from engine.run_folder import RESULTS, UNFINISHED, about
 from runtime.stopping import StopRequest
 

@@ -10,6 +10,7 @@ from report.tables import COLUMNS
 Row = Mapping[str, Any]
 METRICS = tuple(name for name, (group, _) in COLUMNS.items() if group in ("image", "pixel"))
 AUROC = ("image_auroc", "pixel_auroc")
+SELECTION = "published selection"  # the group of runs on the support that the published figures are of
 MAIN = "main"  # the group of the study's own table, and the branch that stands for a run
 SELECTIONS = ("last", "best")
 STATES = {"failed": "failed", "missing data": "no data", "waiting": "waiting"}  # what a cell without figures says

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from apps.study.outputs.rows import AUROC, MAIN, METRICS, Row, StudyInfo, machines
+from apps.study.outputs.rows import AUROC, MAIN, METRICS, SELECTION, Row, StudyInfo, machines
 from apps.study.outputs.summary import MEAN, Block, Cell, View, blocks_of, cells_of, means_of, ranks
 from report.published import SELECTED_ON_TEST, protocol, published
 from report.tables import COLUMNS, DEMO_NOTE, group_of
@@ -88,7 +88,7 @@ def table_of(block: Block, metric: str, study: StudyInfo) -> Table:
 
 def _published(block: Block, obj: str, metric: str, study: StudyInfo) -> dict[str, str]:
     """By source, as printed there; nothing beside demo data and beside ablations."""
-    if study.demo or block.group != MAIN:
+    if study.demo or block.group not in (MAIN, SELECTION):
         return {}
     found = published(obj, "zero" if block.shot is None else block.shot)
     return {source: f"{figures[metric]:.2f}" for source, figures in found.items() if metric in figures}

@@ -12,11 +12,11 @@ from helpers.lab import SIZE, Lab, files, write_clip
 
 import CLIP
 from apps.study import command
-from apps.study.command import Study
 from apps.study.journal import claim
 from apps.study.outputs.files import CSV, PAGE
 from apps.study.plan import FEW, Column, Plan, Run, cells_of, runs_of
 from apps.study.stored import STUDIES, list_studies, publish, read_rows
+from apps.study.study import Study
 from apps.study.work import Worker
 from dataset import images
 from dataset.registry import FAMILIES
