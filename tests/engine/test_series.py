@@ -21,7 +21,12 @@ def spec(lab: Lab, place: str, **changes: object) -> FewShotSpec:
     known = {
         **{"model_name": str(lab.config), "clip_path": lab.weights, "img_size": SIZE, "data_path": lab.data},
         **{"prompts": str(lab.words), "device": "cpu", "iterate": -1, "epoch": 1, "batch_size": 11, "eval_every": 0},
-        **{"shot": 1, "results_path": lab.root / place, "cache_path": lab.root / f"{place}_cache"},
+        **{
+            "shot": 1,
+            "results_path": lab.root / place,
+            "save_path": lab.root / "ckpt",
+            "cache_path": lab.root / f"{place}_cache",
+        },
     }
     return FewShotSpec(**known | changes)
 

@@ -12,6 +12,7 @@ from helpers.lab import SIZE, Lab, files, write_clip
 
 import CLIP
 from apps.study import command
+from apps.study import study as under_way
 from apps.study.journal import claim
 from apps.study.outputs.files import CSV, PAGE
 from apps.study.plan import FEW, Column, Plan, Run, cells_of, runs_of
@@ -244,7 +245,7 @@ def test_a_run_whose_sentences_change_before_it_starts_is_not_waited_for_forever
         words.write_text(lab.words.read_text().replace("flawless", "clean"))
         return here(folder, units, *rest)
 
-    with patch.object(command, "WAIT", 0):
+    with patch.object(under_way, "WAIT", 0):
         one.run(backend, retry=False)
     (failed,) = one.those("failed")
     assert "no longer those" in one.states[failed].reason
@@ -256,7 +257,7 @@ def test_a_run_whose_sentences_change_before_it_starts_is_not_waited_for_forever
 def test_a_run_whose_code_changed_is_not_waited_for_forever(lab, tmp_path):
     one = study(lab, tmp_path, [MADFF], seeds=(1,))
     one.check(strict=False)
-    with patch.object(command, "WAIT", 0), patch.object(command, "code_sha256", return_value="another"):
+    with patch.object(under_way, "WAIT", 0), patch.object(under_way, "code_sha256", return_value="another"):
         one.run(lambda *told: [], retry=False)
     assert len(one.those("failed")) == 1
 
@@ -266,7 +267,7 @@ def test_a_run_that_waits_for_others_does_not_fail(lab, tmp_path):
     one.check(strict=False)
     one.folder.mkdir(parents=True)
     one._note_changes()
-    with claim(one.journal.known(one.left[0])), patch.object(command, "code_sha256", return_value="another"):
+    with claim(one.journal.known(one.left[0])), patch.object(under_way, "code_sha256", return_value="another"):
         one._note_changes()
     one.look()
     assert len(one.left) == 1
