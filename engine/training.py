@@ -258,7 +258,7 @@ def open_outputs(run: Run, script: str, among: bool) -> RunFolder:
     adapters = sum(one.nbytes for one in run.system.decoder.parameters() if one.requires_grad)
     pixels = len(run.test) * run.system.size**2
     needs = {spec.results_path: STATES * adapters + 2 * min(html_report.LIMIT, pixels)}
-    if spec.save_model:
+    if spec.save_model and not run.series.keep:
         needs[spec.save_path] = needs.get(spec.save_path, 0) + SNAPSHOTS * adapters
     if spec.log_dir:
         needs.setdefault(spec.log_dir, 0)

@@ -114,7 +114,7 @@ def test_a_study_gives_what_the_script_gives(lab, made, tmp_path):
 def test_runs_leave_nothing_outside_their_own_folders(made):
     one, _ = made
     results = one.folder.parent.parent
-    assert not any((results / "train_few").glob("*/*.*")) and not Path("ckpt/few-shot/Brain_1-shot.pth").exists()
+    assert not any((results / "train_few").glob("*/*.*")) and not Path("ckpt/few-shot").exists()
 
 
 def test_a_run_that_a_script_made_is_found_and_not_made_again(lab, tmp_path):
