@@ -72,7 +72,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as data:
         demo.ensure(Path(data), names=[OBJECT])
         for name, commands, threads in (
-            ("separate scripts, 1 thread", scripts, 1),
             (f"separate scripts, {cores} threads", scripts, cores),
             (f"study.py --jobs 1, {cores} threads", [[*study, "1"]], cores),
             (f"study.py --jobs {cores}, 1 thread each", [[*study, str(cores)]], 1),
@@ -84,13 +83,13 @@ def main() -> None:
 
 
 def _write(found: dict[str, tuple[float, float, set[str]]], count: int) -> None:
-    first, last = next(iter(found.values())), list(found.values())[-1]
+    first, second, _ = found.values()
     machine = environment()
     lines = [
         f"`python -m benchmarks.sharing`: {count} runs, `study.py paper --demo --obj {OBJECT} --seeds "
         f"{' '.join(map(str, SEEDS))}` and the same by train_few.py; {machine['cpu']}, {os.cpu_count()} cores, torch "
-        f"{machine['torch']}, commit {machine['commit']}. Figures of one thread "
-        f"{'are equal' if first[2] == last[2] and len(first[2]) == count else 'DIFFER'}.",
+        f"{machine['torch']}, commit {machine['commit']}. Figures by the same threads "
+        f"{'are equal' if first[2] == second[2] and len(first[2]) == count else 'DIFFER'}.",
         "",
         "| how | wall, s | processor, s | wall, share of the first |",
         "|---|---|---|---|",
