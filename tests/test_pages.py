@@ -20,6 +20,7 @@ TABLES = {  # what a benchmark wrote -> the page that shows it
     "transfer_background.md": "docs/results.md",
     "speed.md": "docs/speed.md",
     "paired_tests.md": "docs/study.md",
+    "sharing.md": "docs/study.md",
 }
 LONGEST = 10 * 1024  # bytes of the readme
 

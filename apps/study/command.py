@@ -213,11 +213,14 @@ def _command(asked: Asked) -> str:
     left = ("study", "names", "data_path", "results_path", "jobs", "on", "slurm", "dry", "retry", "strict", "name")
     flags = [name for name in vars(asked) if name not in left and getattr(asked, name) != getattr(default, name)]
     told = [f"--{name}" if (value := getattr(asked, name)) is True else f"--{name} {_words(value)}" for name in flags]
-    return " ".join(["python study.py", asked.study, *asked.names, *told])
+    return " ".join(["python study.py", *map(_words, (asked.study, *asked.names)), *told])
 
 
 def _words(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """A flag's value; of an absolute path the name, since pages are handed on."""
+    if isinstance(value, list):
+        return " ".join(map(_words, value))
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
 
 
 def _data_path(plan: Plan) -> Path:

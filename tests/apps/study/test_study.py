@@ -396,5 +396,7 @@ def test_a_study_of_many_objects_has_a_name_that_a_folder_may_have():
 
 
 def test_the_command_is_told_without_places(tmp_path):
+    asked = command.parser().parse_args([str(tmp_path / "mine.yaml"), "--prompts", str(tmp_path / "a.json"), "b.json"])
+    assert command._command(command.Asked(**vars(asked))) == "python study.py mine.yaml --prompts a.json b.json"
     asked = command.parser().parse_args(["paper", "--demo", "--seeds", "1", "2", "--jobs", "2", "--data_path", "/x"])
     assert command._command(command.Asked(**vars(asked))) == "python study.py paper --demo --seeds 1 2"
