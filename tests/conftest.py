@@ -1,6 +1,7 @@
 """What several test files share: the small CLIP of the golden numbers and a tiny one for whole runs."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 import CLIP
 from decoder import MDecoder
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, all would ignore Ctrl-C
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,8 @@ def test_processes_of_a_killed_study_save_and_end(brain):
 
 
 def test_processes_share_processors_and_gpus(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(pool, "_processors", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     threads = [one["OMP_NUM_THREADS"] for one in pool.places(0)]
     assert threads == ["8"] and [one["OMP_NUM_THREADS"] for one in pool.places(3)] == ["2"] * 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -128,3 +129,5 @@ def test_processes_share_processors_and_gpus(monkeypatch):
     assert [one["CUDA_VISIBLE_DEVICES"] for one in pool.places(0)] == ["4", "7"]
     assert [one["CUDA_VISIBLE_DEVICES"] for one in pool.places(3)] == ["4", "7", "4"]
     assert {one["MKL_NUM_THREADS"] for one in pool.places(0)} == {"4"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")  # whoever says it means it
+    assert {one["MKL_NUM_THREADS"] for one in pool.places(0)} == {"3"}
