@@ -28,6 +28,7 @@ from runtime.flags import WORKERS, number, path, positive, words
 
 SAID_BY = {"obj": "--obj", "seed": "--seeds", "shot": "--shots", "demo": "--demo", "results_path": "--results_path"}
 LONG = 60  # letters of objects' names from which a study is called by their number and a hash
+STORED = ("list", "publish", "leaderboard")  # what is done with studies that were made
 HELP = """\
 python study.py paper                      the paper's few-shot tables, untrained baselines beside them
 python study.py ablation --obj Brain       attention branches, taps, axis, adapters, branches, prompts
@@ -108,6 +109,8 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Do what the command line says and print it."""
     asked = Asked(**vars(parser().parse_args(argv)))
+    if asked.study in STORED and (useless := [name for name in _given(asked) if name not in ("names", "results_path")]):
+        raise InputError(f"{asked.study} runs nothing, so --{useless[0]} means nothing to it; leave it out")
     if asked.study == "list":
         if asked.names:
             raise InputError(f"list takes no {asked.names[0]}; see study.py --help")
@@ -207,11 +210,16 @@ def _settings(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _given(asked: Asked) -> list[str]:
+    """What is asked for otherwise than by default."""
+    default = Asked(**vars(parser().parse_args([asked.study])))
+    return [name for name in vars(asked) if getattr(asked, name) != getattr(default, name)]
+
+
 def _command(asked: Asked) -> str:
     """The command as a reader may repeat it: without where things lie on this machine, and how many processes."""
-    default = Asked(**vars(parser().parse_args([asked.study])))
     left = ("study", "names", "data_path", "results_path", "jobs", "on", "slurm", "dry", "retry", "strict", "name")
-    flags = [name for name in vars(asked) if name not in left and getattr(asked, name) != getattr(default, name)]
+    flags = [name for name in _given(asked) if name not in left]
     told = [f"--{name}" if (value := getattr(asked, name)) is True else f"--{name} {_words(value)}" for name in flags]
     return " ".join(["python study.py", *map(_words, (asked.study, *asked.names)), *told])
 

@@ -47,6 +47,6 @@ def _head(cell: Cell, state: State) -> dict[str, Any]:
     run, column = cell.run, cell.column
     settings = run.spec.plain()
     again = {"trained_with": run.spec.prompts, "prompts": run.scored_with or run.spec.prompts}
-    place = {"group": column.group, "method": column.label, "script": run.script}
+    place = {"group": column.group, "method": column.label, "script": run.script, "scored_by": settings.get("method")}
     shot = {"shot": None if run.script == ZERO else run.spec.shot}
     return {**settings, **again, **place, **shot, "main": True, "state": state.name, "reason": state.reason}

@@ -361,6 +361,8 @@ COMMANDS = {
     ("paper", "--on", "moon", "--demo"): "--on moon is none of local",
     ("compare", "one"): "compare takes two studies",
     ("compare", "one", "two"): "no study one",
+    ("list", "--dry"): "list runs nothing, so --dry means nothing to it",
+    ("leaderboard", "x", "--jobs", "2"): "leaderboard runs nothing, so --jobs means nothing",
     ("publish", "one"): "publish takes a study and a folder",
     ("leaderboard",): "leaderboard takes the name of one study",
     ("ablation", "--obj", "btad", "--demo"): "none of its objects is in the demo",
