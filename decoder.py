@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ LOGIT_SCALE = 100.0  # of cosines between tokens and text
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder knows of B images; token lists have one entry a tap, class token first."""
+    """What the decoder knows of B images; token lists have an entry a tap, or a member of the ensemble and tap; class
+    token first."""
 
     pooled: Tensor | None  # (B, D), the joint space; None: not asked for
     seg_tokens: list[Tensor]  # (B, L, h) each, for localisation
@@ -39,6 +41,8 @@ class MDecoder(nn.Module):
     attentions, axis: MADFF's, see `madff.MADFF`.
     precision: of the trunk's blocks: "fp32", or "bf16" or "fp16" by autocast (8-bit weights are `load_clip`'s matter).
     compiled: run the trunk's blocks through torch.compile where no gradient is wanted.
+    ensemble: adapters a tap and head, each with a start of its own. They read the same x, the trunk takes the mean of
+    their residuals, and each gives tokens of its own: lists of tokens then have `ensemble` entries a tap.
     Raises InputError for a tap that the trunk does not have.
     """
 
@@ -52,6 +56,7 @@ class MDecoder(nn.Module):
         axis: str = "sequence",
         precision: str = "fp32",
         compiled: bool = False,
+        ensemble: int = 1,
     ) -> None:
         super().__init__()
         depth, width = clip.vision_config.layers, clip.vision_config.width
@@ -60,13 +65,13 @@ class MDecoder(nn.Module):
                 f"--features_list {' '.join(map(str, taps))} must rise within 1 to {depth}, the trunk's depth"
             )
         self.taps, self.kind, self.depth = tuple(taps), adapter, depth
-        self.precision, self.compiled = precision, compiled
+        self.precision, self.compiled, self.ensemble = precision, compiled, ensemble
         self._compiled: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
         self.wiring = (tuple(attentions), axis) if adapter == "madff" else ()
         self.visual = clip.visual.requires_grad_(False)
         for name in HEADS:
             adapters = nn.ModuleList()
-            for _ in () if adapter == "none" else self.taps:
+            for _ in range(0 if adapter == "none" else len(self.taps) * ensemble):
                 adapters.append(build_adapter(adapter, width, clip.embed_dim, attentions=attentions, axis=axis))
             setattr(self, name, adapters)
 
@@ -79,6 +84,13 @@ class MDecoder(nn.Module):
         x = self.visual.embed(images)  # (B, L, C)
         return self.blocks(0, self.taps[0], x)
 
+    def bare(self, prefix: Tensor) -> list[Tensor]:
+        """The trunk's own tokens (B, L, C) a tap, without any adapter, that follow prefix tokens (B, L, C)."""
+        levels = [prefix]
+        for first, last in pairwise(self.taps):
+            levels.append(self.blocks(first, last, levels[-1]))
+        return levels
+
     def decode(self, prefix: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True) -> Decoded:
         """What follows prefix tokens (B, L, C); what neither `heads` nor `pooled` asks for is left out, and empty."""
         x, tokens = prefix, {"seg": [], "det": []}
@@ -87,7 +99,7 @@ class MDecoder(nn.Module):
             read = tap < len(ends)  # whether a block reads on
             found, x = self.adapt(tap, x, ("seg", "det") if read else heads, read)
             for head in heads:
-                tokens[head].append(found[head])
+                tokens[head] += found[head]
             if read:
                 x = self.blocks(depth, ends[tap], x)
         return Decoded(self.visual.pool(x) if pooled else None, tokens["seg"], tokens["det"])
@@ -103,15 +115,26 @@ class MDecoder(nn.Module):
         with nullcontext() if half is None else torch.autocast(x.device.type, half):
             return run(x).float()
 
-    def adapt(self, tap: int, x: Tensor, heads: Sequence[str], residual: bool) -> tuple[dict[str, Tensor], Tensor]:
-        """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head; `residual`: also what the next block reads."""
+    def adapt(
+        self, tap: int, x: Tensor, heads: Sequence[str], residual: bool
+    ) -> tuple[dict[str, list[Tensor]], Tensor]:
+        """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head, one of each member of the ensemble; `residual`:
+        also what the next block reads."""
         if self.kind == "none":
-            return dict.fromkeys(heads, x), x
+            return dict.fromkeys(heads, [x]), x
         tokens, given = {}, KEEP * x if residual and self.kind != "projector" else x
         for head in heads:
-            tokens[head], y = getattr(self, f"{head}_adapters")[tap](x, residual=residual)
-            given = given if y is None else given + GIVE * y
+            tokens[head] = []
+            for adapter in getattr(self, f"{head}_adapters")[tap * self.ensemble : (tap + 1) * self.ensemble]:
+                own, y = adapter(x, residual=residual)
+                tokens[head].append(own)
+                given = given if y is None else given + GIVE / self.ensemble * y
         return tokens, given
+
+    @property
+    def levels(self) -> int:
+        """How many entries lists of tokens have."""
+        return len(self.taps) * (1 if self.kind == "none" else self.ensemble)
 
     @property
     def token_width(self) -> int:

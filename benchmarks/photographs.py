@@ -108,7 +108,11 @@ def main() -> None:
         raise InputError("the photographs come with scikit-image: pip install scikit-image") from fault
     for name, names in SETS.items():
         pictures = [np.asarray(getattr(data, one)()) for one in names]
-        write(out, name, [picture if picture.ndim == 3 else (255 * color.gray2rgb(picture / 255.0)) for picture in pictures])
+        write(
+            out,
+            name,
+            [picture if picture.ndim == 3 else (255 * color.gray2rgb(picture / 255.0)) for picture in pictures],
+        )
         print(f"{out / name}_AD: {VALID} + {TEST} images of either label")
 
 

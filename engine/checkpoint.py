@@ -3,7 +3,7 @@
 import io
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ from engine.spec import FewShotTestSpec, TransferTestSpec
 from runtime.errors import InputError, naming
 from runtime.files import atomic_write
 from runtime.tensors import LARGEST, check_weights, digest, load
-from scoring.maps import Calibration, Scale
+from scoring.cues import CueWeights
+from scoring.maps import FUSION, Calibration, Scale
 from scoring.patch_scores import BRANCHES
+from scoring.reliability import Evidence
 
 FORMAT = 1
 WORDS = ("obj", "prompts_sha256", "weights_sha256")  # of a record
@@ -179,13 +181,18 @@ def _calibration(content: object) -> Calibration:
     scales, thresholds = [], []
     for name in ("maps", "means"):
         scale = content.get(name)
-        if not isinstance(scale, Mapping) or scale.keys() != {"zero", "few"}:
+        if not isinstance(scale, Mapping) or scale.keys() - {"share"} != {"zero", "few"}:
             raise _unlike(f"its calibration's {name}", scale)
-        for branch, limits in scale.items():
+        share = scale.get("share", FUSION)
+        if not (_number(share) and 0 <= share <= 1):
+            raise _unlike(f"its calibration's share in {name}", share)
+        for branch in ("zero", "few"):
+            limits = scale[branch]
             pair = isinstance(limits, (list, tuple)) and len(limits) == 2 and all(map(_number, limits))
             if limits is not None and not (pair and limits[0] <= limits[1]):
                 raise _unlike(f"its calibration's {name} of the branch {branch}", limits)
-        scales.append(Scale(**{branch: limits and tuple(limits) for branch, limits in scale.items()}))
+        limits = {branch: limits and tuple(limits) for branch, limits in scale.items() if branch != "share"}
+        scales.append(Scale(**limits, share=scale.get("share", FUSION)))
     for name in ("image", "pixel"):
         values = content.get(name)
         if not isinstance(values, Mapping) or not values.keys() <= set(BRANCHES):
@@ -194,7 +201,46 @@ def _calibration(content: object) -> Calibration:
             if not _number(value):
                 raise _unlike(f"its {name} threshold of the branch {branch}", value)
         thresholds.append(dict(values))
-    return Calibration(*scales, *thresholds)
+    evidence = content.get("evidence", {})
+    if not isinstance(evidence, Mapping) or not evidence.keys() <= set(BRANCHES):
+        raise _unlike("its calibration's evidence", evidence)
+    taps, cues = content.get("taps"), content.get("cues")
+    if taps is not None and not (isinstance(taps, (list, tuple)) and taps and all(type(tap) is int for tap in taps)):
+        raise _unlike("its calibration's taps", taps)
+    return Calibration(
+        *scales,
+        *thresholds,
+        evidence={branch: _evidence(one) for branch, one in evidence.items()},
+        cues=None if cues is None else _cue_weights(cues),
+        taps=None if taps is None else tuple(taps),
+    )
+
+
+def _evidence(content: object) -> Evidence:
+    """Out-of-fold scores, finite, of images that each have one at least."""
+    if not isinstance(content, Mapping) or type(content.get("held_out")) is not bool:
+        raise _unlike("its calibration's evidence", content)
+    labels = [content.get(f"{label}_variants") for label in ("normal", "abnormal")]
+    for images in labels:
+        if not isinstance(images, (list, tuple)) or not all(_are_numbers(scores) and scores for scores in images):
+            raise _unlike("its calibration's out-of-fold scores", images)
+    return Evidence(*(tuple(map(tuple, images)) for images in labels), content["held_out"])
+
+
+def _cue_weights(content: object) -> CueWeights:
+    """Names of cues, and for each finite numbers; spreads are above 0."""
+    if not isinstance(content, Mapping) or content.keys() != {one.name for one in fields(CueWeights)}:
+        raise _unlike("its calibration's cues", content)
+    names, numbers = content["names"], [content[part] for part in ("centers", "spreads", "weights")]
+    if not _are_texts(names) or not all(_are_numbers(part) and len(part) == len(names) for part in numbers):
+        raise _unlike("its calibration's cues", names)
+    if not all(value > 0 for value in content["spreads"]) or not _are_numbers([content["low"], content["high"]]):
+        raise _unlike("its calibration's cues", content["spreads"])
+    return CueWeights(tuple(names), *map(tuple, numbers), content["low"], content["high"])
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(_number, value))
 
 
 def _number(value: object) -> bool:

@@ -13,12 +13,13 @@ from dataset import FewShotSet
 from engine.baselines import baseline_run
 from engine.build import build_system, encode_prompts, objects_of, resolve, sentences
 from engine.few_shot_run import FewShotRun, run_name, support_files, support_key
+from engine.fold_training import best_epoch, few_shot_steps, out_of_fold
 from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
 from engine.series import Series
 from engine.spec import METHODS, NO_ADAPTER, FewShotSpec, SupportSpec
 from engine.support import Support, load_support
-from engine.training import Evaluations, Trainer, Training, finish, open_outputs, shuffled
+from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result
@@ -154,19 +155,27 @@ def _train_object(spec: FewShotSpec, obj: str, among: bool, series: Series | Non
     with open_outputs(run, SCRIPT, among) as folder:
         if not run.trainable:
             return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
-        training = _training(run, folder, started)
-        return finish(run, SCRIPT, folder, training.train(), training.started)
+        start, epochs = run.system.decoder.adapter_state(), spec.epoch
+        if spec.epoch_by == "support":
+            every = out_of_fold(run, folder, start, range(1, spec.epoch + 1))
+            epochs = best_epoch(run, every)
+            run.out_of_fold = {epochs: every[epochs]}
+            print(f"epoch {epochs} of {spec.epoch}: the best on folds of the support")
+            run.system.decoder.load_adapters(start)
+        training = _training(run, folder, started, epochs)
+        history = training.train()
+        if spec.folds and not run.out_of_fold:
+            wanted = {one.epoch for one in (history.last, history.best) if one is not None and one.epoch}
+            run.out_of_fold = out_of_fold(run, folder, start, wanted) if wanted else {}
+        return finish(run, SCRIPT, folder, history, training.started)
 
 
-def _training(run: FewShotRun, folder: RunFolder, started: float) -> Training:
-    spec, support, order = run.spec, run.support, torch.Generator().manual_seed(run.spec.seed)
-    masks, text = support.masks if run.masks else None, run.prompts.text_directions
-    trainer, prefixes = Trainer(run.system, spec.learning_rate), run.keep_prefixes()
+def _training(run: FewShotRun, folder: RunFolder, started: float, epochs: int) -> Training:
+    spec, order = run.spec, torch.Generator().manual_seed(run.spec.seed)
+    trainer, rows = Trainer(run.system, spec.learning_rate), torch.arange(len(run.support.labels))
 
     def epoch_losses(done: int) -> Iterator[float]:
-        for rows in shuffled(len(support.labels), spec.batch_size, order)[done:]:
-            part = None if masks is None else masks[rows]
-            yield trainer.step(prefixes[rows], support.labels[rows], part, text)
+        return few_shot_steps(run, trainer, order, rows, done)
 
-    steps = math.ceil(len(support.labels) / spec.batch_size)
-    return Training(run, folder, trainer, order, epoch_losses, steps, Evaluations(spec.eval_every), started)
+    steps, when = math.ceil(len(rows) / spec.batch_size), Evaluations(spec.eval_every)
+    return Training(run, folder, trainer, order, epoch_losses, steps, when, started, epochs, spec.average_epochs)

@@ -1,7 +1,8 @@
 """A few-shot run: its support, memory bank, calibration on the support."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,23 @@ import torch
 from torch import Tensor
 
 from dataset import FewShotSet
+from engine.folds import Fold, Found, deal, in_order, left_out_together
 from engine.run import Run, same_weights
 from engine.score_images import score_images
-from engine.spec import FewShotSpec
+from engine.spec import PAPER, FewShotSpec
 from engine.support import Support
+from engine.system import BARE
 from runtime.cache import key_of
 from runtime.errors import InputError
-from scoring.calibration import CALIBRATION_IMAGES, calibrate
+from scoring.baselines import linear
+from scoring.baselines.linear import LinearProbe
+from scoring.calibration import CALIBRATION_IMAGES, CalibrationRule, Known, calibrate
+from scoring.cues import TOP, CueReader
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
-from scoring.patch_scores import PatchScores
+from scoring.patch_scores import ScoreRecipe
 from scoring.raw_scores import RawScores, ScoreRule, score_rule
+from scoring.reliability import ThresholdRule, threshold_words
 
 
 @dataclass
@@ -30,6 +37,8 @@ class FewShotRun(Run):
     data: FewShotSet
     support: Support
     kept_prefixes: Tensor | None = None
+    bare_bank: MemoryBank | None = None
+    out_of_fold: dict[int, Found] = field(default_factory=dict)  # by epochs trained, of the rows of `calibration_rows`
 
     @property
     def name(self) -> str:
@@ -43,18 +52,26 @@ class FewShotRun(Run):
 
     @property
     def rule(self) -> ScoreRule:
-        return score_rule(self.masks)
+        spec = self.spec
+        recipe = ScoreRecipe(spec.smooth, TOP if spec.image_score == "top" else 0.0, spec.recipe != PAPER)
+        return score_rule(self.masks, recipe=recipe, cues=spec.image_score == "cues")
 
     @property
     def calibration_note(self) -> str:
         """A sentence on the support."""
         normal, abnormal = len(self.data.support_normal), len(self.data.support_abnormal)
-        rule = (
-            f"{normal} normal and {abnormal} abnormal images): the threshold is the one with the largest F1 there"
-            if abnormal
-            else f"{normal} normal images): the threshold lies just above the highest of their scores"
+        counts = f"{normal} normal and {abnormal} abnormal images" if abnormal else f"{normal} normal images"
+        how = "each scored without itself" if self.holds_out else "which the adapters were trained on"
+        return (
+            f"Scores and thresholds are calibrated on the support ({counts}, {how}): "
+            f"{threshold_words(self.spec.threshold_rule, normal, bool(abnormal))}. "
+            "Nothing of the images below went into it."
         )
-        return f"Scores and thresholds are calibrated on the support ({rule}. Nothing of the images below went into it."
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether the support is scored by systems that have not seen the image at hand."""
+        return not self.trainable or bool(self.spec.folds)
 
     def keep_prefixes(self) -> Tensor:
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
@@ -81,26 +98,34 @@ class FewShotRun(Run):
         return {head: self._bank(head, keep) for head in self.rule.heads}
 
     def _bank(self, head: str, keep: bool) -> MemoryBank:
-        owners, cache = self._left_out_together()[self.support.normal].tolist(), self.system.cache
+        rows, cache = self.bank_rows(), self.system.cache
+        owners = self.owners[rows].tolist()
         if not keep or not (self.series.keep or cache.limit):  # hashing adapters and files would be for nothing
-            return self._build_bank(head, owners)
-        known_by = (self.system.adapters_digest(), head, self.spec.bank_cap, self.spec.seed, owners)
+            return self.bank_of(head, rows)
+        adapters = "" if head == BARE else self.system.adapters_digest()
+        known_by = (adapters, head, self.spec.bank_cap, self.spec.neighbourhood, self.spec.seed, owners)
         key = key_of("bank", self.system.key, *known_by, *self.bank_files())
         if self.series.keep:  # many adapters, none of which comes again
-            return self.series.once("bank", key, lambda: self._build_bank(head, owners))
-        decoder = self.system.decoder
-        kept = cache.get(key, MemoryBank.like(len(decoder.taps), decoder.token_width))
-        if kept is not None and (bank := MemoryBank.from_tensors(kept, self.system.device)).is_of(owners):
+            return self.series.once("bank", key, lambda: self.bank_of(head, rows))
+        kept = cache.get(key, MemoryBank.like(*self.system.shape_of(head)))
+        given = (self.system.device, self.spec.neighbourhood)
+        if kept is not None and (bank := MemoryBank.from_tensors(kept, *given)).is_of(owners):
             return bank
-        bank = self._build_bank(head, owners)
+        bank = self.bank_of(head, rows)
         cache.put(key, bank.tensors())
         return bank
 
-    def _build_bank(self, head: str, owners: list[int]) -> MemoryBank:
-        """The bank of the normal variants' tokens, each with its owner."""
-        limit = BankLimit.parse(self.spec.bank_cap)
-        parts = (self.system.levels([prefix], head) for prefix in self._prefixes(self.support.normal))
-        bank = MemoryBank.build(zip(parts, owners, strict=True), len(owners), limit, self.spec.seed)
+    def bank_rows(self) -> Tensor:
+        """Rows of the support whose tokens make the bank."""
+        rows = self.support.normal
+        return rows if self.spec.bank_variants == "all" else rows[self.support.variant[rows] == 0]
+
+    def bank_of(self, head: str, rows: Tensor) -> MemoryBank:
+        """The bank of the tokens of normal rows, each with its owner."""
+        limit, owners = BankLimit.parse(self.spec.bank_cap), self.owners[rows].tolist()
+        parts = (self.system.levels([prefix], head) for prefix in self._prefixes(rows))
+        given = (len(owners), limit, self.spec.seed, self.spec.neighbourhood)
+        bank = MemoryBank.build(zip(parts, owners, strict=True), *given)
         if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
             raise InputError(f"--bank_cap {self.spec.bank_cap} leaves tokens of one support image alone; take more")
         return bank
@@ -112,10 +137,35 @@ class FewShotRun(Run):
     def files(self) -> Iterator[object]:
         return support_files(self.data)
 
-    def _left_out_together(self) -> Tensor:
+    @cached_property
+    def owners(self) -> Tensor:
         """(V,), equal for variants that leave the bank together: those of an image, or with one shot each alone."""
-        support = self.support
-        return support.variant if len(self.data.support_normal) == 1 else support.source
+        return left_out_together(self.support)
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """The support dealt into --folds, of the rows of `calibration_rows`."""
+        return deal(self.support, self.spec.folds, self.spec.seed, self.calibration_rows())
+
+    def reader(self, fold: Fold | None = None) -> CueReader | None:
+        """What reads cues, made of all the support or without a fold; None where scores are not made of cues."""
+        if not self.rule.cues:
+            return None
+        rows = torch.arange(len(self.support.labels)) if fold is None else fold.kept
+        rows, bank = rows[~self.support.is_synthetic[rows]], None
+        if self.spec.branches != "zero":
+            self.bare_bank = self.bare_bank or self._bank(BARE, keep=True)
+            bank = self.bare_bank
+        labels, probe = self.support.labels[rows], None
+        if self.spec.head == "linear" and 0 < labels.sum() < len(labels):
+            probe = LinearProbe.fit(self.described[rows], labels)
+        return CueReader(self.scored_text(), bank, probe, () if fold is None else fold.owners)
+
+    @cached_property
+    def described(self) -> Tensor:
+        """What the linear probe takes of every row of the support, (V, 2 T C)."""
+        every = torch.arange(len(self.support.labels))
+        return torch.cat([linear.features(self.system.levels([one], BARE)) for one in self._prefixes(every)])
 
     def scored_text(self) -> Tensor | None:
         """The text directions (D, 2), if the zero branch is on."""
@@ -128,6 +178,7 @@ class FewShotRun(Run):
             self.rule.heads,
             self.scored_text(),
             self.banks(keep=not again),
+            self.reader(),
             batch_size=self.spec.batch_size,
             workers=self.spec.num_workers,
             keep=again or self.series.keep,
@@ -136,34 +187,53 @@ class FewShotRun(Run):
 
     def score_support(self) -> RawScores:
         """Raw scores of the rows of `calibration_rows`, each normal one against a bank without any variant of its own
-        image (with one shot: without that very variant)."""
-        head = self.rule.map_head
-        bank, text = self.banks(keep=True).get(head), self.scored_text()
-        parts = [self.system.patch_scores(tokens, text, bank, without) for tokens, without in self.support_tokens(head)]
-        return self.rule.raw_scores({head: PatchScores.join(parts)})
+        image (with one shot: without that very variant), and cues by readers that know nothing of the image."""
+        text, banks, rows, parts = self.scored_text(), self.banks(keep=True), self.calibration_rows(), []
+        dealt = [(fold.left_out, self.reader(fold)) for fold in self.folds] if self.rule.cues else [(rows, None)]
+        for own, reader in dealt:
+            for row, prefix in zip(own.tolist(), self._prefixes(own), strict=True):
+                given = (self.rule.heads, text, banks, reader, self.without(row))
+                parts.append((torch.tensor([row]), self.system.score(prefix, *given)))
+        return self.rule.raw_scores(in_order(parts, rows))
 
-    def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], int | None]]:
+    def without(self, row: int) -> tuple[int, ...]:
+        """Whose tokens the bank must do without when a row of the support is scored."""
+        return () if self.support.labels[row] else (int(self.owners[row]),)
+
+    def support_tokens(self, head: str) -> Iterator[tuple[list[Tensor], tuple[int, ...]]]:
         """Of each row of `calibration_rows` the tokens (1, L, h) a tap, and whose tokens the bank must do without."""
-        rows, owners = self.calibration_rows(), self._left_out_together()
+        rows = self.calibration_rows()
         for row, prefix in zip(rows.tolist(), self._prefixes(rows), strict=True):
             (decoded,) = self.system.tokens(prefix, (head,))
-            yield decoded.tokens(head), None if self.support.labels[row] else int(owners[row])
+            yield decoded.tokens(head), self.without(row)
 
     def calibration_rows(self) -> Tensor:
         """Rows of the support: all variants of all abnormal images and of at most `CALIBRATION_IMAGES` normal ones."""
         support, first = self.support, len(self.data.support_abnormal)
         drawn = np.random.default_rng(self.spec.seed).permutation(len(self.data.support_normal))[:CALIBRATION_IMAGES]
         seen = (support.labels == 1) | torch.isin(support.source, torch.from_numpy(drawn + first))
-        return seen.nonzero()[:, 0]
+        return (seen & ~support.is_synthetic).nonzero()[:, 0]
 
-    def calibrate(self) -> Calibration:
-        return calibrate(self.score_support(), *self.support_truth(), self.system.size)
+    def calibrate(self, epoch: float | None = None) -> Calibration:
+        """Out of fold where folds were trained for as many epochs; of the bare trunk without training; else on the
+        images that the adapters were trained on, which is not held out."""
+        found = self.out_of_fold.get(epoch)
+        raw = self.score_support() if found is None else self.rule.raw_scores(found)
+        known = self.support_truth(found is not None or not self.trainable)
+        return calibrate(raw, known, self.system.size, self.calibration_rule)
 
-    def support_truth(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Labels (n,) and masks bool (n, S, S), or None, of the rows of `calibration_rows`."""
+    @property
+    def calibration_rule(self) -> CalibrationRule:
+        """What of it the support decides."""
+        spec = self.spec
+        by_support = (spec.fusion == "support", spec.bank_taps == "support")
+        return CalibrationRule(ThresholdRule.parse(spec.threshold_rule), *by_support)
+
+    def support_truth(self, held_out: bool = True) -> Known:
+        """What is known of the rows of `calibration_rows`."""
         rows = self.calibration_rows()
         masks = self.support.masks[rows, 0].numpy() > 0.5 if self.masks else None
-        return self.support.labels[rows].numpy().astype(int), masks
+        return Known(self.support.labels[rows].numpy().astype(int), masks, self.owners[rows].numpy(), held_out)
 
     def origin(self) -> dict:
         """Counts, and the names of the support images by label."""

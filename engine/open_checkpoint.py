@@ -16,6 +16,7 @@ from engine.series import Series
 from engine.spec import METHODS, SystemSpec
 from runtime.errors import InputError, naming
 from runtime.files import sha256
+from scoring.reliability import ThresholdRule
 from utils import seed_everything
 
 Purpose = Literal["few-shot test", "transfer test", "lab", "ranking", "prediction"]
@@ -41,7 +42,11 @@ class OpenedCheckpoint:
         snapshot = getattr(self.content, which)
         if snapshot is None:
             return None
-        return self.run.load_snapshot(snapshot if self.holds else replace(snapshot, calibration=None), self.path)
+        loaded = self.run.load_snapshot(snapshot if self.holds else replace(snapshot, calibration=None), self.path)
+        rule = getattr(self.spec, "threshold_rule", None)
+        if loaded.calibration is None or rule is None or not loaded.calibration.evidence:
+            return loaded
+        return replace(loaded, calibration=loaded.calibration.by_rule(ThresholdRule.parse(rule)))
 
 
 def open_checkpoint(

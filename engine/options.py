@@ -9,16 +9,23 @@ from typing import Any, TypeVar
 
 from engine.checkpoint import Checkpoint, recognise
 from engine.settings import Spec
-from engine.spec import METHODS, check_method
+from engine.spec import METHODS, PARTS, check_method
 from runtime.errors import InputError, Parser, naming
 
 S = TypeVar("S", bound=Spec)
 # What decides the numbers of a trained model: it is recalled from the checkpoint, and nothing else is taken.
 FITTED = (
     *("model_name", "pretrain", "img_size", "features_list", "adapter", "madff", "madff_axis", "protocol"),
-    *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo", "method"),
+    *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo", "method", "recipe", "folds", *PARTS),
 )
-FOLLOWED = ("data_path", "clip_path", "prompts", "branches", "bank_cap")  # recalled too, but free to be given anew
+FOLLOWED = (
+    "data_path",
+    "clip_path",
+    "prompts",
+    "branches",
+    "bank_cap",
+    "threshold_rule",
+)  # recalled too, but free to be given anew
 
 
 def parse(kind: type[Spec], argv: Sequence[str] | None = None, *, prog: str | None = None) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
 from runtime.errors import InputError
 from scoring.baselines import Baseline
-from scoring.maps import Calibration, Scale, mean_scores, means_within, scaled_maps
+from scoring.cues import CueReader
+from scoring.maps import Calibration, Scale, highest, mean_scores, means_within, scaled_maps
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores
 from scoring.raw_scores import RawScores, ScoreRule
@@ -39,7 +40,8 @@ class PictureScorer:
 
     text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
     scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
-    came from, in words. baseline: what scores instead of prompts and banks.
+    came from, in words. baseline: what scores instead of prompts and banks. reader: of cues, where scores are made of
+    them.
     """
 
     system: System
@@ -52,6 +54,7 @@ class PictureScorer:
     tiling: Tiling | None = None
     source: str = "the prompts alone"
     baseline: Baseline | None = None
+    reader: CueReader | None = None
 
     @property
     def branch(self) -> str:
@@ -63,34 +66,30 @@ class PictureScorer:
         return "few" if self.text_directions is None else "fused"
 
     def pieces(
-        self, picture: Image.Image, region: np.ndarray | None = None, without: Callable[[int], int] | None = None
+        self,
+        picture: Image.Image,
+        region: np.ndarray | None = None,
+        without: Callable[[int], Sequence[int]] | None = None,
     ) -> list[Piece]:
         """What the model predicts of a picture, tile by tile; tiles outside the region (H, W) are passed over.
 
-        without: of a tile's number, the owner whose tokens the bank leaves out.
+        without: of a tile's number, the owners whose tokens the bank leaves out.
         """
         shape, found = picture.size[::-1], []
         bar = tqdm(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
         for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
-                found.append(Piece(tile, self.raw_scores(part, None if without is None else without(number))))
+                found.append(Piece(tile, self.raw_scores(part, () if without is None else without(number))))
         return found
 
-    def raw_scores(self, picture: Image.Image, without: int | None = None) -> RawScores:
+    def raw_scores(self, picture: Image.Image, without: Sequence[int] = ()) -> RawScores:
         """Those of a picture by itself, so that nothing depends on which others are scored."""
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
             return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
-        (decoded,) = self.system.tokens(prefix, self.rule.heads)
-        return self.rule.raw_scores(
-            {
-                head: self.system.patch_scores(
-                    decoded.tokens(head), self.text_directions, self.banks.get(head), without
-                )
-                for head in self.rule.heads
-            }
-        )
+        given = (self.rule.heads, self.text_directions, self.banks, self.reader, without)
+        return self.rule.raw_scores(self.system.score(prefix, *given)).of_taps(self.calibration.taps)
 
     def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.
@@ -99,8 +98,9 @@ class PictureScorer:
         the region of a baseline whose score is of an image as a whole.
         """
         if region is not None:
-            if self.baseline is not None and self.rule.mean_head is not None:
-                raise InputError("this baseline scores an image as a whole and no region of it; leave --roi out")
+            if self.rule.cues or (self.baseline is not None and self.rule.mean_head is not None):
+                what = "this recipe (--image_score cues)" if self.rule.cues else "this baseline"
+                raise InputError(f"{what} scores an image as a whole and no region of it; leave --roi out")
             region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
         return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
 
@@ -115,7 +115,9 @@ class PictureScorer:
             small = next(scaled_maps(raw.map_patches, scale.maps, size, branch))[0].numpy()
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
-            if raw.mean_patches is not None:
+            if raw.cues is not None and scale.cues is not None:
+                means.append(float(scale.cues.scores(raw.cues)[0]))
+            elif raw.mean_patches is not None:
                 part = None if region is None else region[tile.rows, tile.columns]
                 means.append(self._mean(raw.mean_patches, branch, scale.means, part))
         full = canvas.values
@@ -124,8 +126,13 @@ class PictureScorer:
         if means:
             return full, max(means)
         if len(pieces) == 1 and tile.covers(shape):  # the map as the model makes it, before it is resized
-            return full, float(small.max() if region is None else small[shrunk(region, size)].max())
-        return full, float(full.max() if region is None else full[region].max())
+            return full, self._highest(small, None if region is None else shrunk(region, size))
+        return full, self._highest(full, region)
+
+    def _highest(self, values: np.ndarray, region: np.ndarray | None) -> float:
+        """The score by a map's highest values, or by those in the region."""
+        inside = values[None] if region is None else values[region][None, None]
+        return float(highest(torch.from_numpy(inside), self.rule.recipe.top)[0])
 
     def _mean(self, found: PatchScores, branch: str, scale: Scale, region: np.ndarray | None) -> float:
         """A tile's score by the mean over its patches, or over those of the region."""

@@ -154,7 +154,7 @@ def of_opened(opened: OpenedCheckpoint, kind: type[P] = Predictor) -> P:
     prompts alone. Where images are cut into tiles, so is the support."""
     run, snapshot = opened.run, opened.load()
     if not isinstance(run, FewShotRun):
-        calibration = snapshot.calibration or by_prompts(len(run.system.decoder.taps))
+        calibration = snapshot.calibration or by_prompts(run.system.decoder.levels)
         known = snapshot.calibration is not None
         source = {"source": "images of the objects trained on"} if known else {}
         return settled(kind(run.system, run.scored_text(), {}, run.rule, calibration, known, **source), opened.spec)

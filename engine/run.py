@@ -127,8 +127,8 @@ class Run(ABC):
         """Raw scores of the test images under the adapters as they are now; `again`: they will be scored again."""
 
     @abstractmethod
-    def calibrate(self) -> Calibration | None:
-        """Scales and thresholds of the adapters as they are now, never from the test images."""
+    def calibrate(self, epoch: float | None = None) -> Calibration | None:
+        """Scales and thresholds of the adapters as they are now, after so many epochs, never from the test images."""
 
     @abstractmethod
     def calibration_holds(self, record: dict | None, source: Path) -> bool:
@@ -171,11 +171,13 @@ class Run(ABC):
         """Load a snapshot's adapters (of the file `source`), calibrate them unless they are, and give the snapshot."""
         with naming(source or "the checkpoint"):
             self.system.decoder.load_adapters(snapshot.adapters)
-        return snapshot if snapshot.calibration else replace(snapshot, calibration=self.calibrate())
+        return snapshot if snapshot.calibration else replace(snapshot, calibration=self.calibrate(snapshot.epoch))
 
     def evaluated(self, snapshot: Snapshot, selected: str, raw: RawScores | None = None) -> Evaluated:
         """The figures of the snapshot that was loaded last, or that `raw` is of."""
         raw = self.score_test() if raw is None else raw
+        if snapshot.calibration is not None:
+            raw = raw.of_taps(snapshot.calibration.taps)
         figures = branch_figures(raw, *self.truth, self.system.size, snapshot.calibration)
         return Evaluated(Result(self.info.name, snapshot.epoch, selected, figures), raw, snapshot.calibration)
 

@@ -19,6 +19,7 @@ from runtime.errors import InputError
 from runtime.files import LOCK, atomic_write, lock, remove_drafts, unlock
 
 RUN, RESULTS, UNFINISHED, CHECKPOINT = "run.json", "results.json", "unfinished.pth", "checkpoint.pth"
+FOLDS = "folds"
 SHOWN = 8  # digits of a run's key in its folder's name
 ABANDONED = 3600.0  # seconds after which a draft is nobody's any more
 STAMP = "%Y-%m-%d_%H-%M-%S"
@@ -41,6 +42,10 @@ class RunFolder:
         """Where an unfinished training is kept."""
         return self.path / UNFINISHED
 
+    def fold(self, name: str) -> Path:
+        """Where what a fold of the support found is kept until the run is finished."""
+        return self.path / FOLDS / f"{name}.pth"
+
     def publish(self, name: str, place: Path | None = None) -> Path:
         """Copy a file of the run to `place`, or one level up, over that of the run before; gives its place."""
         if not self.copies:
@@ -54,9 +59,10 @@ class RunFolder:
         """Let others have the folder. What a finished run went on from goes; of one that kept nothing, all goes."""
         if self.lock is None:
             return
-        kept = {name for name in (RESULTS, CHECKPOINT, UNFINISHED) if (self.path / name).exists()}
+        kept = {name for name in (RESULTS, CHECKPOINT, UNFINISHED, FOLDS) if (self.path / name).exists()}
         if RESULTS in kept:
             self.state.unlink(missing_ok=True)
+            shutil.rmtree(self.path / FOLDS, ignore_errors=True)
         unlock(self.lock)
         if not kept:
             shutil.rmtree(self.path, ignore_errors=True)

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from dataset import Batches, ImageSet, Sample, load_mask
 from engine.system import System
 from runtime import distributed
+from scoring.cues import CueReader, Cues
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores
 from scoring.raw_scores import Masks
@@ -24,28 +25,30 @@ def score_images(
     heads: Sequence[str],
     text: Tensor | None,
     banks: dict[str, MemoryBank],
+    reader: CueReader | None = None,
     *,
     batch_size: int = 16,
     workers: int = 0,
     keep: bool = False,
-) -> dict[str, PatchScores]:
-    """Patch scores of all samples by head, in their order; the rest is as in `score_by`."""
+) -> dict[str, PatchScores | Cues]:
+    """Patch scores of all samples by head, in their order, and with a reader their cues; the rest is as in
+    `score_by`."""
 
-    def score(prefixes: Tensor) -> dict[str, PatchScores]:
-        return system.score(prefixes, heads, text, banks)
+    def score(prefixes: Tensor) -> dict[str, PatchScores | Cues]:
+        return system.score(prefixes, heads, text, banks, reader)
 
     return score_by(score, system, samples, batch_size=batch_size, workers=workers, keep=keep)
 
 
 def score_by(
-    score: Callable[[Tensor], dict[str, PatchScores]],
+    score: Callable[[Tensor], dict[str, PatchScores | Cues]],
     system: System,
     samples: Sequence[Sample],
     *,
     batch_size: int = 16,
     workers: int = 0,
     keep: bool = False,
-) -> dict[str, PatchScores]:
+) -> dict[str, PatchScores | Cues]:
     """What `score` makes of all samples' prefix tokens (B, L, C), in their order.
 
     Images are decoded ahead by `workers` processes. Prefixes that the cache has come from there; keep: the others go

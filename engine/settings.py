@@ -13,11 +13,18 @@ from typing import Any, Self
 from runtime.errors import InputError
 from runtime.flags import path, words
 from scoring.memory_bank import BankLimit
+from scoring.reliability import ThresholdRule
 
 
 def bank_limit(text: str) -> str:
     """A reader of what `BankLimit.parse` takes; gives it as it was."""
     BankLimit.parse(text)
+    return text
+
+
+def threshold_rule(text: str) -> str:
+    """A reader of what `ThresholdRule.parse` takes; gives it as it was."""
+    ThresholdRule.parse(text)
     return text
 
 

@@ -27,6 +27,12 @@ class Support:
     labels: Tensor  # (V,) in {0, 1}
     source: Tensor  # (V,) which image a variant is of
     variant: Tensor  # (V,) which of the 11 it is
+    parents: Tensor | None = None  # (V, 2) images that a synthetic row was made of, -1 of all others; None: none is
+
+    @property
+    def is_synthetic(self) -> Tensor:
+        """(V,) bool."""
+        return torch.zeros(len(self.labels), dtype=torch.bool) if self.parents is None else self.parents[:, 0] >= 0
 
     @property
     def normal(self) -> Tensor:

@@ -11,8 +11,11 @@ from dataset import Item
 from decoder import HEADS, Decoded, MDecoder
 from runtime.cache import Cache, key_of
 from scoring.baselines import Baseline
+from scoring.cues import CUES, CueReader, Cues
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores, patch_scores
+
+BARE = "bare"  # beside the names of heads, the trunk's own tokens
 
 
 @dataclass
@@ -77,23 +80,57 @@ class System:
             yield self.decoder.decode(part, heads, pooled=False)
 
     def levels(self, prefixes: Iterable[Tensor], head: str) -> list[Tensor]:
-        """All tokens of the prefix tokens (1, L, C) given, of the "seg" or the "det" head, (V, L, h) a tap."""
-        parts = [decoded.tokens(head) for part in prefixes for decoded in self.tokens(part, (head,))]
+        """All tokens of the prefix tokens (1, L, C) given, of the "seg" or the "det" head or `BARE`, (V, L, h) a tap."""
+        if head == BARE:
+            with torch.inference_mode():
+                parts = [self.decoder.bare(part) for part in prefixes]
+        else:
+            parts = [decoded.tokens(head) for part in prefixes for decoded in self.tokens(part, (head,))]
         return [torch.cat(level) for level in zip(*parts, strict=True)]
 
     def score(
-        self, prefixes: Tensor, heads: Sequence[str], text: Tensor | None, banks: dict[str, MemoryBank]
-    ) -> dict[str, PatchScores]:
-        """Patch scores of prefix tokens (B, L, C) by head; no text, or no bank of a head, switches that branch off."""
-        parts = [
-            {head: self.patch_scores(decoded.tokens(head), text, banks.get(head)) for head in heads}
-            for decoded in self.tokens(prefixes, heads)
-        ]
-        return {head: PatchScores.join([part[head] for part in parts]) for head in heads}
+        self,
+        prefixes: Tensor,
+        heads: Sequence[str],
+        text: Tensor | None,
+        banks: dict[str, MemoryBank],
+        reader: CueReader | None = None,
+        without: Sequence[int] = (),
+    ) -> dict[str, PatchScores | Cues]:
+        """Patch scores of prefix tokens (B, L, C) by head; no text, or no bank of a head, switches that branch off.
+
+        reader: of cues, which are then there too, by the name `CUES`. without: as in `MemoryBank.distance`.
+        """
+        parts = []
+        for one in self._apart(prefixes):
+            (decoded,) = self.tokens(one, heads)
+            part: dict[str, PatchScores | Cues] = {
+                head: self.patch_scores(decoded.tokens(head), text, banks.get(head), without) for head in heads
+            }
+            if reader is not None:
+                part[CUES] = self.cues(one, reader, part[heads[0]])
+            parts.append(part)
+        return {name: type(first).join([part[name] for part in parts]) for name, first in parts[0].items()}
+
+    @torch.inference_mode()
+    def cues(self, prefixes: Tensor, reader: CueReader, adapted: PatchScores) -> Cues:
+        """Cues of prefix tokens (B, L, C), and of the patch scores of their adapted tokens if there are adapters."""
+        bare = self.decoder.bare(prefixes)
+        joint = [self.decoder.visual.project(level) for level in bare]
+        return reader.read(bare, joint, None if self.decoder.kind == "none" else adapted)
+
+    def shape_of(self, head: str) -> tuple[int, int]:
+        """How many levels a head's tokens have, and how wide they are."""
+        decoder = self.decoder
+        return (
+            (len(decoder.taps), len(decoder.visual.class_embedding))
+            if head == BARE
+            else (decoder.levels, decoder.token_width)
+        )
 
     @torch.inference_mode()
     def patch_scores(
-        self, tokens: list[Tensor], text: Tensor | None, bank: MemoryBank | None, without: int | None = None
+        self, tokens: list[Tensor], text: Tensor | None, bank: MemoryBank | None, without: Sequence[int] = ()
     ) -> PatchScores:
         """Patch scores of one head's tokens; arguments as in `scoring.patch_scores`."""
         return patch_scores(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))

@@ -15,10 +15,12 @@ from engine.picture_scorer import BAR_AFTER, PictureScorer
 from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
-from scoring.calibration import CALIBRATION_IMAGES, image_threshold, pixel_threshold
+from runtime.errors import InputError
+from scoring.calibration import CALIBRATION_IMAGES, pixel_threshold
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.raw_scores import RawScores
+from scoring.reliability import Evidence, ThresholdRule
 
 BANK_TOKENS = 60_000  # a tap: what a bank of many images keeps unless --bank_cap says otherwise
 MANY = 100  # tiles of the support; on more of them calibration takes long enough to say so beforehand
@@ -43,6 +45,8 @@ def in_tiles(
     Each normal picture is scored against a bank without its own tiles, a single one tile by tile. With --branches zero
     there is no bank. Gives the spec too, as a bank of many tiles is limited.
     """
+    if scorer.rule.cues:
+        raise InputError("--tile scores pieces by their maps; give --image_score published or top beside it")
     print(f"the support is cut into tiles of {tiling.side} pixels too: bank, scales and thresholds are of tiles")
     scorer = replace(scorer, tiling=tiling)
     normal, chosen = [known for known in support if known.label == 0], _some(support, spec.seed)
@@ -56,7 +60,9 @@ def in_tiles(
         scorer = replace(scorer, banks=banks)
     if (count := _count(chosen, tiling)) > MANY:
         print(f"calibrating on {count} tiles of {len(chosen)} pictures: each is scored once")
-    return replace(scorer, calibration=_calibration(scorer, chosen, alone)), spec
+    return replace(
+        scorer, calibration=_calibration(scorer, chosen, alone, ThresholdRule.parse(spec.threshold_rule))
+    ), spec
 
 
 def _count(support: Sequence[KnownPicture], tiling: Tiling) -> int:
@@ -92,12 +98,14 @@ def _tokens(
             yield scorer.system.levels([prefix], head), number if alone else known.source
 
 
-def _calibration(scorer: PictureScorer, support: Sequence[KnownPicture], alone: bool) -> Calibration:
+def _calibration(
+    scorer: PictureScorer, support: Sequence[KnownPicture], alone: bool, rule: ThresholdRule
+) -> Calibration:
     """Scales over all tiles' maps; thresholds of the composed maps and scores, for the main branch."""
     size, seen, shapes = scorer.system.size, [], []
     for known in tqdm(support, desc="calibrating", unit="image", leave=False):
         picture = known.picture()
-        without = None if known.label else (lambda number, own=known.source: number if alone else own)
+        without = None if known.label else (lambda number, own=known.source: (number if alone else own,))
         seen.append(scorer.pieces(picture, without=without))
         shapes.append(picture.size[::-1])
     maps, means = RawScores.join([piece.raw for pieces in seen for piece in pieces]).scales(size)
@@ -110,5 +118,7 @@ def _calibration(scorer: PictureScorer, support: Sequence[KnownPicture], alone: 
     masks = None
     if any(known.mask for known in support):
         masks = np.stack([known.mask() if known.mask else np.zeros((size, size), bool) for known in support])
-    image = image_threshold(scores, labels)
-    return Calibration(maps, means, {branch: image}, {branch: pixel_threshold(small, labels, masks)})
+    held_out = scorer.system.decoder.kind == "none"  # adapters were trained on these very images
+    evidence = Evidence.of(scores.astype(float), labels, np.arange(len(labels)), held_out)
+    image, pixel = evidence.threshold(rule), pixel_threshold(small, labels, masks)
+    return Calibration(maps, means, {branch: image}, {branch: pixel}, {branch: evidence})

@@ -19,6 +19,7 @@ from engine.run import Evaluated, Run
 from engine.run_folder import ABANDONED, CHECKPOINT, RunFolder
 from engine.system import System
 from engine.unfinished import Progress, TrainingHistory
+from engine.weight_average import WeightAverage
 from loss import adapter_loss
 from report import html_report
 from report.gallery import Shown, overlays
@@ -138,7 +139,8 @@ class Training:
 
     epoch_losses takes the `steps` steps of one epoch, a step whenever it is asked for the next loss, and leaves out as
     many as it is told; it draws their order from `order`, and nothing else is drawn. started: when the run began, and
-    as an attribute when it would have begun had it never been stopped.
+    as an attribute when it would have begun had it never been stopped. epochs: if not those of the spec.
+    average_epochs: of what is kept of an epoch, over how many the weights are averaged.
     """
 
     def __init__(
@@ -151,18 +153,24 @@ class Training:
         steps: int,
         evaluations: Evaluations,
         started: float,
+        epochs: int | None = None,
+        average_epochs: int = 1,
     ) -> None:
         self.run, self.folder, self.trainer, self.order = run, folder, trainer, order
         self.epoch_losses, self.steps, self.evaluations = epoch_losses, steps, evaluations
         self.spec, self.decoder = run.spec, run.system.decoder
-        self.due = evaluations.plan(self.spec.epoch, steps)
-        self.progress = Progress(TrainingHistory.untrained(self.decoder), unfinished.random_states(order))
+        self.epochs = self.spec.epoch if epochs is None else epochs
+        self.due = evaluations.plan(self.epochs, steps)
+        self.progress = Progress(
+            TrainingHistory.untrained(self.decoder), unfinished.random_states(order), WeightAverage(average_epochs)
+        )
         if folder.state.exists():
             self.progress = unfinished.load(folder.state, self.decoder, trainer.optimizers, order)
+            self.progress.average.count = average_epochs
             done = self.progress.steps
-            if done > self.spec.epoch * steps:
+            if done > self.epochs * steps:
                 raise InputError(f"{folder.state} is of a longer training; --restart begins anew")
-            print(f"going on after {done / steps:.3g} of {self.spec.epoch} epochs: {folder.path}")
+            print(f"going on after {done / steps:.3g} of {self.epochs} epochs: {folder.path}")
         self.started = started - self.progress.seconds
         self.saved = time.monotonic()
 
@@ -174,11 +182,11 @@ class Training:
         spec, now = self.spec, self.progress
         self.log = Log(self.folder.curves(spec.log_dir), now.steps)
         first = (now.steps - len(now.losses)) // self.steps
-        hidden = first == spec.epoch or not distributed.main_process()
+        hidden = first == self.epochs or not distributed.main_process()
         with heeding() as request:
             self._evaluate_if_due(request)
             for _ in tqdm(
-                range(first, spec.epoch), "training", spec.epoch, initial=first, unit="epoch", disable=hidden
+                range(first, self.epochs), "training", self.epochs, initial=first, unit="epoch", disable=hidden
             ):
                 for loss in self.epoch_losses(len(now.losses)):
                     now.losses.append(loss)
@@ -187,12 +195,14 @@ class Training:
                     if len(now.losses) < self.steps:
                         self._save_if_due(request)
                 self.log.add(now.steps, loss=sum(now.losses) / len(now.losses))
-                now.end_epoch(self.order)
+                now.end_epoch(self.order, self.decoder)
                 self._save_if_due(request)
         history = now.history
-        if spec.epoch and history.last.epoch != spec.epoch:
-            history.last, history.last_scores = Snapshot(spec.epoch, self.decoder.adapter_state(), None), None
-        if spec.epoch and spec.save_every:
+        if self.epochs and history.last.epoch != self.epochs:
+            history.last, history.last_scores = Snapshot(self.epochs, self.decoder.adapter_state(), None), None
+        if average := now.average.value():
+            history.last, history.last_scores = Snapshot(self.epochs, average, None), None
+        if self.epochs and spec.save_every:
             self._save()  # evaluating it all may take long
         self.log.close()
         return history
@@ -237,7 +247,7 @@ class Training:
     def _stop(self) -> NoReturn:
         self._save()
         raise Stopped(
-            f"stopped after {self.progress.steps / self.steps:.3g} of {self.spec.epoch} epochs; the same command goes "
+            f"stopped after {self.progress.steps / self.steps:.3g} of {self.epochs} epochs; the same command goes "
             f"on from there ({self.folder.path})"
         )
 

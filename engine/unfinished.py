@@ -14,13 +14,14 @@ import torch
 from CLIP.weights import DAMAGE
 from decoder import MDecoder
 from engine.checkpoint import Snapshot
+from engine.weight_average import WeightAverage
 from runtime.errors import InputError, naming
 from runtime.files import atomic_write
 from runtime.tensors import digest
 from runtime.tensors import load as read_tensors
 from scoring.raw_scores import RawScores
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -49,19 +50,23 @@ class Progress:
     """Steps taken and what they led to. Orders are drawn when an epoch begins, and nothing else is drawn in it.
 
     losses: of this epoch's steps so far. evaluated: whether the evaluation that is due after `steps`, if one is, is
-    done. seconds: that the run had taken when it was saved. draws: the random states as this epoch began.
+    done. seconds: that the run had taken when it was saved. draws: the random states as this epoch began. average: of
+    the last epochs' weights.
     """
 
     history: TrainingHistory
     draws: dict[str, Any]
+    average: WeightAverage
     steps: int = 0
     losses: list[float] = field(default_factory=list)
     evaluated: bool = False
     seconds: float = 0.0
 
-    def end_epoch(self, order: torch.Generator) -> None:
+    def end_epoch(self, order: torch.Generator, decoder: MDecoder) -> None:
         """Forget this epoch's losses; the next one draws from the random states of now."""
         self.losses, self.draws = [], random_states(order)
+        if self.average.count > 1:
+            self.average.add(decoder.adapter_state())
 
 
 def save(path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam]) -> None:
@@ -79,6 +84,7 @@ def save(path: Path, progress: Progress, decoder: MDecoder, optimizers: dict[str
         "last": (history.last.epoch, history.last.adapters),
         "best": None if history.best is None or same else (history.best.epoch, history.best.adapters),
         "best_is_last": same,
+        "averaged": progress.average.states,
         "best_value": history.best_value,
     }
     buffer = io.BytesIO()
@@ -115,7 +121,9 @@ def _progress(content: dict[str, Any]) -> Progress:
     if not counted or not isinstance(last, Snapshot) or not all(map(isfinite, told["losses"])):
         raise ValueError("its numbers are not those of a training")
     history = TrainingHistory(last, best=last if content["best_is_last"] else best, best_value=content["best_value"])
-    return Progress(history, **told)
+    average = WeightAverage(len(content["averaged"]))
+    average.states = content["averaged"]
+    return Progress(history, average=average, **told)
 
 
 def random_states(order: torch.Generator) -> dict[str, Any]:

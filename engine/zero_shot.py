@@ -26,13 +26,15 @@ from prompt import digest
 from report.tables import Result
 from runtime import distributed
 from runtime.errors import InputError
-from scoring.calibration import CALIBRATION_IMAGES, calibrate
+from scoring.calibration import CALIBRATION_IMAGES, CalibrationRule, Known, calibrate
 from scoring.maps import Calibration
 from scoring.patch_scores import PatchScores
 from scoring.raw_scores import RawScores, ScoreRule, score_rule
+from scoring.reliability import ThresholdRule
 from utils import seed_everything
 
 SCRIPT = "train_zero"
+F1 = CalibrationRule(ThresholdRule("f1"))  # of images that were trained on nothing finer can be said
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class TransferRun(Run):
             self.system, samples, self.rule.heads, text, {}, batch_size=size, workers=workers, keep=keep
         )
 
-    def calibrate(self) -> Calibration | None:
+    def calibrate(self, epoch: float | None = None) -> Calibration | None:
         """Scales and thresholds from training images of the sources, never from the target; None without sources."""
         if not self.sources:
             return None
@@ -108,10 +110,10 @@ class TransferRun(Run):
         det = PatchScores.join([found[source.info.name]["det"] for source in self.sources])
         labels = np.concatenate([ground_truth(samples, size, False)[0] for samples in some.values()])
         if not self.masks:
-            return calibrate(RawScores(det, det), labels, None, size)
+            return calibrate(RawScores(det, det), _seen(labels, None), size, F1)
         seg = PatchScores.join([found[source.info.name]["seg"] for source in masked])
         masks = np.concatenate([ground_truth(some[source.info.name], size, True)[1][:] for source in masked])
-        return calibrate(RawScores(seg, det), labels, masks, size)
+        return calibrate(RawScores(seg, det), _seen(labels, masks), size, F1)
 
     def origin(self) -> dict:
         """Counts, and the objects trained on."""
@@ -128,6 +130,11 @@ class TransferRun(Run):
         what = "adapters of one object" if same else "the prompts are not those of the training run"
         print(f"{what}: the stored thresholds are left out")
         return False
+
+
+def _seen(labels: np.ndarray, masks: np.ndarray | None) -> Known:
+    """Images that were trained on, each by itself."""
+    return Known(labels, masks, np.arange(len(labels)), held_out=False)
 
 
 def run_name(obj: str) -> str:

@@ -1,36 +1,93 @@
 """Calibration on images of known label: the range of each branch's scores, and thresholds of images and pixels."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from scoring import metrics
-from scoring.maps import Calibration
+from scoring.cues import FLOOR, CueWeights
+from scoring.maps import Calibration, highest
+from scoring.patch_scores import PatchScores
 from scoring.raw_scores import Masks, RawScores, full_maps, measure
+from scoring.reliability import Evidence, ThresholdRule
 
 CALIBRATION_IMAGES = 64  # normal support images, or images of an object trained on, that are looked at; at most
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
+BALANCED = ThresholdRule("balanced")
+NEAR_BEST = 0.05  # AUROC that a tap may lack to the best one and still count
 
 
-def calibrate(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int, pixels: bool = True) -> Calibration:
-    """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None.
+@dataclass(frozen=True)
+class Known:
+    """What is known of images that scores are calibrated on.
+
+    labels: (V,) in {0, 1}. masks: bool (V, S, S) or None. images: (V,), equal for the variants of an image, itself
+    first. held_out: whether no image was known to the system that scored it.
+    """
+
+    labels: np.ndarray
+    masks: Masks | None
+    images: np.ndarray
+    held_out: bool = True
+
+
+@dataclass(frozen=True)
+class CalibrationRule:
+    """What the support decides: the image threshold how, and whether the branches' shares and the bank's taps too."""
+
+    threshold: ThresholdRule = BALANCED
+    fuse_by_support: bool = False
+    taps_by_support: bool = False
+
+
+def calibrate(
+    raw: RawScores, known: Known, size: int, rule: CalibrationRule | None = None, pixels: bool = True
+) -> Calibration:
+    """Scales and thresholds from the support's scores and what is known of it.
 
     pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.
     """
-    found = Calibration(*raw.scales(size), {}, {})
+    rule, labels = rule or CalibrationRule(), known.labels
+    both = bool(labels.any() and not labels.all())
+    taps = separating_taps(raw.map_patches, labels) if rule.taps_by_support and both else None
+    raw = raw.of_taps(taps)
+    found = Calibration(*raw.scales(size), {}, {}, taps=taps)
+    if rule.fuse_by_support and both:
+        share = zero_share(raw, found, labels, size)
+        found = replace(found, maps=replace(found.maps, share=share), means=replace(found.means, share=share))
+    if raw.cues is not None:
+        found = replace(found, cues=CueWeights.fit(raw.cues, labels))
     for branch, scores in raw.image_scores(size, found).items():
-        found.image[branch] = image_threshold(scores.numpy(), labels)
+        found.evidence[branch] = Evidence.of(scores.double().numpy(), labels, known.images, known.held_out)
+        found.image[branch] = found.evidence[branch].threshold(rule.threshold)
         if pixels:
             maps = full_maps(raw.map_patches, found.maps, size, branch)
-            found.pixel[branch] = pixel_threshold(maps, labels, masks)
+            found.pixel[branch] = pixel_threshold(maps, labels, known.masks)
     return found
 
 
-def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Half-way between the F1-max score and the next lower one; without either label just above the highest."""
-    if not labels.any() or labels.all():
-        return float(np.nextafter(scores.max(), np.float32(np.inf)))
-    best = measure(metrics.image_metrics, scores, labels)["threshold"]
-    lower = scores[scores < best]
-    return float((best + lower.max()) / 2) if lower.size else float(best)
+def zero_share(raw: RawScores, found: Calibration, labels: np.ndarray, size: int) -> float:
+    """The zero branch's share of the fusion: its weight beside few's, each as a cue's by the AUROC of its image scores
+    (`CueWeights.fit`). Shrunk so, it lies between 0.23 and 0.77; a half where one of the branches is off."""
+    scores = raw.image_scores(size, replace(found, cues=None))
+    if "fused" not in scores:
+        return found.maps.share
+    zero, few = (_weight(scores[branch].numpy(), labels) for branch in ("zero", "few"))
+    return zero / (zero + few)
+
+
+def _weight(scores: np.ndarray, labels: np.ndarray) -> float:
+    return FLOOR + (1 - FLOOR) * max(0.0, 2 * metrics.image_metrics(scores, labels)["auroc"] - 1)
+
+
+def separating_taps(patches: PatchScores, labels: np.ndarray) -> tuple[int, ...] | None:
+    """The taps, counted from 0, whose highest distance to the bank tells the labels apart nearly as well as the best
+    one's does; None without a bank."""
+    if patches.few is None:
+        return None
+    scores = [highest(patches.few[:, tap], 0.0).numpy() for tap in range(patches.few.shape[1])]
+    aurocs = [metrics.image_metrics(one, labels)["auroc"] for one in scores]
+    return tuple(tap for tap, auroc in enumerate(aurocs) if auroc >= max(aurocs) - NEAR_BEST)
 
 
 def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:

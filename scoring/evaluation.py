@@ -18,13 +18,15 @@ def branch_figures(
 ) -> dict[str, dict[str, float]]:
     """Figures by branch over a test set: labels (N,) in {0, 1}, masks bool (N, S, S) or None.
 
-    Scores are min-max scaled over the test set as published; so are those of sensitivity and specificity "at half",
-    which count an image as abnormal above 0.5, as the reproduction study does. The others are at the calibration's
-    threshold, on scores scaled by the calibration. Raises InputError when a score is not a number.
+    Scores are min-max scaled over the test set as published, or by a `ScoreRecipe` that is `support_scaled` as the
+    calibration scales and fuses them; so are those of sensitivity and specificity "at half", which count an image as
+    abnormal above 0.5, as the reproduction study does. The others are at the calibration's threshold, on scores scaled
+    by the calibration. Raises InputError when a score is not a number.
     """
     figures = {}
     judged = {} if calibration is None else raw.image_scores(size, calibration)
-    for branch, scores in raw.image_scores(size).items():
+    by_support = calibration is not None and raw.map_patches.recipe.support_scaled
+    for branch, scores in (judged if by_support else raw.image_scores(size)).items():
         found = measure(metrics.image_metrics, scores.numpy(), labels)
         figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
         halved = measure(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
@@ -34,6 +36,8 @@ def branch_figures(
             figures[branch] |= measure(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
     if masks is not None:
         scale = map_scale(raw.map_patches, size)
+        if by_support:
+            scale = calibration.maps.within(scale)
         for branch in figures:  # one at a time: a branch's maps may fill much of the memory
             found = pixel_figures(raw.map_patches, scale, size, branch, masks)
             figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}

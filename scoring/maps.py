@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoder import upsample
+from scoring.cues import CueWeights
 from scoring.patch_scores import PatchScores
+from scoring.reliability import Evidence, ThresholdRule
 
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
 MAP_CHUNK = 64  # images whose maps are built at a time
@@ -21,8 +23,30 @@ T = TypeVar("T")
 def branch_maps(patches: PatchScores, branch: str, size: int) -> Tensor:
     """Unscaled maps (N, size, size) of "zero" (sum of probabilities, 0 to T) or "few" (sum of distances)."""
     if branch == "zero":
-        return upsample(patches.zero, size).sigmoid().sum(dim=1)
-    return upsample(patches.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
+        maps = upsample(patches.zero, size).sigmoid().sum(dim=1)
+    else:
+        maps = upsample(patches.few.sum(dim=1, keepdim=True), size)[:, 0]  # upsampling is linear: sum first
+    return smoothed(maps, patches.recipe.smooth)
+
+
+def smoothed(maps: Tensor, deviation: float) -> Tensor:
+    """Maps (N, S, S) under a Gaussian of that deviation in pixels, edges reflected; 0 leaves them as they are."""
+    if not deviation:
+        return maps
+    reach = min(math.ceil(3 * deviation), maps.shape[-1] - 1)
+    steps = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
+    weights = torch.exp(-(steps**2) / (2 * deviation**2))
+    weights = weights / weights.sum()
+    found = F.pad(maps[:, None], (reach,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(found, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))[:, 0]
+
+
+def highest(maps: Tensor, top: float) -> Tensor:
+    """Image scores (N,) of maps (N, H, W): the mean of each one's `top` share of pixels, 0 for the maximum."""
+    count = round(top * maps[0].numel()) if len(maps) else 0
+    if count <= 1:
+        return maps.amax(dim=(1, 2))
+    return maps.flatten(1).topk(count, dim=1).values.mean(dim=1)
 
 
 def branch_means(patches: PatchScores, branch: str, size: int) -> Tensor:
@@ -59,10 +83,12 @@ def chunks(patches: PatchScores) -> Iterator[PatchScores]:
 
 @dataclass(frozen=True)
 class Scale:
-    """Lowest and highest unscaled value of each branch, over a test set or over the support."""
+    """Lowest and highest unscaled value of each branch, over a test set or over the support; share: zero's part of the
+    fusion, few has the rest."""
 
     zero: tuple[float, float] | None
     few: tuple[float, float] | None
+    share: float = FUSION
 
     def fuse(self, zero: Tensor | None, few: Tensor | None) -> dict[str, Tensor]:
         """Both branches min-max scaled, and their weighted sum where both are on."""
@@ -72,8 +98,22 @@ class Scale:
                 low, high = limits
                 scaled[name] = (values - low) / max(high - low, torch.finfo(torch.float32).tiny)
         if len(scaled) == 2:
-            scaled["fused"] = FUSION * scaled["zero"] + (1 - FUSION) * scaled["few"]
+            scaled["fused"] = self.share * scaled["zero"] + (1 - self.share) * scaled["few"]
         return scaled
+
+    def within(self, limits: "Scale") -> "Scale":
+        """One that ranks fused values as this does, and gives values between other limits the range from 0 to 1."""
+        if self.zero is None or self.few is None:
+            return limits
+        parts = [
+            weight * (high - low) / max(own_high - own_low, torch.finfo(torch.float32).tiny)
+            for weight, (low, high), (own_low, own_high) in (
+                (self.share, limits.zero, self.zero),
+                (1 - self.share, limits.few, self.few),
+            )
+        ]
+        total = sum(parts)
+        return Scale(limits.zero, limits.few, parts[0] / total if total > 0 else self.share)
 
 
 def map_scale(patches: PatchScores, size: int) -> Scale:
@@ -122,13 +162,14 @@ def mean_scores(patches: PatchScores, scale: Scale, size: int) -> dict[str, Tens
 
 
 def max_scores(patches: PatchScores, scale: Scale, size: int) -> dict[str, Tensor]:
-    """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map."""
+    """Image scores (N,) of every branch for an object with masks: the maximum of the image's scaled map, or what else
+    the patches' recipe makes of it."""
     scores, done = {}, 0
     for part in chunks(patches):
         for name, maps in scale.fuse(*by_branch(part, branch_maps, size)).items():
             if name not in scores:
                 scores[name] = torch.empty(len(patches))
-            scores[name][done : done + len(part)] = maps.amax(dim=(1, 2))
+            scores[name][done : done + len(part)] = highest(maps, patches.recipe.top)
         done += len(part)
     return scores
 
@@ -138,10 +179,19 @@ class Calibration:
     """What the support says of the scale of scores, so that an image can be judged alone.
 
     maps, means: the branches' ranges over the support. image, pixel: by branch, the threshold at which a scaled
-    score counts as abnormal: largest F1 on the support, or without abnormal support above all normal scores.
+    score counts as abnormal. evidence: by branch, the support's scores that say so. cues: how the cues of an image are
+    weighed for its score, where they are. taps: which taps' distances to the memory bank count, None for all.
     """
 
     maps: Scale
     means: Scale
     image: dict[str, float]
     pixel: dict[str, float]
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    cues: CueWeights | None = None
+    taps: tuple[int, ...] | None = None
+
+    def by_rule(self, rule: ThresholdRule) -> "Calibration":
+        """With image thresholds chosen by another rule, of branches that have evidence."""
+        chosen = {branch: evidence.threshold(rule) for branch, evidence in self.evidence.items()}
+        return replace(self, image=self.image | chosen)

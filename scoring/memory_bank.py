@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from decoder import to_grid
 from runtime.errors import InputError
 from runtime.linear import linear
 
@@ -44,18 +45,23 @@ class MemoryBank:
     """One matrix (N, h) of unit tokens a tap, class tokens included as published.
 
     owners: for each tap (N,), the image that a token is of; by it an image's tokens can be left out of the search.
+    side: patches a side of the neighbourhood that a patch stands for, by the mean of its tokens; 1: itself alone.
     """
 
-    def __init__(self, levels: Sequence[Tensor], owners: Sequence[Tensor] | None = None) -> None:
-        self.levels, self.owners = list(levels), None if owners is None else list(owners)
+    def __init__(self, levels: Sequence[Tensor], owners: Sequence[Tensor] | None = None, side: int = 1) -> None:
+        self.levels, self.owners, self.side = list(levels), None if owners is None else list(owners), side
 
     @staticmethod
-    def build(images: Iterable[tuple[list[Tensor], int]], count: int, limit: BankLimit, seed: int) -> "MemoryBank":
+    def build(
+        images: Iterable[tuple[list[Tensor], int]], count: int, limit: BankLimit, seed: int, side: int = 1
+    ) -> "MemoryBank":
         """The bank of `count` images' tokens (1, L, h) a tap, each with its owner, taken in one image at a time."""
         generator, start = torch.Generator().manual_seed(seed), 0
         levels: list[Tensor] = []
         for tokens, owner in images:
             length = tokens[0].shape[1]
+            if side > 1:  # class tokens have no neighbours
+                tokens = [torch.cat([level[:, :1], neighbourhood_means(level[:, 1:], side)], dim=1) for level in tokens]
             if not levels:
                 drawn, kept = limit.sizes(count * length)
                 rows = torch.randperm(count * length, generator=generator)[:drawn].sort().values
@@ -70,24 +76,26 @@ class MemoryBank:
             for tap, level in enumerate(levels):
                 chosen = greedy_coreset(level, kept, generator)
                 levels[tap], owners[tap] = level[chosen], owners[tap][chosen.cpu()]
-        return MemoryBank(levels, owners)
+        return MemoryBank(levels, owners, side)
 
-    def distance(self, tap: int, tokens: Tensor, without: int | None = None) -> Tensor:
+    def distance(self, tap: int, tokens: Tensor, without: Sequence[int] = ()) -> Tensor:
         """`nearest` of an image's tokens, (B, L, h) -> (B, P), class token dropped."""
-        return self.nearest(tap, tokens[:, 1:], without)
+        patches = tokens[:, 1:] if self.side == 1 else neighbourhood_means(tokens[:, 1:], self.side)
+        return self.nearest(tap, patches, without)
 
-    def nearest(self, tap: int, patches: Tensor, without: int | None = None) -> Tensor:
+    def nearest(self, tap: int, patches: Tensor, without: Sequence[int] = ()) -> Tensor:
         """1 - the highest cosine to the bank of that tap, (B, P, h) -> (B, P).
 
-        without: the owner whose tokens don't count.
+        without: the owners whose tokens don't count.
         """
         queries = F.normalize(patches, dim=-1)  # (B, P, h)
         best = None
         for first in range(0, len(self.levels[tap]), CHUNK):
             part = slice(first, first + CHUNK)
             cosines = linear(queries, self.levels[tap][part])  # (B, P, n)
-            if without is not None:
-                cosines[..., (self.owners[tap][part] == without).to(cosines.device)] = -torch.inf
+            if without:
+                left_out = torch.isin(self.owners[tap][part], torch.tensor(list(without)))
+                cosines[..., left_out.to(cosines.device)] = -torch.inf
             highest = cosines.amax(dim=-1)  # (B, P)
             best = highest if best is None else torch.maximum(best, highest)
         return 1 - best
@@ -113,10 +121,18 @@ class MemoryBank:
         return levels | {f"owner{tap}": (torch.int64, (None,)) for tap in range(taps)}
 
     @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor], device: torch.device) -> "MemoryBank":
+    def from_tensors(tensors: Mapping[str, Tensor], device: torch.device, side: int = 1) -> "MemoryBank":
         """The bank that gave these `tensors`."""
         taps = range(len(tensors) // 2)
-        return MemoryBank([tensors[f"level{tap}"].to(device) for tap in taps], [tensors[f"owner{tap}"] for tap in taps])
+        levels, owners = [tensors[f"level{tap}"].to(device) for tap in taps], [tensors[f"owner{tap}"] for tap in taps]
+        return MemoryBank(levels, owners, side)
+
+
+def neighbourhood_means(patches: Tensor, side: int) -> Tensor:
+    """Patch tokens (B, P, C) -> (B, P, C), each the mean over side x side patches; at borders over what is there."""
+    grid = to_grid(patches.transpose(1, 2))  # (B, C, G, G)
+    means = F.avg_pool2d(grid, side, stride=1, padding=side // 2, count_include_pad=False)
+    return means.flatten(2).transpose(1, 2)
 
 
 def greedy_coreset(points: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -5,7 +5,7 @@ the class token first.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,17 +18,44 @@ BRANCHES = ("zero", "few", "fused")
 
 
 @dataclass(frozen=True)
+class ScoreRecipe:
+    """How maps, image scores and figures are made of patch scores; by default as published.
+
+    smooth: deviation of the Gaussian that maps are smoothed by, in pixels; 0: none. top: share of a map's pixels, the
+    highest, whose mean is the image score; 0: the maximum. support_scaled: figures are of scores as the support scales
+    and fuses them, not min-max scaled over the test set.
+    """
+
+    smooth: float = 0.0
+    top: float = 0.0
+    support_scaled: bool = False
+
+
+AS_PUBLISHED = ScoreRecipe()
+
+
+@dataclass(frozen=True)
 class PatchScores:
     """Scores on the patch grid of N images on the CPU, float32; a branch that is off is None."""
 
     zero: Tensor | None  # (N, T, G, G), logits of `patch_logits`
     few: Tensor | None  # (N, T, G, G), distances in [0, 2]
+    recipe: ScoreRecipe = AS_PUBLISHED
 
     @staticmethod
     def join(parts: list["PatchScores"]) -> "PatchScores":
         """The scores of several batches as one."""
         zero, few = ([getattr(part, name) for part in parts] for name in ("zero", "few"))
-        return PatchScores(*(None if values[0] is None else torch.cat(values) for values in (zero, few)))
+        joined = (None if values[0] is None else torch.cat(values) for values in (zero, few))
+        return PatchScores(*joined, parts[0].recipe)
+
+    def by_recipe(self, recipe: ScoreRecipe) -> "PatchScores":
+        """The same scores, of which maps are made otherwise."""
+        return replace(self, recipe=recipe)
+
+    def of_taps(self, taps: Sequence[int]) -> "PatchScores":
+        """With the memory bank's distances at some of the taps alone, counted from 0."""
+        return self if self.few is None else replace(self, few=self.few[:, list(taps)])
 
     def room(self, count: int) -> "PatchScores":
         """Room for the scores of `count` images like these, to be filled by `put`."""
@@ -51,14 +78,15 @@ class PatchScores:
         return self._each(lambda values: values[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "PatchScores":
-        return PatchScores(*(None if values is None else change(values) for values in (self.zero, self.few)))
+        changed = (None if values is None else change(values) for values in (self.zero, self.few))
+        return PatchScores(*changed, self.recipe)
 
 
 def patch_scores(
     tokens: Sequence[Tensor],
     text: Tensor | None,
     bank: MemoryBank | None,
-    without: int | None = None,
+    without: Sequence[int] = (),
     joint: Sequence[Tensor] | None = None,
 ) -> PatchScores:
     """Both branches' scores of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off.

@@ -1,15 +1,16 @@
 """The score rule: which tokens make an object's anomaly maps and image scores; and the raw scores by it."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor
 
 from runtime.errors import InputError
+from scoring.cues import CUES, Cues
 from scoring.maps import Calibration, Scale, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
-from scoring.patch_scores import PatchScores
+from scoring.patch_scores import AS_PUBLISHED, PatchScores, ScoreRecipe
 
 
 class Masks(Protocol):
@@ -23,17 +24,26 @@ class RawScores:
     """What the model says of N images, before scaling.
 
     map_patches: patch scores whose full-size maps are the anomaly maps. mean_patches: patch scores whose mean is the
-    image score; None where the map's maximum is it.
+    image score; None where the map's maximum is it. cues: None where the image score is made of maps or means.
     """
 
     map_patches: PatchScores
     mean_patches: PatchScores | None
+    cues: Cues | None = None
 
     @staticmethod
     def join(parts: Sequence["RawScores"]) -> "RawScores":
         """Those of several batches as one."""
         means = None if parts[0].mean_patches is None else PatchScores.join([part.mean_patches for part in parts])
-        return RawScores(PatchScores.join([part.map_patches for part in parts]), means)
+        cues = None if parts[0].cues is None else Cues.join([part.cues for part in parts])
+        return RawScores(PatchScores.join([part.map_patches for part in parts]), means, cues)
+
+    def of_taps(self, taps: Sequence[int] | None) -> "RawScores":
+        """With the memory bank's distances at some of the taps alone; None leaves them as they are."""
+        if taps is None:
+            return self
+        means = None if self.mean_patches is None else self.mean_patches.of_taps(taps)
+        return RawScores(self.map_patches.of_taps(taps), means, self.cues)
 
     def scales(self, size: int) -> tuple[Scale, Scale]:
         """The ranges over these images of the branches' maps, and of their image scores."""
@@ -41,32 +51,44 @@ class RawScores:
         return maps, maps if self.mean_patches is None else mean_scale(self.mean_patches, size)
 
     def image_scores(self, size: int, calibration: Calibration | None = None) -> dict[str, Tensor]:
-        """Image scores (N,) by branch, scaled over these images, or as the calibration scales."""
+        """Image scores (N,) by branch, scaled over these images, or as the calibration scales.
+
+        Cues that the calibration weighs make the score of the branch that stands for the run.
+        """
         if self.mean_patches is None:
             scale = map_scale(self.map_patches, size) if calibration is None else calibration.maps
-            return max_scores(self.map_patches, scale, size)
-        scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
-        return mean_scores(self.mean_patches, scale, size)
+            found = max_scores(self.map_patches, scale, size)
+        else:
+            scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
+            found = mean_scores(self.mean_patches, scale, size)
+        if calibration is not None and calibration.cues is not None and self.cues is not None:
+            found[main_branch(self.map_patches)] = calibration.cues.scores(self.cues)
+        return found
 
 
 @dataclass(frozen=True)
 class ScoreRule:
     """Which head's tokens make an object's anomaly map, and what makes its image score ("Scoring").
 
-    mean_head: the head whose mean over patches is the score; None: the score is the map's maximum.
+    mean_head: the head whose mean over patches is the score; None: the score is the map's maximum. cues: whether the
+    score is made of cues instead. recipe: how else maps and scores are made.
     """
 
     map_head: str
     mean_head: str | None
+    cues: bool = False
+    recipe: ScoreRecipe = AS_PUBLISHED
 
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads whose patch scores are needed."""
         return (self.map_head,) if self.mean_head in (None, self.map_head) else (self.map_head, self.mean_head)
 
-    def raw_scores(self, found: dict[str, PatchScores]) -> RawScores:
-        """From patch scores by head."""
-        return RawScores(found[self.map_head], None if self.mean_head is None else found[self.mean_head])
+    def raw_scores(self, found: Mapping[str, PatchScores | Cues]) -> RawScores:
+        """From patch scores by head, and cues by the name `CUES`."""
+        by_head = {name: part.by_recipe(self.recipe) for name, part in found.items() if name != CUES}
+        means = None if self.mean_head is None else by_head[self.mean_head]
+        return RawScores(by_head[self.map_head], means, found.get(CUES) if self.cues else None)
 
 
 MAP_MAXIMUM = ScoreRule("seg", None)  # few-shot scoring of an object with masks
@@ -74,11 +96,12 @@ DET_MEAN = ScoreRule("det", "det")  # of one without masks, and transfer to it
 TRANSFER_TO_MASKS = ScoreRule("seg", "det")  # zero-shot transfer to an object with masks
 
 
-def score_rule(masks: bool, transfer: bool = False) -> ScoreRule:
+def score_rule(
+    masks: bool, transfer: bool = False, *, recipe: ScoreRecipe = AS_PUBLISHED, cues: bool = False
+) -> ScoreRule:
     """The rule for an object that has masks or has none, in few-shot scoring or in zero-shot transfer."""
-    if not masks:
-        return DET_MEAN
-    return TRANSFER_TO_MASKS if transfer else MAP_MAXIMUM
+    published = (TRANSFER_TO_MASKS if transfer else MAP_MAXIMUM) if masks else DET_MEAN
+    return replace(published, recipe=recipe, cues=cues)
 
 
 def full_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> np.ndarray:

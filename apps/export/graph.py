@@ -83,7 +83,7 @@ class ScoringGraph(nn.Module):
         for head, bank in banks.items():
             for tap, level in enumerate(bank.levels):
                 self.register_buffer(f"{head}_bank{tap}", level.clone())  # (N, h); inference tensors can't be traced
-        mean = Scale((0.0, float(len(self.decoder.taps))), None)
+        mean = Scale((0.0, float(self.decoder.levels)), None)
         self.calibration = calibration or Calibration(mean, mean, {}, {})
         self.branch = "fused" if text is not None and banks else "few" if banks else "zero"
 

@@ -64,7 +64,7 @@ def of_folders(
     top = 1.0 if spec.abnormal else NORMAL_TOP
     origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin()
     if tiling := tiling_of(spec, run.pictures):
-        scale = by_prompts(len(system.decoder.taps))
+        scale = by_prompts(system.decoder.levels)
         blank = Predictor(system, run.scored_text(), {}, run.rule, scale, True, top=top, source=FOLDERS)
         predictor, used = in_tiles(blank, run.pictures, tiling, run.spec)
         return predictor, origin | {"options": used.plain()}
@@ -80,7 +80,7 @@ def of_prompts(spec: PredictSpec, asked: Mapping[str, Any]) -> tuple[Predictor, 
     if spec.branches == "few":
         raise InputError("--branches few needs normal images for the memory bank: give their folder with --normal")
     spec, obj, prompts, system = _bare(spec, asked, wanted=True)
-    rule, scale = score_rule(spec.score == "max"), by_prompts(len(system.decoder.taps))
+    rule, scale = score_rule(spec.score == "max"), by_prompts(system.decoder.levels)
     predictor = Predictor(system, prompts.text_directions, {}, rule, scale, False)
     return predictor, {"obj": obj, "prompts_sha256": prompts.sha256, "options": spec.plain()}
 

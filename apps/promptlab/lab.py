@@ -25,7 +25,7 @@ from engine.system import System
 from engine.text import Encoder, directions, without_each
 from runtime.cache import Cache
 from runtime.errors import InputError
-from scoring.calibration import Calibration, calibrate
+from scoring.calibration import Calibration, Known, calibrate
 from scoring.evaluation import branch_figures
 from scoring.maps import Scale, scaled_maps
 from scoring.memory_bank import MemoryBank
@@ -55,11 +55,10 @@ class HeldImage:
 
 @dataclass(frozen=True)
 class HeldSupport:
-    """What calibrates: held support images that the bank knows without themselves, labels (V,), masks (V, S, S)."""
+    """What calibrates: held support images that the bank knows without themselves, and what is known of them."""
 
     held: list[HeldImage]
-    labels: np.ndarray
-    masks: np.ndarray | None
+    known: Known
 
 
 @dataclass(frozen=True)
@@ -217,16 +216,16 @@ class Lab:
             found.append(tuple(pair))
         return found
 
-    def calibrate_on(self, support: Iterable[tuple[list[Tensor], int | None]], labels: np.ndarray, masks) -> None:
+    def calibrate_on(self, support: Iterable[tuple[list[Tensor], tuple[int, ...]]], known: Known) -> None:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
         head = self.rule.map_head
-        held = []
-        for tokens, without in tqdm(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
+        held, count = [], len(known.labels)
+        for tokens, without in tqdm(support, "support", count, leave=False, disable=count < BAR_FROM):
             held.append(self._keep({head: tokens}, without))
-            if held[0].size * len(labels) > self.store.maxsize:
+            if held[0].size * count > self.store.maxsize:
                 self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
                 return
-        self.support = HeldSupport(held, labels, masks)
+        self.support = HeldSupport(held, known)
 
     def _prompt_scores(self, held: HeldImage, texts: Tensor) -> Tensor:
         """An image's prompt scores (N,) under texts (N, D, 2), see `Pull`."""
@@ -253,14 +252,14 @@ class Lab:
             return self.own[1]
         if self.support is not None:
             seen = self._see(self.support.held, words.text)
-            return calibrate(seen, self.support.labels, self.support.masks, self.system.size, pixels)
+            return calibrate(seen, self.support.known, self.system.size, pixels=pixels)
         if self.banks:
             return replace(self.own[1], image={}, pixel={})
         return self._absolute()
 
     def _absolute(self) -> Calibration:
         """Scores as the mean over taps of the probability of "abnormal", 0 to 1; no thresholds."""
-        scale = Scale(zero=(0.0, float(len(self.system.decoder.taps))), few=None)
+        scale = Scale(zero=(0.0, float(self.system.decoder.levels)), few=None)
         return Calibration(scale, scale, {}, {})
 
     def _hold(self, samples: Sequence[Sample]) -> list[HeldImage]:

@@ -1,7 +1,7 @@
 """Which labs there are, and how one is opened: an object with a few-shot or a transfer checkpoint, or with none."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -127,11 +127,12 @@ def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: Inpu
 def _with_support(opened: OpenedCheckpoint) -> Lab:
     """A run as test scripts open it, with the last epoch's adapters in."""
     run, snapshot = opened.run, opened.load()
-    parts = (opened.spec, run.info, run.test, run.system, run.rule)
-    own = None if snapshot.calibration is None else (run.prompts_sha256, snapshot.calibration)
+    parts = (opened.spec, run.info, run.test, run.system, replace(run.rule, cues=False))
+    own = None if snapshot.calibration is None or run.rule.cues else (run.prompts_sha256, snapshot.calibration)
     if not isinstance(run, FewShotRun):
         note = "zero-shot transfer: prompts alone; thresholds hold for the checkpoint's own prompts"
         return _lab(*parts, [note], own=own)
-    lab = _lab(*parts, [], banks=run.banks(keep=True), own=own)
-    lab.calibrate_on(run.support_tokens(run.rule.map_head), *run.support_truth())
+    notes = ["this checkpoint scores images by cues; the lab shows scores of maps"] if run.rule.cues else []
+    lab = _lab(*parts, notes, banks=run.banks(keep=True), own=own)
+    lab.calibrate_on(run.support_tokens(run.rule.map_head), run.support_truth(held_out=not run.trainable))
     return lab

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from decoder import to_grid
 from scoring.baselines import MAP
-from scoring.memory_bank import BankLimit, MemoryBank
+from scoring.memory_bank import BankLimit, MemoryBank, neighbourhood_means
 from scoring.patch_scores import PatchScores
 
 NEIGHBOURHOOD = 3  # patches a side that a feature is the mean of
@@ -27,17 +27,9 @@ def inner_taps(levels: Sequence[Tensor]) -> Sequence[Tensor]:
     return levels[1:-1] if len(levels) > 2 else levels
 
 
-def neighbourhood_means(patches: Tensor) -> Tensor:
-    """Patch tokens (B, P, C) -> (B, P, C), each the mean over its neighbourhood; at borders over what is there."""
-    grid = to_grid(patches.transpose(1, 2))  # (B, C, G, G)
-    pad = NEIGHBOURHOOD // 2
-    means = F.avg_pool2d(grid, NEIGHBOURHOOD, stride=1, padding=pad, count_include_pad=False)
-    return means.flatten(2).transpose(1, 2)
-
-
 def descriptors(levels: Sequence[Tensor]) -> Tensor:
     """Tokens (B, L, C) a tap -> features (B, P, h): unit neighbourhood means of the inner taps side by side."""
-    parts = [F.normalize(neighbourhood_means(level[:, 1:]), dim=-1) for level in inner_taps(levels)]
+    parts = [F.normalize(neighbourhood_means(level[:, 1:], NEIGHBOURHOOD), dim=-1) for level in inner_taps(levels)]
     return torch.cat(parts, dim=-1)
 
 

@@ -1,0 +1,84 @@
+"""Training on folds: adapters for every part of the support that is left out, and which epoch they speak for."""
+
+from collections.abc import Collection, Iterator
+
+import torch
+from tqdm import tqdm
+
+from engine.few_shot_run import FewShotRun
+from engine.folds import Fold, Found, in_order, kept_or_made
+from engine.run_folder import RunFolder
+from engine.training import Trainer, shuffled
+from engine.weight_average import WeightAverage
+from runtime.errors import Stopped
+from runtime.stopping import StopRequest, heeding
+from scoring.evaluation import selection
+
+
+def out_of_fold(run: FewShotRun, folder: RunFolder, start: dict, epochs: Collection[int]) -> dict[int, Found]:
+    """What adapters trained without an image find of it after so many epochs, of the rows of `calibration_rows`.
+
+    start: the decoder's adapters before any step, where every fold begins. A fold that is done is kept in the run's
+    folder. Raises Stopped when somebody asks this process to stop; folds that are done stay.
+    """
+    rows, parts = run.calibration_rows(), []
+    with heeding() as request:
+        for number, fold in enumerate(tqdm(run.folds, "folds", unit="fold", leave=False)):
+            file = folder.fold(f"{number}_{'_'.join(map(str, sorted(epochs)))}")
+            found = kept_or_made(file, lambda own=fold: _train(run, own, start, epochs, request))
+            parts.append((fold.left_out, found))
+    return {epoch: in_order([(left_out, found[epoch]) for left_out, found in parts], rows) for epoch in epochs}
+
+
+def _train(run: FewShotRun, fold: Fold, start: dict, epochs: Collection[int], request: StopRequest) -> dict[int, Found]:
+    """Train on what a fold keeps; what its left-out rows get after each of the `epochs`."""
+    run.system.decoder.load_adapters(start)
+    trainer, order = Trainer(run.system, run.spec.learning_rate), torch.Generator().manual_seed(run.spec.seed)
+    average, found = WeightAverage(run.spec.average_epochs), {}
+    for epoch in range(max(epochs) + 1):
+        if epoch:
+            for _ in few_shot_steps(run, trainer, order, fold.kept):
+                pass
+            average.add(run.system.decoder.adapter_state())
+        if request.asked:
+            raise Stopped("stopped in a fold of the support; the same command goes on from the folds that are done")
+        if epoch in epochs:
+            trained = run.system.decoder.adapter_state()
+            run.system.decoder.load_adapters(average.value() or trained)
+            found[epoch] = _score(run, fold)
+            run.system.decoder.load_adapters(trained)
+    return found
+
+
+def few_shot_steps(
+    run: FewShotRun, trainer: Trainer, order: torch.Generator, rows: torch.Tensor, done: int = 0
+) -> Iterator[float]:
+    """The losses of one epoch's steps on rows of the support, in an order drawn anew, the first `done` left out."""
+    support, prefixes = run.support, run.keep_prefixes()
+    masks, text = support.masks if run.masks else None, run.prompts.text_directions
+    for part in shuffled(len(rows), run.spec.batch_size, order)[done:]:
+        own = rows[part]
+        yield trainer.step(prefixes[own], support.labels[own], None if masks is None else masks[own], text)
+
+
+def _score(run: FewShotRun, fold: Fold) -> Found:
+    """What the adapters as they are find of a fold's left-out rows, against a bank of what the fold keeps."""
+    text, reader, banks = run.scored_text(), run.reader(fold), {}
+    if run.spec.branches != "zero":
+        rows = run.bank_rows()
+        own = rows[torch.isin(rows, fold.kept)]
+        banks = {head: run.bank_of(head, own) for head in run.rule.heads}
+    prefixes = run.keep_prefixes()[fold.left_out]
+    return run.system.score(prefixes, run.rule.heads, text, banks, reader)
+
+
+def best_epoch(run: FewShotRun, found: dict[int, Found]) -> int:
+    """The epoch whose out-of-fold scores separate the support best: the highest AUROC of the image scores, with masks
+    plus that of pixels; of equal ones the last."""
+    known, size = run.support_truth(), run.system.size
+    values = {}
+    for epoch, one in found.items():
+        figures = selection(run.rule.raw_scores(one), known.labels, known.masks, size)
+        values[epoch] = sum(figures.values())
+    best = max(values.values())
+    return max(epoch for epoch, value in values.items() if value >= best - 1e-9)

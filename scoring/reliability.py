@@ -1,0 +1,260 @@
+"""What scores of images that a system has not seen say of its verdicts: threshold, confidence, expected error.
+
+The images are the support's, each scored out of fold: by a system that was trained and filled without it. Few as they
+are, statements carry an interval, and rates that so few images can't promise are not promised.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import brentq, minimize
+
+from runtime.errors import InputError
+
+RULES = ("f1", "balanced", "recall", "specificity")
+LEVEL = 1.959964  # standard deviations of a 95 % interval
+CHANCE = 0.5  # AUROC of guessing
+FALSE_ALARMS = 0.05  # share of normal images that may be called abnormal where no abnormal image is known
+SURE = 0.75  # a verdict that is less probable than this is uncertain
+
+
+@dataclass(frozen=True)
+class ThresholdRule:
+    """How a threshold is chosen: "f1" and "balanced" maximise F1 or balanced accuracy, "recall" and "specificity" keep
+    a share of abnormal, or of normal, images on the right side."""
+
+    name: str
+    share: float = math.nan
+
+    @staticmethod
+    def parse(text: str) -> "ThresholdRule":
+        """f1, balanced, recall:0.95, specificity:0.95; InputError for anything else."""
+        name, colon, share = text.partition(":")
+        number = re.fullmatch(r"0?\.[0-9]{1,6}", share)
+        if name not in RULES or bool(colon) != (name in RULES[2:]) or (colon and not (number and float(share) > 0)):
+            raise InputError(f"--threshold_rule {text} is none of f1, balanced, recall:0.95, specificity:0.95")
+        return ThresholdRule(name, float(share) if colon else math.nan)
+
+
+@dataclass(frozen=True)
+class Separation:
+    """AUROC of out-of-fold scores with its 95 % interval."""
+
+    auroc: float
+    low: float
+    high: float
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether guessing would do as well, for all that these images say."""
+        return self.low <= CHANCE <= self.high or self.high < CHANCE
+
+
+Scores = tuple[tuple[float, ...], ...]  # by image, those of all its variants, itself first
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Scores of the support on the calibrated scale, by image; either label may be empty.
+
+    held_out: whether no image was known to the system that scored it; else nothing is said of how sure verdicts are.
+    """
+
+    normal_variants: Scores
+    abnormal_variants: Scores
+    held_out: bool = True
+
+    @staticmethod
+    def of(scores: np.ndarray, labels: np.ndarray, images: np.ndarray, held_out: bool = True) -> "Evidence":
+        """From scores (V,), labels (V,) in {0, 1} and image numbers (V,), an image as it is before its variants."""
+        parts = [
+            tuple(tuple(map(float, scores[images == one])) for one in dict.fromkeys(images[labels == label].tolist()))
+            for label in (0, 1)
+        ]
+        return Evidence(*parts, held_out)
+
+    @cached_property
+    def normal(self) -> list[float]:
+        """Of the normal images as they are."""
+        return [one[0] for one in self.normal_variants]
+
+    @cached_property
+    def abnormal(self) -> list[float]:
+        """Of the abnormal images as they are."""
+        return [one[0] for one in self.abnormal_variants]
+
+    @property
+    def both(self) -> bool:
+        """Whether both labels are there."""
+        return bool(self.normal and self.abnormal)
+
+    @cached_property
+    def separation(self) -> Separation | None:
+        """Between both labels, if both are there and held out."""
+        return auroc_interval(self.normal, self.abnormal) if self.both and self.held_out else None
+
+    @cached_property
+    def logistic(self) -> tuple[float, float] | None:
+        """Slope (0 or more) and offset of the probability of "abnormal", if both labels are there."""
+        if not self.both:
+            return None
+        return fit_logistic(*(np.concatenate(part) for part in (self.normal_variants, self.abnormal_variants)))
+
+    def threshold(self, rule: ThresholdRule) -> float:
+        """The score from which an image is abnormal.
+
+        "balanced": where either label is equally probable (`logistic`, which all the scores have a say in, while the
+        best cut through a few images jumps with each of them). Without abnormal images a quantile of the normal ones,
+        by `normal_quantile`; without normal images just above all scores.
+        """
+        if not self.normal:
+            return float(np.nextafter(np.float32(max(self.abnormal)), np.float32(np.inf)))
+        if rule.name == "specificity" or not self.abnormal:
+            share = rule.share if rule.name == "specificity" else 1 - FALSE_ALARMS
+            return normal_quantile(self.normal, share)
+        if rule.name == "recall":
+            return lower_quantile(self.abnormal, rule.share)
+        if rule.name == "balanced" and self.logistic[0] > 0:
+            return -self.logistic[1] / self.logistic[0]
+        every = (np.concatenate(part) for part in (self.normal_variants, self.abnormal_variants))
+        return best_threshold(*every, rule.name)
+
+    def rates(self, threshold: float) -> tuple[float, float]:
+        """Expected sensitivity and specificity: the shares found right, drawn towards a half as by one image more of
+        each kind on either side (Laplace), since a few images can't promise certainty. nan without such images."""
+        found = sum(score >= threshold for score in self.abnormal)
+        passed = sum(score < threshold for score in self.normal)
+        counted = ((found, len(self.abnormal)), (passed, len(self.normal)))
+        sensitivity, specificity = ((right + 1) / (count + 2) if count else math.nan for right, count in counted)
+        return sensitivity, specificity
+
+    def p_value(self, score: float) -> float:
+        """Conformal: among the normal images and this one, the share with a score as high. In (0, 1]; a normal image
+        gets p or less with a probability of at most p. nan without normal images."""
+        if not self.normal:
+            return math.nan
+        return (1 + sum(one >= score for one in self.normal)) / (len(self.normal) + 1)
+
+    def probability(self, score: float) -> float:
+        """That an image is abnormal, if both kinds are as frequent; rises with the score. nan without both labels."""
+        if self.logistic is None:
+            return math.nan
+        slope, offset = self.logistic
+        return float(1 / (1 + math.exp(-max(-700.0, min(700.0, slope * score + offset)))))
+
+    def confidence(self, score: float, threshold: float) -> float:
+        """How probable a verdict is, in [0, 1]: with both labels that of its side, with normal images alone 1 - p of
+        an abnormal one and p's share above chance of a normal one."""
+        abnormal = score >= threshold
+        if self.logistic is not None:
+            found = self.probability(score)
+            return found if abnormal else 1 - found
+        p = self.p_value(score)
+        return 1 - p if abnormal else p
+
+    def uncertain(self, score: float, threshold: float) -> bool:
+        """Whether a verdict is a guess: less than `SURE` probable. With normal images alone, what is above those whose
+        p is more than twice that of the highest few called abnormal, and as near to the threshold on its other side.
+        """
+        if self.logistic is not None:
+            return self.confidence(score, threshold) < SURE
+        if not self.normal:
+            return True
+        usual = [one for one in self.normal if self.p_value(one) > 2 * false_alarms(len(self.normal))]
+        band = threshold - max(usual, default=min(self.normal))
+        return threshold - band < score < threshold + band
+
+
+def threshold_words(rule: str, normal: int, abnormal: bool) -> str:
+    """How a threshold is chosen on `normal` normal images, and abnormal ones where there are any, in words."""
+    parsed = ThresholdRule.parse(rule)
+    if parsed.name == "specificity" or not abnormal:
+        share = parsed.share if parsed.name == "specificity" else 1 - FALSE_ALARMS
+        promised = false_alarms(normal, share)
+        return f"of normal images like them at most {promised:.0%} are expected above the threshold"
+    if parsed.name == "recall":
+        return f"of abnormal images like them at least {parsed.share:.0%} are expected above the threshold"
+    if parsed.name == "f1":
+        return "the threshold is the one with the largest F1 there"
+    return "at the threshold either verdict is as probable, both kinds being as frequent"
+
+
+def auroc_interval(normal: Sequence[float], abnormal: Sequence[float]) -> Separation:
+    """AUROC with a score-type 95 % interval that holds at 0 and 1 and for a few images (Newcombe, "Confidence intervals
+    for an effect size measure based on the Mann-Whitney statistic, part 2", 2006, method 5)."""
+    pairs = np.sign(np.subtract.outer(np.asarray(abnormal), np.asarray(normal)))
+    auroc = float((pairs.mean() + 1) / 2)
+    more = (len(normal) + len(abnormal)) / 2 - 1
+
+    def beyond(theta: float) -> float:
+        spread = theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta))
+        return (auroc - theta) ** 2 - LEVEL**2 * spread / pairs.size
+
+    low = 0.0 if auroc == 0 else brentq(beyond, 0.0, auroc)
+    high = 1.0 if auroc == 1 else brentq(beyond, auroc, 1.0)
+    return Separation(auroc, float(low), float(high))
+
+
+def normal_quantile(scores: Sequence[float], share: float) -> float:
+    """The threshold that at least `share` of new images like these stay below, by conformal reasoning.
+
+    Of n images the k-th smallest score with k = ceil((n + 1) share); where n is too small for any (k > n), the highest,
+    and then 1 in n + 1 is all that can be promised (`false_alarms`). The threshold is just above that score.
+    """
+    place = min(len(scores), math.ceil((len(scores) + 1) * share - 1e-9))
+    return float(np.nextafter(np.float32(sorted(scores)[place - 1]), np.float32(np.inf)))
+
+
+def false_alarms(count: int, share: float = 1 - FALSE_ALARMS) -> float:
+    """The share of new normal images that `normal_quantile` of `count` images may call abnormal, at most."""
+    return max(1 - share, 1 / (count + 1))
+
+
+def lower_quantile(scores: Sequence[float], share: float) -> float:
+    """The threshold that at least `share` of new images like these reach, as `normal_quantile`: one of the scores."""
+    place = min(len(scores), math.ceil((len(scores) + 1) * share - 1e-9))
+    return float(sorted(scores, reverse=True)[place - 1])
+
+
+def best_threshold(normal: Sequence[float], abnormal: Sequence[float], rule: str) -> float:
+    """The threshold with the highest F1 or balanced accuracy; of several that are as good the middle of the widest
+    run of them, since new images will not lie where these few do."""
+    scores = np.unique(np.concatenate([normal, abnormal]).astype(np.float64))
+    edges = np.concatenate([[scores[0] - 1e-6], (scores[1:] + scores[:-1]) / 2, [scores[-1] + 1e-6]])
+    found = np.array([[np.mean(np.asarray(abnormal) >= edge), np.mean(np.asarray(normal) >= edge)] for edge in edges])
+    if rule == "balanced":
+        value = found[:, 0] - found[:, 1]
+    else:
+        hits, called = found[:, 0] * len(abnormal), found[:, 1] * len(normal)
+        value = 2 * hits / (hits + called + len(abnormal))
+    (best,) = np.nonzero(value >= value.max() - 1e-12)
+    ends = np.concatenate([[scores[0]], scores, [scores[-1]]])  # what lies on either side of an edge
+    widest = best[np.argmax(ends[best + 1] - ends[best])]
+    return float(edges[widest])
+
+
+def fit_logistic(normal: Sequence[float], abnormal: Sequence[float]) -> tuple[float, float]:
+    """Slope (0 or more) and offset of a logistic probability of "abnormal", both kinds weighing the same.
+
+    Platt's fit ("Probabilistic outputs for support vector machines", 1999) with his softened targets, (n + 1) / (n + 2)
+    of n images of a kind: a few that separate well do not make a probability of 1.
+    """
+    scores = np.concatenate([normal, abnormal])
+    center, spread = scores.mean(), scores.std() or 1.0
+    scaled = (scores - center) / spread
+    labels = np.repeat([0.0, 1.0], [len(normal), len(abnormal)])
+    soft = np.where(labels == 1, (len(abnormal) + 1) / (len(abnormal) + 2), 1 / (len(normal) + 2))
+    weights = np.where(labels == 1, 0.5 / len(abnormal), 0.5 / len(normal))
+
+    def cost(line: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = line[0] * scaled + line[1]
+        slope = weights * (1 / (1 + np.exp(-np.clip(logits, -500, 500))) - soft)
+        value = np.sum(weights * (np.logaddexp(0, logits) - soft * logits))
+        return float(value), np.array([slope @ scaled, slope.sum()])
+
+    slope, offset = minimize(cost, np.zeros(2), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]).x
+    return float(slope / spread), float(offset - slope * center / spread)
