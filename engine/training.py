@@ -28,6 +28,7 @@ from runtime import distributed
 from runtime.errors import InputError, Stopped
 from runtime.files import check_room, check_writable, remove_drafts
 from runtime.stopping import StopRequest, heeding
+from scoring.raw_scores import main_branch
 
 BETAS = (0.5, 0.999)  # of Adam
 ROUNDING = 1e-9  # of fractions of an epoch
@@ -292,6 +293,8 @@ def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, s
         write(folder.path / CHECKPOINT, Checkpoint(last, best, run.record(script, started)))
         print(f"checkpoint: {folder.publish(CHECKPOINT, run.spec.save_path / f'{run.name}.pth')}")
     evaluated = [run.evaluated(last, "last", history.last_scores)]
+    if last.calibration is not None:
+        print(*last.calibration.sentences(main_branch(evaluated[0].raw.map_patches)), sep="\n")
     if best is not None:
         evaluated.append(run.evaluated(run.load_snapshot(best), "best", history.best_scores))
     if distributed.main_process():

@@ -12,7 +12,7 @@ from torch import Tensor
 from decoder import upsample
 from scoring.cues import CueWeights
 from scoring.patch_scores import PatchScores
-from scoring.reliability import Evidence, ThresholdRule
+from scoring.reliability import Evidence, ThresholdRule, sentences
 
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
 MAP_CHUNK = 64  # images whose maps are built at a time
@@ -190,6 +190,10 @@ class Calibration:
     evidence: dict[str, Evidence] = field(default_factory=dict)
     cues: CueWeights | None = None
     taps: tuple[int, ...] | None = None
+
+    def sentences(self, branch: str) -> list[str]:
+        """What the support says of a branch's verdicts, for people; nothing where there is no evidence."""
+        return sentences(self.evidence[branch], self.image[branch]) if branch in self.evidence else []
 
     def by_rule(self, rule: ThresholdRule) -> "Calibration":
         """With image thresholds chosen by another rule, of branches that have evidence."""
