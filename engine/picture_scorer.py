@@ -1,5 +1,6 @@
 """One picture's map and score, however the model was made: the same alone as among others, whole or in tiles."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from dataset import to_model
+from engine.findings import Finding, FindingTexts, find_regions
 from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
 from runtime.errors import InputError
@@ -27,10 +29,12 @@ EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the t
 
 @dataclass(frozen=True)
 class Piece:
-    """A tile of a picture, and what the model predicts of it."""
+    """A tile of a picture, and what the model predicts of it. margins: (F, G, G) of the map's tokens to the findings
+    of `finding_texts`; None without them."""
 
     tile: Tile
     raw: RawScores
+    margins: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class PictureScorer:
 
     text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
     scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
-    came from, in words. baseline: what scores instead of prompts and banks.
+    came from, in words. baseline: what scores instead of prompts and banks. finding_texts: what regions may resemble.
     """
 
     system: System
@@ -52,6 +56,7 @@ class PictureScorer:
     tiling: Tiling | None = None
     source: str = "the prompts alone"
     baseline: Baseline | None = None
+    finding_texts: FindingTexts | None = None
 
     @property
     def branch(self) -> str:
@@ -74,16 +79,17 @@ class PictureScorer:
         for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
-                found.append(Piece(tile, self.raw_scores(part, None if without is None else without(number))))
+                found.append(Piece(tile, *self.read(part, None if without is None else without(number))))
         return found
 
-    def raw_scores(self, picture: Image.Image, without: int | None = None) -> RawScores:
-        """Those of a picture by itself, so that nothing depends on which others are scored."""
+    def read(self, picture: Image.Image, without: int | None = None) -> tuple[RawScores, Tensor | None]:
+        """Raw scores of a picture by itself, so that nothing depends on which others are scored; and its margins, as in
+        `Piece`."""
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
-            return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
+            return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline)), None
         (decoded,) = self.system.tokens(prefix, self.rule.heads)
-        return self.rule.raw_scores(
+        raw = self.rule.raw_scores(
             {
                 head: self.system.patch_scores(
                     decoded.tokens(head), self.text_directions, self.banks.get(head), without
@@ -91,9 +97,25 @@ class PictureScorer:
                 for head in self.rule.heads
             }
         )
+        return raw, self._margins(decoded.tokens(self.rule.map_head))
+
+    @torch.inference_mode()
+    def _margins(self, tokens: list[Tensor]) -> Tensor | None:
+        texts = self.finding_texts
+        return None if texts is None else texts.margins(self.system.decoder.joint(tokens))
 
     def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.
+
+        Region and faults as `assess` has them.
+        """
+        return self.assess(picture, region)[:2]
+
+    def assess(
+        self, picture: Image.Image, region: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float, tuple[Finding, ...]]:
+        """Map and score as `map_and_score` gives them, and the regions of the map at or above the pixel threshold, the
+        one with the highest value first; what they resemble only of a picture that reaches the image's threshold.
 
         region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score. Raises InputError for
         the region of a baseline whose score is of an image as a whole.
@@ -102,7 +124,16 @@ class PictureScorer:
             if self.baseline is not None and self.rule.mean_head is not None:
                 raise InputError("this baseline scores an image as a whole and no region of it; leave --roi out")
             region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
-        return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
+        pieces = self.pieces(picture, region)
+        full, score = self.compose(pieces, picture.size[::-1], self.calibration, region)
+        return full, score, self._findings(full, score, pieces)
+
+    def _findings(self, full: np.ndarray, score: float, pieces: Sequence[Piece]) -> tuple[Finding, ...]:
+        thresholds, texts = self.calibration, self.finding_texts
+        found = find_regions(full, thresholds.pixel.get(self.branch, math.nan), self.rule.mean_head is not None)
+        if texts is not None and found.findings and score >= thresholds.image.get(self.branch, math.nan):
+            found = found.compared(texts, [(piece.tile, piece.margins) for piece in pieces])
+        return found.sorted()
 
     def compose(
         self, pieces: Sequence[Piece], shape: tuple[int, int], scale: Calibration, region: np.ndarray | None = None
