@@ -5,7 +5,8 @@ prompt.py lists for the object; it is what CLIP finds closest among a few texts,
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ CLOSEST = 3  # findings that are named of a region
 ROWS, COLUMNS = ("upper", "centre", "lower"), ("left", "centre", "right")  # of the grid that places are told by
 MOST = 0.5  # of the picture; a region that takes up more lies at no one place
 EVERYWHERE = "most of the picture"
+DIGITS = 4  # of numbers in JSON
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,6 @@ class Regions:
         """The findings, the one with the highest value first."""
         return tuple(sorted(self.findings, key=lambda one: -one.peak))
 
-    def measured(self, pixel_mm2: float | None) -> "Regions":
-        """With areas in mm², where the area of a pixel is known."""
-        if pixel_mm2 is None:
-            return self
-        return replace(self, findings=tuple(replace(one, area_mm2=one.area * pixel_mm2) for one in self.findings))
-
     def compared(self, texts: FindingTexts, margins: Iterable[tuple[Tile, Tensor]]) -> "Regions":
         """With what they resemble, by the margins (F, G, G) of the tiles that the picture is made of.
 
@@ -107,7 +103,8 @@ class Regions:
         means = sums[1:] / np.maximum(weights[1:, None], 1)
         named = zip(self.findings, means, weights[1:] > 0, strict=True)
         return replace(
-            self, findings=tuple(replace(one, resembles=closest(texts, row)) if seen else one for one, row, seen in named)
+            self,
+            findings=tuple(replace(one, resembles=closest(texts, row)) if seen else one for one, row, seen in named),
         )
 
 
@@ -130,6 +127,26 @@ def find_regions(anomaly_map: np.ndarray, threshold: float, mean: bool = False) 
     whole = float(anomaly_map.clip(0).sum(dtype=float)) if mean else None
     told = shares(amounts, [one.area for one in found], whole)
     return Regions(labels, tuple(replace(one, share=share) for one, share in zip(found, told, strict=True)))
+
+
+def measured(findings: Sequence[Finding], spacing: tuple[float, float] | None) -> tuple[Finding, ...]:
+    """With areas in mm², where it is known how many mm lie from row to row and from column to column."""
+    if spacing is None:
+        return tuple(findings)
+    return tuple(replace(one, area_mm2=one.area * spacing[0] * spacing[1]) for one in findings)
+
+
+def plain(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+    """Findings as JSON holds them, rounded."""
+    return [_rounded(asdict(one)) for one in findings]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(part) for part in value]
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 def shares(amounts: Sequence[float], areas: Sequence[int], whole: float | None) -> list[float]:

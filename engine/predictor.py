@@ -61,7 +61,7 @@ class Predictor(PictureScorer):
         return of_opened(opened, cls)
 
     def digest(self) -> str:
-        """A hash of all that score and findings depend on beside the picture: weights, text, banks, calibration, code."""
+        """A hash of all that score and findings depend on beside the picture: weights, texts, banks, scale, code."""
         known_by = (self.system.weights_sha256, self.system.adapters_digest(), self.system.size, code_sha256())
         banks = {head: bank.tensors() for head, bank in self.banks.items()}
         text = [] if self.text_directions is None else self.text_directions

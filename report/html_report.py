@@ -32,12 +32,14 @@ class Row(Pictures):
     """One image with its pictures. score: None where there is none (an unreadable file), and then `reason` says why.
 
     label: 0 normal, 1 abnormal, None where nobody knows. reason: a sentence that the page shows with the image.
+    findings: the regions of an abnormal image, as `engine.findings.plain` has them.
     """
 
     name: str
     score: float | None
     label: int | None = None
     reason: str = ""
+    findings: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)

@@ -279,18 +279,18 @@ def test_memory_is_bounded_by_the_tile(folders, score):
     """Beside its own map, an image of four times the pixels takes hardly more."""
     import tracemalloc
 
-    peaks, map_and_score = [], Predictor.map_and_score
+    peaks, assess = [], Predictor.assess
 
-    def watched(*args: object) -> tuple[np.ndarray, float]:
+    def watched(*args: object) -> tuple:
         tracemalloc.start()
-        full, value = map_and_score(*args)
+        full, *rest = assess(*args)
         peaks.append(tracemalloc.get_traced_memory()[1] - full.nbytes)
         tracemalloc.stop()
-        return full, value
+        return full, *rest
 
     for number, side in enumerate((400, 800)):
         Image.new("L", (side, side), 90).save(folders.root / f"{number}.png")
-    with patch.object(Predictor, "map_and_score", watched):
+    with patch.object(Predictor, "assess", watched):
         inputs = [folders.root / "0.png", folders.root / "1.png"]
         assert predict(folders, "--input", *inputs, "--tile", 200, "--score", score).code == 0
     assert peaks[1] < peaks[0] + 200_000  # the map grew by 1.9 million bytes
