@@ -17,7 +17,6 @@ from torch import Tensor
 from decoder import patch_logits, to_grid
 from engine.tiles import Tile
 
-NO_DIAGNOSIS = "what it resembles is no diagnosis: the closest of a few texts"
 CLOSEST = 3  # findings that are named of a region
 ROWS, COLUMNS = ("upper", "centre", "lower"), ("left", "centre", "right")  # of the grid that places are told by
 MOST = 0.5  # of the picture; a region that takes up more lies at no one place
@@ -113,7 +112,7 @@ def find_regions(anomaly_map: np.ndarray, threshold: float, mean: bool = False) 
 
     mean: whether the image score is a mean over patches, and not the map's maximum.
     """
-    marked = (anomaly_map >= threshold).astype(np.uint8)
+    marked = (anomaly_map >= threshold).view(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(marked, connectivity=8)
     found, amounts = [], []
     for number in range(1, count):  # 0 is what lies below the threshold
@@ -124,7 +123,7 @@ def find_regions(anomaly_map: np.ndarray, threshold: float, mean: bool = False) 
         place = EVERYWHERE if area > MOST * labels.size else place_of(inside, (top, left), labels.shape)
         found.append(Finding((left, top, left + width, top + height), area, float(values.max()), place))
         amounts.append((values.clip(0) if mean else values - threshold).sum())
-    whole = float(anomaly_map.clip(0).sum(dtype=float)) if mean else None
+    whole = float(anomaly_map.sum(dtype=float, where=anomaly_map > 0)) if mean else None
     told = shares(amounts, [one.area for one in found], whole)
     return Regions(labels, tuple(replace(one, share=share) for one, share in zip(found, told, strict=True)))
 

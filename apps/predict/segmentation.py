@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from apps.predict.volumes import Stack, package
-from engine.findings import NO_DIAGNOSIS, Finding, Resemblance, plain
+from engine.findings import Finding, Resemblance, plain
+from report.findings import NO_DIAGNOSIS
 from runtime.environment import code_sha256
 from runtime.errors import InputError
 from runtime.files import atomic_write

@@ -19,7 +19,10 @@ from tqdm import tqdm
 
 import prompt
 from apps.promptlab.prompt_set import PromptSet
+from apps.promptlab.regions import described
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
+from engine.build import finding_texts
+from engine.findings import Finding
 from engine.score_images import ground_truth
 from engine.system import System
 from engine.text import Encoder, directions, without_each
@@ -83,6 +86,7 @@ class PromptResult:
     """What a set of prompts makes of N images: scores (N,) by branch on the calibration's scale.
 
     figures: by branch, as test scripts give them, over these images alone; empty where the label is not known.
+    findings: the regions of one image that `judge` calls abnormal.
     """
 
     samples: tuple[Sample, ...]
@@ -92,6 +96,7 @@ class PromptResult:
     figures: dict[str, dict[str, float]]
     calibration: Calibration
     size: int
+    findings: tuple[Finding, ...] = ()
 
     @property
     def branch(self) -> str:
@@ -192,8 +197,18 @@ class Lab:
         with self.lock:
             words, sample = self.encode(prompts), Sample(path, 0)
             (item,) = ImageSet([sample], self.system.size)
-            result = self._predict((sample,), [self._held(item)], words, self._calibration(words, True))
-            return replace(result, figures={})
+            held = self._held(item)
+            result = self._predict((sample,), [held], words, self._calibration(words, True))
+            return replace(result, figures={}, findings=self._findings(result, held))
+
+    def _findings(self, result: PromptResult, held: HeldImage) -> tuple[Finding, ...]:
+        """The regions of one image, in its own pixels, and what they resemble; none of a normal one."""
+        if not float(result.scores[result.branch][0]) >= result.threshold:
+            return ()
+        texts = finding_texts(self.encoder, self.info, result.words.text)
+        (anomaly_map,), tokens = tuple(result.maps()), held.tokens[self.rule.map_head]
+        mean = self.rule.mean_head is not None
+        return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, tokens)
 
     def pulls(self, result: PromptResult) -> list[tuple[Pull | None, Pull | None]]:
         """For each image the normal and the abnormal sentence that change its prompt score most when left out.
