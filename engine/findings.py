@@ -2,6 +2,10 @@
 
 A region is 8-connected and at or above the pixel threshold. "Resembles" compares its tokens with the findings that
 prompt.py lists for the object; it is what CLIP finds closest among a few texts, and no diagnosis.
+
+Two choices were measured on drawn lesions of known kind (docs/predict.md). Tokens are the trunk's, as the adapters
+read them: the adapters' own know normal and abnormal and hardly anything else. And a finding counts by how much more a
+region leans towards it than the rest of the picture does: else a few texts are the closest of whatever region.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from decoder import patch_logits, to_grid
+from decoder import Decoded, MDecoder, patch_logits, to_grid
 from engine.tiles import Tile
 
 CLOSEST = 3  # findings that are named of a region
@@ -26,10 +30,10 @@ DIGITS = 4  # of numbers in JSON
 
 @dataclass(frozen=True)
 class Resemblance:
-    """A finding of prompt.py, and how much closer to it than to the normal text direction the region's tokens are.
+    """A finding of prompt.py, and how much more a region leans towards it than the rest of the picture.
 
-    margin: 100·(cosine with the finding - cosine with normal), the mean over the region's patches and the taps: what
-    the zero branch's logit would be with this finding as the abnormal text. Below 0 normal is closer.
+    margin: the mean over patches and taps of 100·(cosine with the finding - cosine with the normal text direction), as
+    the zero branch's logits are made, in the region less outside of all regions. Below 0 the rest is closer to it.
     """
 
     finding: str
@@ -70,10 +74,10 @@ class FindingTexts:
         return FindingTexts(tuple(features), texts)
 
     @torch.inference_mode()
-    def margins(self, joint: Sequence[Tensor]) -> Tensor:
-        """Tokens of one picture in the joint space, (1, L, D) a tap -> margins (F, G, G) on the CPU, see
-        `Resemblance`."""
-        taps = [patch_logits(level, self.directions) for level in joint]
+    def margins(self, decoded: Decoded, decoder: MDecoder) -> Tensor:
+        """Of one picture, decoded with its trunk tokens: 100·(cosine with the finding - cosine with normal) of every
+        patch, the mean over taps, (F, G, G) on the CPU."""
+        taps = [patch_logits(decoder.visual.project(level), self.directions) for level in decoded.trunk_tokens]
         return to_grid(torch.stack(taps).mean(dim=0)).float().cpu()
 
 
@@ -91,7 +95,8 @@ class Regions:
     def compared(self, texts: FindingTexts, margins: Iterable[tuple[Tile, Tensor]]) -> "Regions":
         """With what they resemble, by the margins (F, G, G) of the tiles that the picture is made of.
 
-        A patch counts by the pixels of the region in it; where tiles overlap, both count.
+        A patch counts by the pixels of the region in it; where tiles overlap, both count. A region that nothing lies
+        outside of is compared with nothing.
         """
         sums = np.zeros((len(self.findings) + 1, len(texts.findings)))
         weights = np.zeros(len(sums))
@@ -99,12 +104,10 @@ class Regions:
             numbers, pixels = patch_pixels(self.labels[tile.rows, tile.columns], part.shape[-1])
             sums[numbers] += pixels @ part.flatten(1).numpy().T
             weights[numbers] += pixels.sum(axis=1)
-        means = sums[1:] / np.maximum(weights[1:, None], 1)
-        named = zip(self.findings, means, weights[1:] > 0, strict=True)
-        return replace(
-            self,
-            findings=tuple(replace(one, resembles=closest(texts, row)) if seen else one for one, row, seen in named),
-        )
+        means = sums / np.maximum(weights[:, None], 1)
+        named = zip(self.findings, means[1:] - means[0], weights[1:] > 0, strict=True)
+        found = (replace(one, resembles=closest(texts, row)) if seen else one for one, row, seen in named)
+        return replace(self, findings=tuple(found))
 
 
 def find_regions(anomaly_map: np.ndarray, threshold: float, mean: bool = False) -> Regions:
@@ -179,16 +182,15 @@ def _third(pixels: np.ndarray, length: int) -> np.ndarray:
 
 
 def patch_pixels(labels: np.ndarray, grid: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many pixels of each region lie in which patch: numbers (R,) of the regions in a tile's labels (h, w), and
-    pixels (R, G·G)."""
+    """How many pixels of each region lie in which patch: numbers (R,) of the regions in a tile's labels (h, w), 0 for
+    what is outside of them, and pixels (R, G·G)."""
     areas = np.bincount(labels.ravel())
     numbers = areas.nonzero()[0]
     row_of = np.zeros(len(areas), np.int64)
     row_of[numbers] = np.arange(len(numbers))
     down, across = (np.arange(length) * grid // length for length in labels.shape)
     cells = row_of[labels] * grid**2 + (down[:, None] * grid + across)
-    pixels = np.bincount(cells.ravel(), minlength=len(numbers) * grid**2).reshape(-1, grid**2)
-    return numbers[numbers > 0], pixels[numbers > 0]
+    return numbers, np.bincount(cells.ravel(), minlength=len(numbers) * grid**2).reshape(-1, grid**2)
 
 
 def closest(texts: FindingTexts, margins: np.ndarray) -> tuple[Resemblance, ...]:

@@ -29,8 +29,8 @@ EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the t
 
 @dataclass(frozen=True)
 class Piece:
-    """A tile of a picture, and what the model predicts of it. margins: (F, G, G) of the map's tokens to the findings
-    of `finding_texts`; None without them."""
+    """A tile of a picture, and what the model predicts of it. margins: (F, G, G) of its patches to the findings of
+    `finding_texts`; None without them."""
 
     tile: Tile
     raw: RawScores
@@ -88,7 +88,7 @@ class PictureScorer:
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
             return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline)), None
-        (decoded,) = self.system.tokens(prefix, self.rule.heads)
+        (decoded,) = self.system.tokens(prefix, self.rule.heads, trunk=self.finding_texts is not None)
         raw = self.rule.raw_scores(
             {
                 head: self.system.patch_scores(
@@ -97,12 +97,7 @@ class PictureScorer:
                 for head in self.rule.heads
             }
         )
-        return raw, self._margins(decoded.tokens(self.rule.map_head))
-
-    @torch.inference_mode()
-    def _margins(self, tokens: list[Tensor]) -> Tensor | None:
-        texts = self.finding_texts
-        return None if texts is None else texts.margins(self.system.decoder.joint(tokens))
+        return raw, None if self.finding_texts is None else self.finding_texts.margins(decoded, self.system.decoder)
 
     def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.

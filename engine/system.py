@@ -71,10 +71,10 @@ class System:
         return PrefixFiles(self.cache, self.key, (tokens, len(visual.class_embedding)))
 
     @torch.inference_mode()
-    def tokens(self, prefixes: Tensor, heads: Sequence[str]) -> Iterator[Decoded]:
-        """Tokens for scoring, of `heads` alone; on a CPU image by image."""
+    def tokens(self, prefixes: Tensor, heads: Sequence[str], trunk: bool = False) -> Iterator[Decoded]:
+        """Tokens for scoring, of `heads` alone, and with `trunk` of the trunk; on a CPU image by image."""
         for part in self._apart(prefixes):
-            yield self.decoder.decode(part, heads, pooled=False)
+            yield self.decoder.decode(part, heads, pooled=False, trunk=trunk)
 
     def levels(self, prefixes: Iterable[Tensor], head: str) -> list[Tensor]:
         """All tokens of the prefix tokens (1, L, C) given, of the "seg" or the "det" head, (V, L, h) a tap."""

@@ -21,6 +21,7 @@ import prompt
 from apps.promptlab.prompt_set import PromptSet
 from apps.promptlab.regions import described
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
+from decoder import Decoded
 from engine.build import finding_texts
 from engine.findings import Finding
 from engine.score_images import ground_truth
@@ -197,18 +198,19 @@ class Lab:
         with self.lock:
             words, sample = self.encode(prompts), Sample(path, 0)
             (item,) = ImageSet([sample], self.system.size)
-            held = self._held(item)
+            (decoded,) = self.system.tokens(self.system.prefixes([item], False), self.rule.heads, trunk=True)
+            held = self._keep({head: decoded.tokens(head) for head in self.rule.heads})
             result = self._predict((sample,), [held], words, self._calibration(words, True))
-            return replace(result, figures={}, findings=self._findings(result, held))
+            return replace(result, figures={}, findings=self._findings(result, decoded))
 
-    def _findings(self, result: PromptResult, held: HeldImage) -> tuple[Finding, ...]:
+    def _findings(self, result: PromptResult, decoded: Decoded) -> tuple[Finding, ...]:
         """The regions of one image, in its own pixels, and what they resemble; none of a normal one."""
         if not float(result.scores[result.branch][0]) >= result.threshold:
             return ()
+        (anomaly_map,), mean = tuple(result.maps()), self.rule.mean_head is not None
         texts = finding_texts(self.encoder, self.info, result.words.text)
-        (anomaly_map,), tokens = tuple(result.maps()), held.tokens[self.rule.map_head]
-        mean = self.rule.mean_head is not None
-        return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, tokens)
+        margins = texts.margins(decoded, self.system.decoder)
+        return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, margins)
 
     def pulls(self, result: PromptResult) -> list[tuple[Pull | None, Pull | None]]:
         """For each image the normal and the abnormal sentence that change its prompt score most when left out.

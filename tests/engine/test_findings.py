@@ -1,6 +1,7 @@
 """Regions of maps: which there are, where, their share of the score, and what they resemble, on stub texts."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from helpers.lab import Lab
 
 import prompt
+from decoder import Decoded
 from engine import Predictor
 from engine.findings import (
     CLOSEST,
@@ -102,37 +104,67 @@ def test_pixels_of_patches():
     labels = np.zeros((6, 9), np.int32)
     labels[:2, :4], labels[5, 8] = 7, 3
     numbers, pixels = patch_pixels(labels, 3)
-    assert numbers.tolist() == [3, 7]
-    np.testing.assert_array_equal(pixels, [[0, 0, 0, 0, 0, 0, 0, 0, 1], [6, 2, 0, 0, 0, 0, 0, 0, 0]])
+    assert numbers.tolist() == [0, 3, 7] and pixels.sum() == labels.size
+    np.testing.assert_array_equal(pixels[1:], [[0, 0, 0, 0, 0, 0, 0, 0, 1], [6, 2, 0, 0, 0, 0, 0, 0, 0]])
 
 
-def test_what_a_region_resembles_is_by_its_own_tokens():
-    """Tokens of the left half look like a hole and those of the right like a spot, in both taps."""
-    joint = torch.tensor([0.0, 2, 0, 0]).expand(1, 5, 4).clone()  # a class token, then 2 x 2 patches
-    joint[0, [2, 4]] = torch.tensor([0.0, 0, 5, 0])
-    joint[0, 0] = torch.tensor([9.0, 0, 0, 0])  # counts for nothing
-    values = np.zeros((4, 10), np.float32)
-    values[1:3, 0:3], values[0, 7:9] = 0.9, 0.8
+def margins(*patches: list[float]) -> torch.Tensor:
+    """Of 2 x 2 patches whose trunk tokens are given, in two taps of a decoder that projects nothing."""
+    level = torch.tensor([[9.0, 0, 0, 0], *patches])[None]  # the class token counts for nothing
+    decoder = SimpleNamespace(visual=SimpleNamespace(project=lambda tokens: tokens))
+    return TEXTS.margins(Decoded(None, [], [], [level, 3 * level]), decoder)
+
+
+HOLE, SPOT, NORMAL = [0.0, 2, 0, 0], [0.0, 0, 5, 0], [1.0, 0, 0, 0]
+
+
+def resembled(values: np.ndarray, found: torch.Tensor) -> list[dict[str, float]]:
+    """What each region of a map resembles, the highest region first."""
     (tile,) = tiles(values.shape, None)
-    left, right = find_regions(values, 0.5).compared(TEXTS, [(tile, TEXTS.margins([joint, joint]))]).sorted()
-    assert left.resembles[0] == Resemblance("a hole", pytest.approx(100))
-    assert right.resembles == (
-        Resemblance("a spot", pytest.approx(100)),
-        Resemblance("a crack", pytest.approx(100 * 0.5**0.5)),
-        Resemblance("a hole", pytest.approx(0)),
-    )
-    assert len(left.resembles) == CLOSEST
+    regions = find_regions(values, 0.5).compared(TEXTS, [(tile, found)]).sorted()
+    assert all(len(one.resembles) == CLOSEST for one in regions)
+    return [{like.finding: pytest.approx(like.margin, abs=1e-3) for like in one.resembles} for one in regions]
+
+
+def test_a_patch_is_as_close_as_its_cosines_say():
+    found = margins(HOLE, SPOT, NORMAL, NORMAL)
+    assert found.shape == (4, 2, 2)
+    np.testing.assert_allclose(found[:, 0, 0], [100, 0, 0, 0], atol=1e-4)  # a hole, a crack, a spot, a stain
+    np.testing.assert_allclose(found[:, 0, 1], [0, 100 * 0.5**0.5, 100, 0], atol=1e-4)
+    np.testing.assert_allclose(found[:, 1, 0], [-100, -100, -100, 0], atol=1e-4)
+
+
+def test_what_a_region_resembles_is_by_its_patches_beside_the_others():
+    """Above left tokens like a hole, above right like a spot; below normal ones, as nothing but the stain is."""
+    values = np.zeros((4, 10), np.float32)
+    values[:2, 0:4], values[:2, 6:] = 0.9, 0.8
+    outside = [(4 * one + 20 * other) / 24 for one, other in ((50, -100), (35.3553, -100), (50, -100), (0, 0))]
+    hole, crack, spot, _ = outside
+    left, right = resembled(values, margins(HOLE, SPOT, NORMAL, NORMAL))
+    assert left == {"a hole": 100 - hole, "a spot": -spot, "a crack": -crack}
+    assert right == {"a spot": 100 - spot, "a crack": 70.7107 - crack, "a hole": -hole}
+
+
+def test_what_the_whole_picture_resembles_tells_no_region_apart():
+    """All patches are as close to the hole; the region alone is a little like a spot."""
+    mixed = [0.0, 2, 1, 0]
+    values = np.zeros((4, 4), np.float32)
+    values[:2, :2] = 1
+    (found,) = resembled(values, margins(mixed, HOLE, HOLE, HOLE))
+    assert next(iter(found)) == "a spot" and "a hole" not in list(found)[:2]
 
 
 def test_a_region_across_patches_has_their_mean():
-    joint = torch.tensor([0.0, 1, 0, 0]).expand(1, 5, 4).clone()
-    joint[0, [2, 4]] = torch.tensor([0.0, 0, 1, 0])
-    values = np.zeros((4, 4), np.float32)
-    values[0, 1:4] = 1  # one pixel of the left patches, two of the right
-    (tile,) = tiles(values.shape, None)
-    (found,) = find_regions(values, 0.5).compared(TEXTS, [(tile, TEXTS.margins([joint]))]).findings
-    margins = {one.finding: one.margin for one in found.resembles}
-    assert margins["a spot"] == pytest.approx(200 / 3) and margins["a hole"] == pytest.approx(100 / 3)
+    values = np.ones((4, 4), np.float32)
+    values[1:, 0] = 0  # three pixels of the left patches, which are alike
+    (found,) = resembled(values, margins(HOLE, SPOT, HOLE, SPOT))
+    share = 5 / 13  # of the region's pixels, in the left patches
+    assert found == {"a spot": 100 * (1 - share), "a crack": 70.7107 * (1 - share), "a stain": 0}
+
+
+def test_a_region_without_outside_is_compared_with_nothing():
+    (found,) = resembled(np.ones((4, 4), np.float32), margins(HOLE, HOLE, HOLE, HOLE))
+    assert found == {"a hole": 100, "a crack": 0, "a spot": 0}
 
 
 def test_sentences_of_findings_are_neutral():
