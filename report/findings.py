@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-NO_DIAGNOSIS = "what a region resembles is the closest of a few texts, no diagnosis"
+NO_DIAGNOSIS = (
+    "what a region resembles is the closest of a few texts, no diagnosis; below 0 the rest of the picture is closer"
+)
 SHOWN = 5  # regions of an image on a page
 LIMIT = 2_000_000  # bytes that all images' regions take in a page
 

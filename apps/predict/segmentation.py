@@ -70,9 +70,8 @@ def save(folder: Path, name: str, file: Path, stack: Stack, slices: Sequence[Sco
             made = stack.segment(to, marked).name
         except InputError as fault:
             why = str(fault)
-    content = (
-        _content(file, stack, slices) | thresholds | {"segmentation": made, "no_segmentation_because": why or None}
-    )
+    written = {"segmentation": made, "no_segmentation_because": why or None}
+    content = _content(file, stack, slices) | thresholds | written
     with atomic_write(to.with_name(f"{name}.json")) as draft:
         draft.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="replace")
     return why
@@ -107,7 +106,7 @@ def write_dicom(source: Path, to: Path, marked: np.ndarray) -> Path:
         _check(found, source)
         try:
             made = _segmentation(highdicom, pydicom, found, marked)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as fault:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as fault:
             raise InputError(f"{source}: no DICOM SEG can be made of it ({_reason(fault)})") from fault
         with atomic_write(to) as draft:
             made.save_as(draft)
@@ -127,9 +126,8 @@ def _check(found: Any, source: Path) -> None:
 def _reason(fault: Exception) -> str:
     """A fault in words; of an attribute that is missing its name."""
     name = getattr(fault, "name", None)
-    return (
-        f"it has no {name}" if isinstance(fault, AttributeError) and name else " ".join(str(fault).split()).rstrip(".")
-    )
+    missing = isinstance(fault, AttributeError) and name
+    return f"it has no {name}" if missing else " ".join(str(fault).split()).rstrip(".")
 
 
 def _segmentation(highdicom: Any, pydicom: Any, found: Any, marked: np.ndarray) -> Any:
@@ -163,9 +161,6 @@ def _segmentation(highdicom: Any, pydicom: Any, found: Any, marked: np.ndarray) 
 def _forget_invented_spacing(made: Any, found: Any) -> None:
     """Of one plane, highdicom says that the next one lies 1 mm away: take that back."""
     shared = made.SharedFunctionalGroupsSequence[0]
-    if (
-        "PixelMeasuresSequence" in shared
-        and int(found.get("NumberOfFrames") or 1) == 1
-        and "SpacingBetweenSlices" not in found
-    ):
+    single = int(found.get("NumberOfFrames") or 1) == 1 and "SpacingBetweenSlices" not in found
+    if single and "PixelMeasuresSequence" in shared:
         shared.PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
