@@ -83,7 +83,7 @@ class MDecoder(nn.Module):
     def decode(
         self, prefix: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True, trunk: bool = False
     ) -> Decoded:
-        """What follows prefix tokens (B, L, C); what `heads`, `pooled` and `trunk` do not ask for is left out, and empty."""
+        """What follows prefix tokens (B, L, C); what none of the others asks for is left out, and empty."""
         x, tokens, read_there = prefix, {"seg": [], "det": []}, []
         ends = [*self.taps[1:], self.depth] if pooled else self.taps[1:]
         for tap, depth in enumerate(self.taps):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -29,12 +29,10 @@ EVEN = 0.5  # where normal and abnormal are equally likely by the prompts: the t
 
 @dataclass(frozen=True)
 class Piece:
-    """A tile of a picture, and what the model predicts of it. margins: (F, G, G) of its patches to the findings of
-    `finding_texts`; None without them."""
+    """A tile of a picture, and what the model predicts of it."""
 
     tile: Tile
     raw: RawScores
-    margins: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,14 @@ class PictureScorer:
         for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
-                found.append(Piece(tile, *self.read(part, None if without is None else without(number))))
+                found.append(Piece(tile, self.raw_scores(part, None if without is None else without(number))))
         return found
 
-    def read(self, picture: Image.Image, without: int | None = None) -> tuple[RawScores, Tensor | None]:
-        """Raw scores of a picture by itself, so that nothing depends on which others are scored; and its margins, as in
-        `Piece`."""
+    def raw_scores(self, picture: Image.Image, without: int | None = None) -> RawScores:
+        """Those of a picture by itself, so that nothing depends on which others are scored."""
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
-            return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline)), None
+            return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
         (decoded,) = self.system.tokens(prefix, self.rule.heads, trunk=self.finding_texts is not None)
         raw = self.rule.raw_scores(
             {
@@ -97,7 +94,8 @@ class PictureScorer:
                 for head in self.rule.heads
             }
         )
-        return raw, None if self.finding_texts is None else self.finding_texts.margins(decoded, self.system.decoder)
+        texts = self.finding_texts
+        return raw if texts is None else replace(raw, margins=texts.margins(decoded, self.system.decoder)[None])
 
     def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.
@@ -127,7 +125,7 @@ class PictureScorer:
         thresholds, texts = self.calibration, self.finding_texts
         found = find_regions(full, thresholds.pixel.get(self.branch, math.nan), self.rule.mean_head is not None)
         if texts is not None and found.findings and score >= thresholds.image.get(self.branch, math.nan):
-            found = found.compared(texts, [(piece.tile, piece.margins) for piece in pieces])
+            found = found.compared(texts, [(piece.tile, piece.raw.margins[0]) for piece in pieces])
         return found.sorted()
 
     def compose(

@@ -23,15 +23,17 @@ class RawScores:
     """What the model says of N images, before scaling.
 
     map_patches: patch scores whose full-size maps are the anomaly maps. mean_patches: patch scores whose mean is the
-    image score; None where the map's maximum is it.
+    image score; None where the map's maximum is it. margins: (N, F, G, G), how close patches are to F findings, which
+    no score depends on; None where nobody asked.
     """
 
     map_patches: PatchScores
     mean_patches: PatchScores | None
+    margins: Tensor | None = None
 
     @staticmethod
     def join(parts: Sequence["RawScores"]) -> "RawScores":
-        """Those of several batches as one."""
+        """Those of several batches as one, without margins."""
         means = None if parts[0].mean_patches is None else PatchScores.join([part.mean_patches for part in parts])
         return RawScores(PatchScores.join([part.map_patches for part in parts]), means)
 

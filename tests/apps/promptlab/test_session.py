@@ -129,8 +129,9 @@ def test_an_upload_is_judged(session, lab):
 def test_regions_of_an_abnormal_upload_are_told(session, lab):
     image = next((lab.data / "Brain_AD" / "test" / "Ungood" / "img").iterdir())
     own = session.lab("Brain", FILE)
-    known, branch = own.own[1], "fused"
-    own.own = (own.own[0], replace(known, image={branch: -9.0}, pixel={branch: 0.3}))
+    known, names = own.own[1], ("zero", "few", "fused")
+    low, high, pixel = (dict.fromkeys(names, value) for value in (-9.0, 9.0, 0.3))
+    own.own = (own.own[0], replace(known, image=low, pixel=pixel))
     html = session.judged("Brain", FILE, upload(session, image.read_bytes()), start(session))
     assert "% of the score" in html and "resembles: " in html and "no diagnosis" in html
     assert any(finding in html for finding in prompt.findings("Brain"))
@@ -138,7 +139,7 @@ def test_regions_of_an_abnormal_upload_are_told(session, lab):
     width, height = image_size(image)
     assert all(one.box[2] <= width and one.box[3] <= height for one in result.findings)
     assert sum(one.share for one in result.findings) == pytest.approx(1)
-    own.own = (own.own[0], replace(known, image={branch: 9.0}, pixel={branch: 0.3}))
+    own.own = (own.own[0], replace(known, image=high, pixel=pixel))
     html = session.judged("Brain", FILE, upload(session, image.read_bytes()), start(session))
     assert "normal" in html and "% of the score" not in html
 
