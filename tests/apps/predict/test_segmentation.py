@@ -254,6 +254,14 @@ def test_predict_tells_the_regions_of_abnormal_images_alone(folders):
     assert "were scored before" in again.out and again.rows == abnormal.rows
 
 
+@pytest.mark.parametrize(("branches", "count"), [("few", 0), ("both", 3)])
+def test_only_where_there_is_text_something_is_resembled(folders, branches, count):
+    flags = ["--normal", folders.root / "good", "--branches", branches, "--input", folders.root / "new"]
+    out = predict(folders, *flags, "--threshold", 0, "--pixel_threshold", 0.1)
+    found = [one for row in findings_of(out) for one in row]
+    assert out.code == 0 and found and {len(one["resembles"]) for one in found} == {count}
+
+
 def test_predict_writes_a_seg_and_one_notice(folders):
     (folders.root / "dicom").mkdir()
     frames = np.random.default_rng(2).integers(0, 900, (3, 16, 20), np.int16)
