@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import torch
@@ -27,6 +27,7 @@ class Decoded:
     pooled: Tensor | None  # (B, D), the joint space; None: not asked for
     seg_tokens: list[Tensor]  # (B, L, h) each, for localisation
     det_tokens: list[Tensor]  # (B, L, h) each, for detection
+    trunk_tokens: list[Tensor] = field(default_factory=list)  # (B, L, C) each, what adapters read; empty: not asked for
 
     def tokens(self, head: str) -> list[Tensor]:
         """Those of the "seg" or the "det" head."""
@@ -91,18 +92,21 @@ class MDecoder(nn.Module):
             levels.append(self.blocks(first, last, levels[-1]))
         return levels
 
-    def decode(self, prefix: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True) -> Decoded:
-        """What follows prefix tokens (B, L, C); what neither `heads` nor `pooled` asks for is left out, and empty."""
-        x, tokens = prefix, {"seg": [], "det": []}
+    def decode(
+        self, prefix: Tensor, heads: Sequence[str] = ("seg", "det"), pooled: bool = True, trunk: bool = False
+    ) -> Decoded:
+        """What follows prefix tokens (B, L, C); what none of the others asks for is left out, and empty."""
+        x, tokens, read_there = prefix, {"seg": [], "det": []}, []
         ends = [*self.taps[1:], self.depth] if pooled else self.taps[1:]
         for tap, depth in enumerate(self.taps):
             read = tap < len(ends)  # whether a block reads on
+            read_there += [x] if trunk else []
             found, x = self.adapt(tap, x, ("seg", "det") if read else heads, read)
             for head in heads:
                 tokens[head] += found[head]
             if read:
                 x = self.blocks(depth, ends[tap], x)
-        return Decoded(self.visual.pool(x) if pooled else None, tokens["seg"], tokens["det"])
+        return Decoded(self.visual.pool(x) if pooled else None, tokens["seg"], tokens["det"], read_there)
 
     def blocks(self, first: int, last: int, x: Tensor) -> Tensor:
         """The trunk's blocks first + 1 to last, (B, L, C) -> (B, L, C), in float32 outside."""

@@ -1030,6 +1030,25 @@ def _compose(obj: str, name: str) -> tuple[list[str], list[str]]:
     return normal, placed + overall
 
 
+def findings(obj: str, classname: str | None = None) -> dict[str, list[str]]:
+    """What may be wrong with `obj`, each finding with the abnormal sentences that name it and nothing else: without an
+    adjective of severity and without a place, once for every view. A name without a block gets GENERIC's.
+
+    Raises InputError for a faulty block.
+    """
+    block, name = P_PROMPTS.get(obj, GENERIC), words_for(obj, classname)
+    _check(obj, block)
+    phrasings = VOICES[block.get("voice", "inspection")]["abnormal"]
+    views = [view.replace("{classname}", name) for view in block["views"]]
+    bare = _unique([_sentence(finding.replace("{}", "")).strip() for finding in block["findings"]])
+    return {
+        finding: [
+            _sentence(_turn(phrasings, i + j), view=view, finding=finding, place="") for j, view in enumerate(views)
+        ]
+        for i, finding in enumerate(bare)
+    }
+
+
 def _check(obj: str, block: dict) -> None:
     """What an edit easily breaks: a list that is missing or misnamed, a text in place of a list, a voice."""
     where = f"prompt.py: the block of P-Prompts for {obj}"

@@ -14,8 +14,9 @@ import prompt
 from CLIP import sources, weights
 from dataset import ObjectInfo, demo
 from decoder import MDecoder, default_taps
+from engine.findings import FindingTexts
 from engine.series import Series
-from engine.spec import DataSpec, ModelSpec, SystemSpec
+from engine.spec import DataSpec, ModelSpec, PredictorSpec, SystemSpec
 from engine.system import System
 from engine.text import Encoder
 from runtime import distributed, linear
@@ -43,11 +44,12 @@ class Trunk:
 @dataclass(frozen=True)
 class EncodedPrompts:
     """An object's sentences {"normal": [...], "abnormal": [...]}, their sha256, and the text directions (D, 2) that
-    tokens are compared with."""
+    tokens are compared with. findings: what regions may resemble, only where images are scored for a user."""
 
     text_directions: Tensor
     sha256: str
     sentences: dict[str, list[str]]
+    findings: FindingTexts | None = None
 
 
 def resolve(spec: ModelSpec) -> Trunk:
@@ -114,9 +116,16 @@ def encode_prompts(spec: SystemSpec, objects: Sequence[ObjectInfo]) -> list[Enco
     with open_encoder(spec) as encoder:
         for info in objects:
             normal, abnormal = words = sentences(spec, info)
-            told = {"normal": list(normal), "abnormal": list(abnormal)}
-            encoded.append(EncodedPrompts(encoder.directions(*words).to(device), prompt.digest(*words), told))
+            told, text = {"normal": list(normal), "abnormal": list(abnormal)}, encoder.directions(*words).to(device)
+            found = finding_texts(encoder, info, text) if isinstance(spec, PredictorSpec) else None
+            encoded.append(EncodedPrompts(text, prompt.digest(*words), told, found))
     return encoded
+
+
+def finding_texts(encoder: Encoder, info: ObjectInfo, text: Tensor) -> FindingTexts:
+    """The findings that prompt.py has for an object, encoded, beside the normal one of its text directions (D, 2)."""
+    words = prompt.findings(info.name, info.classname)
+    return FindingTexts.of(text[:, 0], {finding: encoder.features(told) for finding, told in words.items()})
 
 
 def sentences(spec: ModelSpec, info: ObjectInfo) -> tuple[list[str], list[str]]:

@@ -1,7 +1,8 @@
 """One picture's map and score, however the model was made: the same alone as among others, whole or in tiles."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from dataset import to_model
+from engine.findings import Finding, FindingTexts, find_regions
 from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
 from runtime.errors import InputError
@@ -41,7 +43,7 @@ class PictureScorer:
     text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
     scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
     came from, in words. baseline: what scores instead of prompts and banks. reader: of cues, where scores are made of
-    them.
+    them. finding_texts: what regions may resemble.
     """
 
     system: System
@@ -55,6 +57,7 @@ class PictureScorer:
     source: str = "the prompts alone"
     baseline: Baseline | None = None
     reader: CueReader | None = None
+    finding_texts: FindingTexts | None = None
 
     @property
     def branch(self) -> str:
@@ -88,11 +91,24 @@ class PictureScorer:
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
             return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
+        (decoded,) = self.system.tokens(prefix, self.rule.heads, trunk=self.finding_texts is not None)
         given = (self.rule.heads, self.text_directions, self.banks, self.reader, without)
-        return self.rule.raw_scores(self.system.score(prefix, *given)).of_taps(self.calibration.taps)
+        raw = self.rule.raw_scores(self.system.score_decoded(prefix, decoded, *given)).of_taps(self.calibration.taps)
+        texts = self.finding_texts
+        return raw if texts is None else replace(raw, margins=texts.margins(decoded, self.system.decoder)[None])
 
     def map_and_score(self, picture: Image.Image, region: np.ndarray | None = None) -> tuple[np.ndarray, float]:
         """The map (H, W) float32 at the picture's own size and the score, both on the calibrated scale.
+
+        Region and faults as `assess` has them.
+        """
+        return self.assess(picture, region)[:2]
+
+    def assess(
+        self, picture: Image.Image, region: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float, tuple[Finding, ...]]:
+        """Map and score as `map_and_score` gives them, and the regions of the map at or above the pixel threshold, the
+        one with the highest value first; what they resemble only of a picture that reaches the image's threshold.
 
         region: bool (H, W); what is outside is 0 in the map and counts for nothing in the score. Raises InputError for
         the region of a baseline whose score is of an image as a whole.
@@ -102,7 +118,16 @@ class PictureScorer:
                 what = "this recipe (--image_score cues)" if self.rule.cues else "this baseline"
                 raise InputError(f"{what} scores an image as a whole and no region of it; leave --roi out")
             region = np.ascontiguousarray(region)  # slices of a volume may run backwards, which torch can't read
-        return self.compose(self.pieces(picture, region), picture.size[::-1], self.calibration, region)
+        pieces = self.pieces(picture, region)
+        full, score = self.compose(pieces, picture.size[::-1], self.calibration, region)
+        return full, score, self._findings(full, score, pieces)
+
+    def _findings(self, full: np.ndarray, score: float, pieces: Sequence[Piece]) -> tuple[Finding, ...]:
+        thresholds, texts = self.calibration, self.finding_texts
+        found = find_regions(full, thresholds.pixel.get(self.branch, math.nan), self.rule.mean_head is not None)
+        if texts is not None and found.findings and score >= thresholds.image.get(self.branch, math.nan):
+            found = found.compared(texts, [(piece.tile, piece.raw.margins[0]) for piece in pieces])
+        return found.sorted()
 
     def compose(
         self, pieces: Sequence[Piece], shape: tuple[int, int], scale: Calibration, region: np.ndarray | None = None

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import cv2
 import numpy as np
 from PIL import Image
 from torch import Tensor
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from dataset import Sample, as_picture, load_mask, open_picture
 from engine.baselines import BaselineRun
 from engine.few_shot_run import FewShotRun
+from engine.findings import Finding
 from engine.open_checkpoint import OpenedCheckpoint, open_checkpoint
 from engine.picture_scorer import BAR_AFTER, PictureScorer, by_prompts
 from engine.spec import PredictorSpec
@@ -30,23 +30,12 @@ P = TypeVar("P", bound="Predictor")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A region of a map at or above the pixel threshold: its box in pixels of the picture, its area, its highest value.
-
-    box: left, top, right, bottom; right and bottom are the first pixels outside.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
-    peak: float
-
-
-@dataclass(frozen=True)
 class Prediction:
     """What is predicted of one picture. On the calibrated scale the support lies between 0 and 1.
 
     score: of the image; abnormal: whether it reaches `threshold`. anomaly_map: (H, W) float32, at the picture's own
-    size. findings: regions of the map that reach the pixel threshold, the highest first.
+    size. findings: regions of the map that reach the pixel threshold, the highest first; what they resemble only where
+    the picture is abnormal.
     """
 
     score: float
@@ -72,11 +61,12 @@ class Predictor(PictureScorer):
         return of_opened(opened, cls)
 
     def digest(self) -> str:
-        """A hash of all that a score depends on beside the picture: weights, text, banks, calibration, code."""
+        """A hash of all that score and findings depend on beside the picture: weights, texts, banks, scale, code."""
         known_by = (self.system.weights_sha256, self.system.adapters_digest(), self.system.size, code_sha256())
         banks = {head: bank.tensors() for head, bank in self.banks.items()}
         text = [] if self.text_directions is None else self.text_directions
-        kept = {"text": text, "banks": banks, "calibration": asdict(self.calibration)}
+        words = [] if self.finding_texts is None else [self.finding_texts.findings, self.finding_texts.directions]
+        kept = {"text": text, "findings": words, "banks": banks, "calibration": asdict(self.calibration)}
         if self.baseline is not None:
             kept["baseline"] = self.baseline.tensors()
         return digest({**kept, "tiling": str(self.tiling), "known_by": known_by})
@@ -93,25 +83,11 @@ class Predictor(PictureScorer):
         return self._predict(to_picture(pictures))
 
     def _predict(self, picture: Image.Image) -> Prediction:
-        anomaly_map, score = self.map_and_score(picture)
+        anomaly_map, score, findings = self.assess(picture)
         if not np.isfinite(score):
             raise InputError("a picture's score is not a number; use precision fp32, or another checkpoint")
-        thresholds = self.calibration
-        threshold = thresholds.image.get(self.branch, float("nan"))
-        findings = find_regions(anomaly_map, thresholds.pixel.get(self.branch, float("nan")))
+        threshold = self.calibration.image.get(self.branch, float("nan"))
         return Prediction(score, threshold, score >= threshold, anomaly_map, findings)
-
-
-def find_regions(anomaly_map: np.ndarray, threshold: float) -> tuple[Finding, ...]:
-    """The 8-connected regions of a map (H, W) at or above a threshold, the one with the highest value first."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((anomaly_map >= threshold).astype(np.uint8))
-    found = []
-    for number in range(1, count):  # 0 is what lies below the threshold
-        left, top, width, height, area = map(int, stats[number])
-        part = (slice(top, top + height), slice(left, left + width))
-        peak = float(anomaly_map[part][labels[part] == number].max())
-        found.append(Finding((left, top, left + width, top + height), area, peak))
-    return tuple(sorted(found, key=lambda one: -one.peak))
 
 
 def to_picture(picture: PictureLike) -> Image.Image:
@@ -156,8 +132,9 @@ def of_opened(opened: OpenedCheckpoint, kind: type[P] = Predictor) -> P:
     if not isinstance(run, FewShotRun):
         calibration = snapshot.calibration or by_prompts(run.system.decoder.levels)
         known = snapshot.calibration is not None
-        source = {"source": "images of the objects trained on"} if known else {}
-        return settled(kind(run.system, run.scored_text(), {}, run.rule, calibration, known, **source), opened.spec)
+        told = {"source": "images of the objects trained on"} if known else {}
+        told |= {"finding_texts": run.prompts.findings}
+        return settled(kind(run.system, run.scored_text(), {}, run.rule, calibration, known, **told), opened.spec)
     told = {"top": 1.0 if run.data.support_abnormal else NORMAL_TOP, "source": "the checkpoint's support"}
     if isinstance(run, BaselineRun):
         if opened.spec.tile:
@@ -165,7 +142,7 @@ def of_opened(opened: OpenedCheckpoint, kind: type[P] = Predictor) -> P:
         found = (run.system, None, {}, run.rule, snapshot.calibration, True)
         return settled(kind(*found, **told, baseline=run.model), opened.spec)
     found = (run.system, run.scored_text(), run.banks(keep=True), run.rule, snapshot.calibration, True)
-    predictor = kind(*found, **told)
+    predictor = kind(*found, **told, finding_texts=None if run.scored_text() is None else run.prompts.findings)
     known = [_known(number, sample, run.masks, run.system.size) for number, sample in enumerate(support_of(run))]
     if tiling := tiling_of(opened.spec, known):
         predictor, _ = in_tiles(predictor, known, tiling, run.spec)

@@ -74,10 +74,10 @@ class System:
         return PrefixFiles(self.cache, self.key, (tokens, len(visual.class_embedding)))
 
     @torch.inference_mode()
-    def tokens(self, prefixes: Tensor, heads: Sequence[str]) -> Iterator[Decoded]:
-        """Tokens for scoring, of `heads` alone; on a CPU image by image."""
+    def tokens(self, prefixes: Tensor, heads: Sequence[str], trunk: bool = False) -> Iterator[Decoded]:
+        """Tokens for scoring, of `heads` alone, and with `trunk` of the trunk; on a CPU image by image."""
         for part in self._apart(prefixes):
-            yield self.decoder.decode(part, heads, pooled=False)
+            yield self.decoder.decode(part, heads, pooled=False, trunk=trunk)
 
     def levels(self, prefixes: Iterable[Tensor], head: str) -> list[Tensor]:
         """All tokens of the prefix tokens (1, L, C) given, of the "seg" or the "det" head or `BARE`, (V, L, h) a tap."""
@@ -104,13 +104,26 @@ class System:
         parts = []
         for one in self._apart(prefixes):
             (decoded,) = self.tokens(one, heads)
-            part: dict[str, PatchScores | Cues] = {
-                head: self.patch_scores(decoded.tokens(head), text, banks.get(head), without) for head in heads
-            }
-            if reader is not None:
-                part[CUES] = self.cues(one, reader, part[heads[0]])
-            parts.append(part)
+            parts.append(self.score_decoded(one, decoded, heads, text, banks, reader, without))
         return {name: type(first).join([part[name] for part in parts]) for name, first in parts[0].items()}
+
+    def score_decoded(
+        self,
+        prefixes: Tensor,
+        decoded: Decoded,
+        heads: Sequence[str],
+        text: Tensor | None,
+        banks: dict[str, MemoryBank],
+        reader: CueReader | None = None,
+        without: Sequence[int] = (),
+    ) -> dict[str, PatchScores | Cues]:
+        """As `score`, of prefix tokens that are decoded already."""
+        found: dict[str, PatchScores | Cues] = {
+            head: self.patch_scores(decoded.tokens(head), text, banks.get(head), without) for head in heads
+        }
+        if reader is not None:
+            found[CUES] = self.cues(prefixes, reader, found[heads[0]])
+        return found
 
     @torch.inference_mode()
     def cues(self, prefixes: Tensor, reader: CueReader, adapted: PatchScores) -> Cues:

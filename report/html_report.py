@@ -13,7 +13,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from report import page, thumbnails
+from report import findings, page, thumbnails
 from report.colours import COLOURS, OPACITY, ColourScale
 from report.page import LIMIT, TEMPLATES, json_text
 from report.tables import COLUMNS
@@ -23,7 +23,7 @@ from scoring.patch_scores import BRANCHES
 
 STYLES = (TEMPLATES / "report.css",)
 # In the order in which they run, as one.
-SCRIPTS = tuple(TEMPLATES / f"{name}.js" for name in ("drawing", "figures", "charts", "gallery", "report"))
+SCRIPTS = tuple(TEMPLATES / f"{name}.js" for name in ("drawing", "figures", "charts", "findings", "gallery", "report"))
 HEAD = ("script", "obj", "checkpoint", "device", "seconds")  # of the record, before all else
 
 
@@ -32,12 +32,14 @@ class Row(Pictures):
     """One image with its pictures. score: None where there is none (an unreadable file), and then `reason` says why.
 
     label: 0 normal, 1 abnormal, None where nobody knows. reason: a sentence that the page shows with the image.
+    findings: the regions of an abnormal image, as `engine.findings.plain` has them.
     """
 
     name: str
     score: float | None
     label: int | None = None
     reason: str = ""
+    findings: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def _scores(report: Report) -> dict:
         "labels": [None if row.label is None else int(row.label) for row in report.rows],
         "reasons": {place: row.reason for place, row in enumerate(report.rows) if row.reason},
         "threshold": float(threshold) if isfinite(threshold) else None,
+        "findings": findings.within((place, report.rows[place].findings) for place in _by_interest(report)),
+        "no_diagnosis": f"{findings.NO_DIAGNOSIS[0].upper()}{findings.NO_DIAGNOSIS[1:]}.",
         "truth": any(row.truth is not None for row in report.rows),
         "opacity": OPACITY,
     }

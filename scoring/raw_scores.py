@@ -24,16 +24,18 @@ class RawScores:
     """What the model says of N images, before scaling.
 
     map_patches: patch scores whose full-size maps are the anomaly maps. mean_patches: patch scores whose mean is the
-    image score; None where the map's maximum is it. cues: None where the image score is made of maps or means.
+    image score; None where the map's maximum is it. cues: None where the image score is made of maps or means. margins:
+    (N, F, G, G), how close patches are to F findings, which no score depends on; None where nobody asked.
     """
 
     map_patches: PatchScores
     mean_patches: PatchScores | None
     cues: Cues | None = None
+    margins: Tensor | None = None
 
     @staticmethod
     def join(parts: Sequence["RawScores"]) -> "RawScores":
-        """Those of several batches as one."""
+        """Those of several batches as one, without margins."""
         means = None if parts[0].mean_patches is None else PatchScores.join([part.mean_patches for part in parts])
         cues = None if parts[0].cues is None else Cues.join([part.cues for part in parts])
         return RawScores(PatchScores.join([part.map_patches for part in parts]), means, cues)
@@ -43,7 +45,7 @@ class RawScores:
         if taps is None:
             return self
         means = None if self.mean_patches is None else self.mean_patches.of_taps(taps)
-        return RawScores(self.map_patches.of_taps(taps), means, self.cues)
+        return RawScores(self.map_patches.of_taps(taps), means, self.cues, self.margins)
 
     def scales(self, size: int) -> tuple[Scale, Scale]:
         """The ranges over these images of the branches' maps, and of their image scores."""

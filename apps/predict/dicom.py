@@ -2,15 +2,19 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.predict.segmentation import write_dicom
 from apps.predict.volumes import Frames, Stack, package, unit_range
 from runtime.errors import InputError
 
 SUFFIX, MAGIC = ".dcm", b"DICM"  # the magic lies behind a preamble of 128 bytes
+
+UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 
 
 def is_dicom(path: Path) -> bool:
@@ -37,6 +41,7 @@ def open_stack(path: Path, window: Sequence[float] | None) -> Stack:
             raise InputError(f"{path} is a DICOM file without an image: leave it out")
         pixels = pydicom.pixels.pixel_array(dataset)
         count = int(dataset.get("NumberOfFrames") or 1)
+        told = {"segment": partial(write_dicom, path), "spacing": _spacing(dataset, count), "source": _source(dataset)}
         several, colour = count > 1, int(dataset.get("SamplesPerPixel") or 1) > 1
         if pixels.ndim != 2 + several + colour or (several and len(pixels) != count):
             raise InputError(f"{path} holds more pixels than its header says: write it again")
@@ -45,9 +50,33 @@ def open_stack(path: Path, window: Sequence[float] | None) -> Stack:
             pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
         elif not colour:
             frames = pixels if several else pixels[None]
-            return Stack(Frames(_grey(pydicom, dataset, frames, kind, window)), several)
+            return Stack(Frames(_grey(pydicom, dataset, frames, kind, window)), several, **told)
     colours = (pixels if several else pixels[None])[..., :3]  # (N, H, W, 3), uint8, or uint16 over its whole range
-    return Stack(Frames(colours if colours.dtype == np.uint8 else (colours / 257).round().astype(np.uint8)), several)
+    values = colours if colours.dtype == np.uint8 else (colours / 257).round().astype(np.uint8)
+    return Stack(Frames(values), several, **told)
+
+
+def _source(dataset: Any) -> dict[str, str | None]:
+    """The UIDs that the file is known by."""
+    return {name: str(dataset.get(name) or "") or None for name in UIDS}
+
+
+def _spacing(dataset: Any, count: int) -> tuple[float, float] | None:
+    """Mm from row to row and from column to column, in the patient or else at the detector; None without two lengths
+    that all frames share."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        found = {_lengths(_of_frame(dataset, "PixelMeasuresSequence", name, number)) for number in range(count)}
+        if found != {None}:
+            return found.pop() if len(found) == 1 else None
+    return None
+
+
+def _lengths(value: Any) -> tuple[float, float] | None:
+    try:
+        down, across = map(float, value)
+    except (TypeError, ValueError):
+        return None
+    return (down, across) if min(down, across) > 0 and max(down, across) < np.inf else None
 
 
 def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Sequence[float] | None) -> np.ndarray:

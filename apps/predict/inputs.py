@@ -19,7 +19,7 @@ from runtime.files import suffix_of
 
 VOLUMES = (*volumes.NIFTI, *volumes.NRRD)
 KINDS = "png jpg bmp tif webp, dcm, nii nii.gz, nrrd"
-WRITTEN = ("maps", "overlays", "masks", "images", "charts", "volumes")  # folders in --output
+WRITTEN = ("maps", "overlays", "masks", "images", "charts", "volumes", "segmentations")  # folders in --output
 MASK_FOLDERS = ("anomaly_mask", "label", "ground_truth", "masks")
 
 

@@ -61,17 +61,18 @@ def of_folders(
     spec, obj, prompts, system = _bare(spec, asked, wanted=spec.branches != "few")
     run = open_untrained(spec, asked, obj, system, prompts, Reader(reader.axis, reader.window))
     _note_seen(support_of(run), files)
-    top = 1.0 if spec.abnormal else NORMAL_TOP
+    told = {"top": 1.0 if spec.abnormal else NORMAL_TOP, "source": FOLDERS}
+    told |= {"finding_texts": None if prompts is None else prompts.findings}
     origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin()
     if tiling := tiling_of(spec, run.pictures):
         scale = by_prompts(system.decoder.levels)
-        blank = Predictor(system, run.scored_text(), {}, run.rule, scale, True, top=top, source=FOLDERS)
+        blank = Predictor(system, run.scored_text(), {}, run.rule, scale, True, **told)
         predictor, used = in_tiles(blank, run.pictures, tiling, run.spec)
         return predictor, origin | {"options": used.plain()}
     if len(run.support.labels) > len(run.pictures):
         print(f"each in {len(run.support.labels) // len(run.pictures)} variants, as in few-shot training")
     found = (run.banks(keep=True), run.rule, run.calibrate())
-    predictor = Predictor(system, run.scored_text(), *found, True, top=top, source=FOLDERS)
+    predictor = Predictor(system, run.scored_text(), *found, True, **told)
     return predictor, origin | {"options": run.spec.plain()}
 
 
@@ -81,7 +82,7 @@ def of_prompts(spec: PredictSpec, asked: Mapping[str, Any]) -> tuple[Predictor, 
         raise InputError("--branches few needs normal images for the memory bank: give their folder with --normal")
     spec, obj, prompts, system = _bare(spec, asked, wanted=True)
     rule, scale = score_rule(spec.score == "max"), by_prompts(system.decoder.levels)
-    predictor = Predictor(system, prompts.text_directions, {}, rule, scale, False)
+    predictor = Predictor(system, prompts.text_directions, {}, rule, scale, False, finding_texts=prompts.findings)
     return predictor, {"obj": obj, "prompts_sha256": prompts.sha256, "options": spec.plain()}
 
 

@@ -16,14 +16,18 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from apps.predict import segmentation
 from apps.predict.inputs import WRITTEN
+from apps.predict.segmentation import ScoredSlice, read_cell
+from apps.predict.volumes import Stack
 from dataset import to_rgb
+from engine.findings import Finding
 from engine.predictor import Predictor
 from report import html_report
 from report.colours import ColourScale, overlay
 from runtime.files import atomic_write, check_writable, no_formula, remove_drafts
 
-COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note")
+COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note", "findings")
 TABLE, RECORD, PAGE, PROGRESS = "scores.csv", "settings.json", "report.html", "progress.jsonl"
 UNREADABLE = "unreadable"
 FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":]+[/\\])+")  # of an absolute path in a fault's words
@@ -36,7 +40,7 @@ class ScoredPicture:
     """One image or slice. Of an unreadable file score, threshold and seconds are None, and `note` says what is wrong.
 
     image: a file that browsers show; map, overlay, mask: files in the output folder. All relative to that folder, or
-    absolute outside it; None of an unreadable file.
+    absolute outside it; None of an unreadable file. findings: of an abnormal one, as JSON (`segmentation.cell`).
     """
 
     file: str
@@ -50,6 +54,7 @@ class ScoredPicture:
     map: str | None = None
     overlay: str | None = None
     mask: str | None = None
+    findings: str = ""
 
 
 class Outputs:
@@ -70,6 +75,7 @@ class Outputs:
         self.scale = ColourScale(0.0, predictor.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if predictor.calibrated else 1.0  # of probabilities
         self.hidden = hidden
+        self.unsegmented: list[str] = []  # why files have regions and no segmentation
         self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
 
     def begin(self, rows: Sequence[ScoredPicture]) -> None:
@@ -102,6 +108,7 @@ class Outputs:
         full: np.ndarray,
         score: float,
         seconds: float,
+        findings: str = "",
     ) -> ScoredPicture:
         """Write a picture's map, overlay, mask, and where browsers can't show the file what was seen; give its row.
 
@@ -121,7 +128,25 @@ class Outputs:
             paths[kind] = f"{kind}s/{own}.png"
             with atomic_write(self.folder / paths[kind]) as draft:
                 save_png(draft, pixels, text)
-        return self.row(file, number, score, seconds, **paths)
+        return self.row(file, number, score, seconds, findings=findings, **paths)
+
+    def slice(self, place: int | None, full: np.ndarray, score: float, findings: Sequence[Finding]) -> ScoredSlice:
+        """A picture as files of segmentations hold it: of a normal one, nothing is marked."""
+        if score < self.threshold:
+            return ScoredSlice(place, score, False, (), np.zeros(full.shape, bool))
+        return ScoredSlice(place, score, True, tuple(findings), full >= self.pixel_threshold)
+
+    def segment(self, name: str, file: Path, stack: Stack, slices: Sequence[ScoredSlice]) -> None:
+        """Write the segmentation of a DICOM file or a volume, and its JSON."""
+        known = {"threshold": self.threshold, "pixel_threshold": self.pixel_threshold}
+        if why := segmentation.save(self.folder, name, file, stack, slices, known):
+            self.unsegmented.append(why)
+
+    def say_unsegmented(self) -> None:
+        """One line on files that have regions and no segmentation, if there are any."""
+        if self.unsegmented:
+            more = f"; and {len(self.unsegmented) - 1} more" if len(self.unsegmented) > 1 else ""
+            print(f"regions in JSON alone: {self.unsegmented[0]}{more}")
 
     def deep(self, full: np.ndarray) -> tuple[np.ndarray, PngInfo]:
         """A map (H, W) as 16-bit grey, and the text that says what its values stand for."""
@@ -130,7 +155,7 @@ class Outputs:
         return np.round(np.clip(full / self.map_top, 0, 1) * 65535).astype(np.uint16), note
 
     def row(self, file: Path, number: int | None, score: float, seconds: float, **paths: str) -> ScoredPicture:
-        """The row of a picture that was scored; paths: of what is written of it, by kind."""
+        """The row of a picture that was scored; paths: of what is written of it, by kind; and its findings."""
         verdict = "abnormal" if score >= self.threshold else "normal"
         certain = "" if self.calibrated else "uncalibrated"
         return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, certain, **paths)
@@ -180,6 +205,7 @@ class Outputs:
         for folder in self.hidden:
             reason = reason.replace(f"{folder}{os.sep}", "").replace(folder, Path(folder).name or folder)
         pictures = {} if row.map is None else {"image": self.folder / row.image, "map": partial(self._map, row.map)}
+        pictures["findings"] = read_cell(row.findings)
         return html_report.Row(name, row.score, reason=FOLDERS.sub("", reason), **pictures)
 
     def _map(self, path: str) -> np.ndarray:

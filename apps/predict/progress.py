@@ -12,6 +12,7 @@ from typing import Any
 
 from apps.predict.inputs import Reader
 from apps.predict.outputs import PROGRESS, TABLE, UNREADABLE, ScoredPicture
+from apps.predict.segmentation import read_cell
 from apps.predict.spec import PredictSpec
 from runtime.errors import InputError
 from runtime.files import atomic_write
@@ -133,9 +134,10 @@ def _read(path: Path) -> list[dict]:
 def _row(plain: Mapping[str, Any]) -> ScoredPicture:
     """A row as it was; TypeError or ValueError for what none ever was."""
     row = ScoredPicture(**plain)
-    texts = (row.file, row.verdict, row.note, row.image, row.map, row.overlay, row.mask)
+    texts = (row.file, row.verdict, row.note, row.image, row.map, row.overlay, row.mask, row.findings)
     if not all(isinstance(one, str) for one in texts) or not isfinite(row.score + row.threshold + row.seconds):
         raise ValueError(f"{plain} is no row")
+    read_cell(row.findings)
     return row
 
 

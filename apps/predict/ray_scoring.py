@@ -130,13 +130,15 @@ class RowOutputs(Outputs):
         full: np.ndarray,
         score: float,
         seconds: float,
+        findings: str = "",
     ) -> ScoredPicture:
         """Like `Outputs.write`, of a map only; map in the row: where it is."""
         if self.maps is None:
-            return self.row(file, number, score, seconds)
+            return self.row(file, number, score, seconds, findings=findings)
         png = BytesIO()
         save_png(png, *self.deep(full))
-        return self.row(file, number, score, seconds, map=self.maps.put(f"{name}.png", png.getvalue()))
+        map_at = self.maps.put(f"{name}.png", png.getvalue())
+        return self.row(file, number, score, seconds, findings=findings, map=map_at)
 
 
 class Scorer:

@@ -21,6 +21,7 @@ from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, chec
 from apps.predict.progress import Progress, settings_of, stamp
 from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
+from engine.findings import measured
 from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.environment import environment
@@ -37,23 +38,26 @@ def score_file(
     """
     stack = reader.open(file)
     region = reader.region(file, stack)
-    count, maps, scores = len(stack.pictures), [], []
+    count, maps, scores, slices = len(stack.pictures), [], [], []
     bar = tqdm(range(count), file.name, unit="slice", leave=False, disable=count == 1)
     for number in bar:
         started, picture = time.perf_counter(), stack.pictures[number]
         inside = None if region is None else region[number]
         if inside is None or inside.any():
-            full, score = predictor.map_and_score(picture, inside)
+            full, score, found = predictor.assess(picture, inside)
         else:
-            full, score = np.zeros(picture.size[::-1], np.float32), 0.0  # nothing of this slice counts
+            full, score, found = np.zeros(picture.size[::-1], np.float32), 0.0, ()  # nothing of this slice counts
         if not math.isfinite(score):
             mend = "leave it out" if predictor.system.decoder.precision == "fp32" else "score it with --precision fp32"
             raise InputError(f"{file}: its score is not a number; {mend}")
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None
         own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
-        row = outputs.write(own, file, place, picture, full, score, seconds)
+        one = outputs.slice(place, full, score, measured(found, stack.spacing))
+        row = outputs.write(own, file, place, picture, full, score, seconds, one.cell())
         scores.append(score)
+        if stack.segment is not None:
+            slices.append(one)
         if stack.save is not None:
             maps.append(full)
         yield row
@@ -61,6 +65,8 @@ def score_file(
         save_chart(outputs.folder / "charts" / f"{name}.png", scores, outputs.threshold, file.name)
     if stack.save is not None:
         stack.save(outputs.folder / "volumes" / name, np.stack(maps))
+    if stack.segment is not None:
+        outputs.segment(name, file, stack, slices)
 
 
 def score_files(
@@ -122,6 +128,7 @@ def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title:
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
     outputs.say(counts)
+    outputs.say_unsegmented()
     print(f"results: {table}")
     print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
     if failed := [row for row in rows if row.verdict == UNREADABLE]:

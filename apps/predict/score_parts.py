@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         "note": pa.string(),
         "error": pa.string(),  # why it was not scored; null if it was
         "map": pa.string(),
+        "findings": pa.string(),
     }
 )
 ROW = {one.name for one in fields(ScoredPicture)} & set(SCHEMA.names)

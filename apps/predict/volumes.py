@@ -3,8 +3,8 @@
 import gzip
 import importlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -15,8 +15,9 @@ from runtime.errors import InputError
 from runtime.files import atomic_write, suffix_of
 
 NIFTI, NRRD = (".nii", ".nii.gz"), (".nrrd",)
-PACKAGES = {"nibabel": "NIfTI", "nrrd": "NRRD", "pydicom": "DICOM"}
+PACKAGES = {"nibabel": "NIfTI", "nrrd": "NRRD", "pydicom": "DICOM", "highdicom": "DICOM SEG"}
 RAS_SIGNS = {"l": -1, "r": 1, "p": -1, "a": 1, "i": -1, "s": 1}  # letters of an NRRD space, as signs of RAS
+MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "µm": 1e-3, "meter": 1000.0, "micron": 1e-3}  # by a unit's name
 SHOWN_TOWARDS = "LPI"  # columns and rows of a slice run towards the patient's left, back or feet
 
 
@@ -38,12 +39,17 @@ class Stack:
     """What a file holds: pictures as `dataset.open_picture` gives them.
 
     several: they are slices of a volume or frames. save: writes their maps (N, H, W) float32 as a volume of the same
-    geometry, to a path without suffix, and gives the file; None where a file has no such geometry.
+    geometry, to a path without suffix, and gives the file; None where a file has no such geometry. segment: the same of
+    what is marked in them, bool (N, H, W); InputError where that can't be. spacing: mm from row to row and from column
+    to column, None where nobody knows. source: what the file is known by elsewhere.
     """
 
     pictures: Sequence[Image.Image]
     several: bool = False
     save: Callable[[Path, np.ndarray], Path] | None = None
+    segment: Callable[[Path, np.ndarray], Path] | None = None
+    spacing: tuple[float, float] | None = None
+    source: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,15 @@ class Volume:
 
     stored: np.ndarray  # three axes, float32
     view: View
-    write: Callable[[Path, np.ndarray], Path]
+    write: Callable[[Path, np.ndarray], Path]  # float32 or uint8
+    steps: np.ndarray | None = None  # (3,), mm along each axis; None where nobody knows
+
+    @property
+    def spacing(self) -> tuple[float, float] | None:
+        """Mm from row to row and from column to column of a slice."""
+        if self.steps is None:
+            return None
+        return float(self.steps[self.view.axes[1]]), float(self.steps[self.view.axes[2]])
 
 
 def view_of(axis: int, directions: np.ndarray | None) -> View:
@@ -111,7 +125,13 @@ def open_stack(path: Path, axis: int, window: Sequence[float] | None) -> Stack:
     if not np.isfinite(volume.stored).any():
         raise InputError(f"{path} holds no value that is a number: write it again")
     values = volume.view.show(unit_range(volume.stored, window))
-    return Stack(Frames(values), several=True, save=lambda to, maps: volume.write(to, volume.view.store(maps)))
+    return Stack(
+        Frames(values),
+        several=True,
+        save=lambda to, maps: volume.write(to, volume.view.store(maps)),
+        segment=lambda to, marked: volume.write(to, volume.view.store(marked.astype(np.uint8))),
+        spacing=volume.spacing,
+    )
 
 
 def open_labels(path: Path, like: Path, axis: int) -> np.ndarray:
@@ -173,8 +193,8 @@ def _nifti(path: Path, axis: int) -> Volume:
     known = int(header["sform_code"]) > 0 or int(header["qform_code"]) > 0
 
     def write(to: Path, maps: np.ndarray) -> Path:
-        written = type(image)(maps.astype(np.float32).reshape(shape, order="F"), affine, header)
-        written.set_data_dtype(np.float32)
+        written = type(image)(maps.reshape(shape, order="F"), affine, header)
+        written.set_data_dtype(maps.dtype)
         written.header["cal_min"] = written.header["cal_max"] = 0  # viewers then choose a window of their own
         content, suffix = written.to_bytes(), suffix_of(path).lower()
         to = to.with_name(to.name + suffix)
@@ -182,7 +202,15 @@ def _nifti(path: Path, axis: int) -> Volume:
             draft.write_bytes(gzip.compress(content, mtime=0) if suffix == ".nii.gz" else content)
         return to
 
-    return Volume(stored, view_of(axis, affine[:3, :3] if known else None), write)
+    steps = np.ones(3) * MM.get(header.get_xyzt_units()[0], 1.0 if known else np.nan)
+    zooms = header.get_zooms()[:3]
+    steps[: len(zooms)] *= zooms
+    return Volume(stored, view_of(axis, affine[:3, :3] if known else None), write, _lengths(steps))
+
+
+def _lengths(steps: np.ndarray) -> np.ndarray | None:
+    """Steps (3,) in mm, None unless all are lengths."""
+    return steps if np.isfinite(steps).all() and (steps > 0).all() else None
 
 
 def _nrrd(path: Path, axis: int) -> Volume:
@@ -201,10 +229,23 @@ def _nrrd(path: Path, axis: int) -> Volume:
     def write(to: Path, maps: np.ndarray) -> Path:
         to = to.with_name(f"{to.name}.nrrd")
         with atomic_write(to) as draft:
-            nrrd.write(str(draft), maps.astype(np.float32).reshape(array.shape, order="F"), kept)
+            nrrd.write(str(draft), maps.reshape(array.shape, order="F"), kept)
         return to
 
-    return Volume(stored, view_of(axis, _nrrd_directions(header)), write)
+    return Volume(stored, view_of(axis, _nrrd_directions(header)), write, _nrrd_steps(header))
+
+
+def _nrrd_steps(header: dict) -> np.ndarray | None:
+    """(3,), mm along each axis: by the directions in a space, or by the spacings of axes that are given in units."""
+    units = list(header.get("space units", header.get("units", ())))
+    vectors = np.asarray(header.get("space directions", ()), float)
+    if vectors.shape == (3, 3) and "space" in header:  # a named space is in mm unless it says otherwise
+        scale = [MM.get(unit, np.nan) for unit in units] if len(units) == 3 else np.ones(3)
+        return _lengths(np.linalg.norm(vectors * scale, axis=1))
+    spacings = np.asarray(header.get("spacings", ()), float)
+    if spacings.shape == (3,) and len(units) == 3:
+        return _lengths(spacings * [MM.get(unit, np.nan) for unit in units])
+    return None
 
 
 def _check_place(header: dict, path: Path) -> None:

@@ -13,7 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from apps.promptlab.lab import PromptResult, Pull
 from dataset import Sample, read_rgb
+from engine.findings import plain
 from report.colours import ColourScale, heat, overlay, truth
+from report.findings import NO_DIAGNOSIS, listed
 from runtime.errors import InputError
 
 THUMB, LARGE = 176, 420  # pixels a side, at most
@@ -118,6 +120,8 @@ def judged(result: PromptResult, why: str) -> str:
         "input": _address(picture),
         "overlay": _address(_over(picture, anomaly_map, called)),
         "map": _address(heat(full, SCALE)),
+        "findings": listed(plain(result.findings)),
+        "no_diagnosis": NO_DIAGNOSIS,
     }
     return _piece("judged", one, _colour_bar())
 

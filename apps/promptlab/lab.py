@@ -19,7 +19,11 @@ from tqdm import tqdm
 
 import prompt
 from apps.promptlab.prompt_set import PromptSet
+from apps.promptlab.regions import described
 from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
+from decoder import Decoded
+from engine.build import finding_texts
+from engine.findings import Finding
 from engine.score_images import ground_truth
 from engine.system import System
 from engine.text import Encoder, directions, without_each
@@ -82,6 +86,7 @@ class PromptResult:
     """What a set of prompts makes of N images: scores (N,) by branch on the calibration's scale.
 
     figures: by branch, as test scripts give them, over these images alone; empty where the label is not known.
+    findings: the regions of one image that `judge` calls abnormal.
     """
 
     samples: tuple[Sample, ...]
@@ -91,6 +96,7 @@ class PromptResult:
     figures: dict[str, dict[str, float]]
     calibration: Calibration
     size: int
+    findings: tuple[Finding, ...] = ()
 
     @property
     def branch(self) -> str:
@@ -191,8 +197,19 @@ class Lab:
         with self.lock:
             words, sample = self.encode(prompts), Sample(path, 0)
             (item,) = ImageSet([sample], self.system.size)
-            result = self._predict((sample,), [self._held(item)], words, self._calibration(words, True))
-            return replace(result, figures={})
+            (decoded,) = self.system.tokens(self.system.prefixes([item], False), self.rule.heads, trunk=True)
+            held = self._keep({head: decoded.tokens(head) for head in self.rule.heads})
+            result = self._predict((sample,), [held], words, self._calibration(words, True))
+            return replace(result, figures={}, findings=self._findings(result, decoded))
+
+    def _findings(self, result: PromptResult, decoded: Decoded) -> tuple[Finding, ...]:
+        """The regions of one image, in its own pixels, and what they resemble; none of a normal one."""
+        if not float(result.scores[result.branch][0]) >= result.threshold:
+            return ()
+        (anomaly_map,), mean = tuple(result.maps()), self.rule.mean_head is not None
+        texts = finding_texts(self.encoder, self.info, result.words.text)
+        margins = texts.margins(decoded, self.system.decoder)
+        return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, margins)
 
     def pulls(self, result: PromptResult) -> list[tuple[Pull | None, Pull | None]]:
         """For each image the normal and the abnormal sentence that change its prompt score most when left out.

@@ -131,6 +131,7 @@ function showViewer() {
   byId("viewer-name").replaceChildren(element("bdi", {}, data.names[place]));
   byId("viewer-place").textContent = `${(state.open + 1).toLocaleString("en")} of ${state.list.length.toLocaleString("en")}`;
   describe(byId("viewer-words"), place);
+  tellFindings(byId("viewer-findings"), place);
   byId("viewer-views").replaceChildren(views(place, true));
   byId("viewer-previous").disabled = state.open === 0;
   byId("viewer-next").disabled = state.open === state.list.length - 1;

@@ -9,7 +9,7 @@ from helpers.lab import Lab
 from PIL import Image
 
 from engine import Predictor
-from engine.predictor import Finding, find_regions, to_picture
+from engine.predictor import to_picture
 from runtime.errors import InputError
 
 
@@ -66,17 +66,6 @@ def test_a_prediction_is_judged_by_its_threshold(predictor, pixels):
     assert found.threshold == predictor.calibration.image[predictor.branch]
     bound = predictor.calibration.pixel[predictor.branch]
     assert sum(one.area for one in found.findings) == (found.anomaly_map >= bound).sum()
-
-
-def test_regions_by_hand():
-    values = np.zeros((5, 6), np.float32)
-    values[0, 0], values[1, 1] = 0.5, 0.7  # one region: corners touch
-    values[3:5, 4:6] = 0.9
-    assert find_regions(values, 0.5) == (
-        Finding((4, 3, 6, 5), 4, pytest.approx(0.9)),
-        Finding((0, 0, 2, 2), 2, pytest.approx(0.7)),
-    )
-    assert find_regions(values, 1.0) == () and find_regions(values, float("nan")) == ()
 
 
 BAD = {

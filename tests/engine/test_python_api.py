@@ -20,7 +20,7 @@ def test_the_public_names_are_a_dozen_and_all_told():
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     """On the demo, in a folder of its own: trains, scores, swaps the adapter."""
     monkeypatch.chdir(tmp_path)
-    notebook, modules = BLOCKS
+    notebook, regions, modules = BLOCKS
     names: dict[str, object] = {}
     exec(compile(notebook, "docs/python.md", "exec"), names)
     found, batch = names["found"], names["batch"]
@@ -28,5 +28,6 @@ def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     assert len(batch) == 2 and batch[0].score == batch[1].score
     assert names["result"].selected == names["again"].selected == "last"
     assert names["again"].branches.keys() == {"zero"}
+    exec(compile(regions, "docs/python.md", "exec"), names)
     exec(compile(modules, "docs/python.md", "exec"), {})
     assert capsys.readouterr().out.endswith("4 torch.Size([1, 226, 128])\n")

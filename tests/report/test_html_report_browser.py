@@ -45,7 +45,9 @@ def drawn() -> list[Row]:
         anomaly = np.where(mask, score, 0.1).astype(np.float32)
         truth = mask if label else None
         rows.append(Row(f"img_{place:03d}.png", score, label, image=picture(score), truth=truth, map=anomaly))
-    rows[5] = replace(rows[5], name=HOSTILE, reason=HOSTILE)
+    region = {"area": 600, "area_mm2": 21.5, "share": 0.75, "place": "upper left"}
+    region["resembles"] = [{"finding": HOSTILE, "margin": 1.25}, {"finding": "a mass", "margin": -0.5}]
+    rows[5] = replace(rows[5], name=HOSTILE, reason=HOSTILE, findings=[region] * 7)
     return [*rows, Row("damaged.png", None, 1, "damaged.png can't be read as an image")]
 
 
@@ -351,6 +353,22 @@ def test_enlarging_with_the_mouse(open_page, files):
     assert tab.page.inner_text("#viewer-name") == ROWS[places[2]].name
     tab.page.click("#viewer-close")
     assert not tab.page.locator("#viewer").is_visible()
+
+
+def test_regions_are_told_of_the_picture_that_is_open(open_page, files):
+    tab = open_page(files["labelled"])
+    tab.page.fill("#find", "hacked")
+    tab.page.locator(".card .open").first.click()
+    told = tab.page.locator("#viewer-findings")
+    assert told.locator("li").count() == 5
+    first = told.locator("li").first.inner_text()
+    assert first.startswith("upper left, 600 pixels (21.5 mm²), 75 % of the score") and "a mass (-0.5)" in first
+    assert "2 more in scores.csv" in told.inner_text() and "no diagnosis" in told.inner_text()
+    assert tab.page.evaluate("window.hacked") is None
+    tab.page.click("#viewer-close")
+    tab.page.fill("#find", "img_007")
+    tab.page.locator(".card .open").first.click()
+    assert not told.is_visible()
 
 
 def test_the_keyboard_is_enough(open_page, files):

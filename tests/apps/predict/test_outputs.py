@@ -276,21 +276,22 @@ def test_a_checkpoints_support_in_tiles(trained):
 
 @pytest.mark.parametrize("score", ["max", "mean"])
 def test_memory_is_bounded_by_the_tile(folders, score):
-    """Beside its own map, an image of four times the pixels takes hardly more."""
+    """Beside its own map and that of its regions, four times the pixels take hardly more."""
     import tracemalloc
 
-    peaks, map_and_score = [], Predictor.map_and_score
+    peaks, assess = [], Predictor.assess
 
-    def watched(*args: object) -> tuple[np.ndarray, float]:
+    def watched(*args: object) -> tuple[np.ndarray, float, tuple]:
         tracemalloc.start()
-        full, value = map_and_score(*args)
+        full, value, found = assess(*args)
         peaks.append(tracemalloc.get_traced_memory()[1] - full.nbytes)
         tracemalloc.stop()
-        return full, value
+        return full, value, found
 
     for number, side in enumerate((400, 800)):
         Image.new("L", (side, side), 90).save(folders.root / f"{number}.png")
-    with patch.object(Predictor, "map_and_score", watched):
+    without = patch.object(Predictor, "_findings", lambda *args: ())
+    with patch.object(Predictor, "assess", watched), without:
         inputs = [folders.root / "0.png", folders.root / "1.png"]
         assert predict(folders, "--input", *inputs, "--tile", 200, "--score", score).code == 0
     assert peaks[1] < peaks[0] + 200_000  # the map grew by 1.9 million bytes

@@ -235,15 +235,15 @@ def test_without_words_there_is_a_hint(folders):
 
 
 def test_stopping_leaves_whole_files_and_the_scores_so_far(folders):
-    map_and_score, calls = Predictor.map_and_score, []
+    assess, calls = Predictor.assess, []
 
     def stopped(*args: object) -> tuple[np.ndarray, float]:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return map_and_score(*args)
+        return assess(*args)
 
-    with patch.object(Predictor, "map_and_score", stopped):
+    with patch.object(Predictor, "assess", stopped):
         out = predict(folders, "--input", folders.root / "new")
     assert out.code == 2 and "stopped" in out.err and len(out.rows) == 2 and out.settings["stopped"]
     assert not [path for path in files(out.folder) if Path(path).name.startswith(".")]
@@ -279,7 +279,7 @@ def test_the_page_of_the_folder_where_one_is_has_a_title(folders, monkeypatch):
 
 @pytest.mark.parametrize(("precision", "mend"), [("fp32", "leave it out"), ("bf16", "score it with --precision fp32")])
 def test_a_score_that_is_no_number_names_a_mend_that_helps(folders, precision, mend):
-    with patch.object(Predictor, "map_and_score", lambda *args: (np.zeros((30, 40), np.float32), float("nan"))):
+    with patch.object(Predictor, "assess", lambda *args: (np.zeros((30, 40), np.float32), float("nan"), ())):
         out = predict(folders, "--input", folders.root / "new" / "new0.png", "--precision", precision)
     assert out.code == 1 and out.rows[0]["note"].endswith(f"its score is not a number; {mend}")
 

@@ -28,15 +28,15 @@ KILLED = """
 import os, runpy, signal, time
 from engine.predictor import Predictor
 
-left, map_and_score = [3], Predictor.map_and_score
+left, assess = [3], Predictor.assess
 
 def killed(*args):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    return map_and_score(*args)
+    return assess(*args)
 
-Predictor.map_and_score, time.perf_counter = killed, lambda: 0.0
+Predictor.assess, time.perf_counter = killed, lambda: 0.0
 runpy.run_path("predict.py", run_name="__main__")
 """
 
@@ -49,7 +49,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scored(lab: Lab, *flags: object, to: str = "out") -> tuple[Out, int]:
     """Score the folder new, and how many pictures the model saw."""
-    with patch.object(Predictor, "map_and_score", autospec=True, side_effect=Predictor.map_and_score) as model:
+    with patch.object(Predictor, "assess", autospec=True, side_effect=Predictor.assess) as model:
         return predict(lab, "--input", lab.root / "new", *flags, to=to), model.call_count
 
 
@@ -86,15 +86,15 @@ def test_a_killed_run_goes_on_where_it_stopped(folders, still):
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_the_table_of_a_run_in_two_parts_is_that_of_one(folders, still, after):
     whole, _ = scored(folders, to="whole")
-    calls, map_and_score = [], Predictor.map_and_score
+    calls, assess = [], Predictor.assess
 
     def failing(*args: object) -> tuple[np.ndarray, float]:
         calls.append(args)
         if len(calls) == after:
             raise SystemExit("gone")  # nothing is tidied up
-        return map_and_score(*args)
+        return assess(*args)
 
-    with patch.object(Predictor, "map_and_score", failing):
+    with patch.object(Predictor, "assess", failing):
         assert predict(folders, "--input", folders.root / "new").code == "gone"
     journal = folders.root / "out" / "progress.jsonl"
     with journal.open("a") as file:
@@ -146,15 +146,15 @@ def test_an_unforeseen_fault_is_the_files_row(folders):
     raw = bytearray(broken.read_bytes())
     raw[280:328] = np.full(12, np.nan, np.float32).tobytes()  # the affine
     broken.write_bytes(raw)
-    map_and_score = Predictor.map_and_score
+    assess = Predictor.assess
 
     def failing(self: Predictor, picture: Image.Image, *rest: object) -> tuple[np.ndarray, float]:
         if np.asarray(picture).shape[:2] == (7, 9):
             raise RuntimeError("out of\nsomething")
-        return map_and_score(self, picture, *rest)
+        return assess(self, picture, *rest)
 
     noise(folders.root / "new" / "odd.png", (9, 7))
-    with patch.object(Predictor, "map_and_score", failing):
+    with patch.object(Predictor, "assess", failing):
         out, _ = scored(folders)
     rows = {Path(row["file"]).name: row for row in out.rows}
     assert out.code == 1 and {rows[f"new{number}.png"]["verdict"] for number in range(5)} <= {"normal", "abnormal"}

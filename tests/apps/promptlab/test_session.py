@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 import prompt
 from apps.promptlab import session as lab_session
 from apps.promptlab.session import NONE, LabSession
+from dataset.images import image_size
 from runtime.errors import InputError
 
 FILE = "Brain_1-shot.pth"
@@ -121,7 +123,25 @@ def test_an_upload_is_judged(session, lab):
     assert re.search(r'class="chip (ab)?normal"', html) and "abnormal from" in html
     assert html.count("data:image/jpeg") == 4, "input, overlay, map and the colours' scale"
     bare = session.judged("Brain", NONE, upload(session, image.read_bytes()), start(session))
-    assert "no threshold: no checkpoint" in bare and 'class="chip' not in bare
+    assert "no threshold: no checkpoint" in bare and 'class="chip' not in bare and "resembles" not in bare
+
+
+def test_regions_of_an_abnormal_upload_are_told(session, lab):
+    image = next((lab.data / "Brain_AD" / "test" / "Ungood" / "img").iterdir())
+    own = session.lab("Brain", FILE)
+    known, names = own.own[1], ("zero", "few", "fused")
+    low, high, pixel = (dict.fromkeys(names, value) for value in (-9.0, 9.0, 0.3))
+    own.own = (own.own[0], replace(known, image=low, pixel=pixel))
+    html = session.judged("Brain", FILE, upload(session, image.read_bytes()), start(session))
+    assert "% of the score" in html and "resembles: " in html and "no diagnosis" in html
+    assert any(finding in html for finding in prompt.findings("Brain"))
+    result = own.judge(image, own.start)
+    width, height = image_size(image)
+    assert all(one.box[2] <= width and one.box[3] <= height for one in result.findings)
+    assert sum(one.share for one in result.findings) == pytest.approx(1)
+    own.own = (own.own[0], replace(known, image=high, pixel=pixel))
+    html = session.judged("Brain", FILE, upload(session, image.read_bytes()), start(session))
+    assert "normal" in html and "% of the score" not in html
 
 
 @pytest.mark.parametrize(
