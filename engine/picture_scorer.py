@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from dataset import to_model
 from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
+from runtime.bars import Bar
 from runtime.errors import InputError
 from scoring.baselines import Baseline
 from scoring.maps import Calibration, Scale, mean_scores, means_within, scaled_maps
@@ -70,7 +70,7 @@ class PictureScorer:
         without: of a tile's number, the owner whose tokens the bank leaves out.
         """
         shape, found = picture.size[::-1], []
-        bar = tqdm(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
+        bar = Bar(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
         for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
-from tqdm import tqdm
 
 import dataset
 from dataset import Batches, ImageSet, ObjectInfo, Sample
@@ -25,6 +24,7 @@ from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result
 from runtime import distributed
+from runtime.bars import Bar
 from runtime.errors import InputError
 from scoring.calibration import CALIBRATION_IMAGES, calibrate
 from scoring.maps import Calibration
@@ -274,7 +274,7 @@ def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tens
     first = [0, *images.cumulative_sizes]
     rows = [distributed.shard((part + first[number]).tolist()) for number, part in plan]
     loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=run.spec.num_workers))
-    bar = tqdm(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
+    bar = Bar(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
     for (number, whole), own in zip(bar, rows, strict=True):
         source, items = run.sources[number], next(loader) if own else []
         prefixes = run.system.prefixes(items, keep=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dataset import Sample, read_rgb
 from report.colours import ColourScale, overlay
 from report.html_report import Row
 from report.panels import panel_names, save_panel
+from runtime.bars import Bar
 from scoring.calibration import Calibration
 from scoring.maps import Scale, map_scale, scaled_maps
 from scoring.raw_scores import RawScores, main_branch
@@ -55,7 +55,7 @@ def save_maps(
     names = panel_names([sample.image for sample in samples])
     maps = (one for part in scaled_maps(raw.map_patches, shown.limits, size, shown.branch) for one in part)
     rows = zip(samples, names, maps, shown.scores, strict=True)
-    for sample, name, anomaly_map, score in tqdm(rows, desc="pictures", total=len(samples), leave=False):
+    for sample, name, anomaly_map, score in Bar(rows, desc="pictures", total=len(samples), leave=False):
         save_panel(
             folder / name,
             sample.image,

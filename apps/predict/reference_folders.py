@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from apps.predict.inputs import Reader, find, kind_of, same_files
 from apps.predict.spec import PredictSpec
@@ -22,6 +21,7 @@ from engine.open_checkpoint import named
 from engine.support import Support
 from engine.system import System
 from engine.tiled_calibration import KnownPicture, with_bank_limit
+from runtime.bars import Bar
 from runtime.errors import InputError
 from runtime.files import sha256
 from scoring.calibration import CALIBRATION_IMAGES
@@ -72,7 +72,7 @@ class UntrainedRun(FewShotRun):
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         prefixes = super()._prefixes(rows)
-        return iter(tqdm(prefixes, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
+        return iter(Bar(prefixes, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
 
     def calibration_rows(self) -> Tensor:
         """Rows of all abnormal pictures, and of at most `CALIBRATION_IMAGES` normal ones, slices counted singly."""
@@ -128,7 +128,7 @@ def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> lis
     """The pictures of files; sources are numbered from `first`. Raises InputError for an abnormal volume."""
     known = []
     for source, file in enumerate(
-        tqdm(files, "reading", unit="file", leave=False, disable=len(files) < BAR_FROM), first
+        Bar(files, "reading", unit="file", leave=False, disable=len(files) < BAR_FROM), first
     ):
         slices = 1 if kind_of(file) == "image" else len(reader.open(file).pictures)
         if label and slices > 1:

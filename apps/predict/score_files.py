@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from apps.predict import inputs
 from apps.predict.chart import save_chart
@@ -23,6 +22,7 @@ from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
 from engine.predictor import Predictor
 from report.panels import panel_names
+from runtime.bars import Bar
 from runtime.environment import environment
 from runtime.errors import SYSTEM, InputError
 from runtime.files import lock, unlock
@@ -38,7 +38,7 @@ def score_file(
     stack = reader.open(file)
     region = reader.region(file, stack)
     count, maps, scores = len(stack.pictures), [], []
-    bar = tqdm(range(count), file.name, unit="slice", leave=False, disable=count == 1)
+    bar = Bar(range(count), file.name, unit="slice", leave=False, disable=count == 1)
     for number in bar:
         started, picture = time.perf_counter(), stack.pictures[number]
         inside = None if region is None else region[number]
@@ -75,7 +75,7 @@ def score_files(
 
     names: of what is written, by file. Raises OSError for a full disk and for output that can't be written.
     """
-    for file, name in tqdm(names.items(), "scoring", unit="file", leave=False):
+    for file, name in Bar(names.items(), "scoring", unit="file", leave=False):
         if not rows[file]:
             for row in rows_of(predictor, reader, outputs, file, name):
                 rows[file].append(row)

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from cachetools import LRUCache
 from torch import Tensor
-from tqdm import tqdm
 
 import prompt
 from apps.promptlab.prompt_set import PromptSet
@@ -23,6 +22,7 @@ from dataset import Batches, ImageSet, Item, ObjectInfo, Sample
 from engine.score_images import ground_truth
 from engine.system import System
 from engine.text import Encoder, directions, without_each
+from runtime.bars import Bar
 from runtime.cache import Cache
 from runtime.errors import InputError
 from scoring.calibration import Calibration, calibrate
@@ -221,7 +221,7 @@ class Lab:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
         head = self.rule.map_head
         held = []
-        for tokens, without in tqdm(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
+        for tokens, without in Bar(support, "support", len(labels), leave=False, disable=len(labels) < BAR_FROM):
             held.append(self._keep({head: tokens}, without))
             if held[0].size * len(labels) > self.store.maxsize:
                 self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
@@ -268,7 +268,7 @@ class Lab:
         held = {sample.image: self.store.get(sample.image) for sample in samples}
         new = [replace(sample, mask=None) for sample in samples if held[sample.image] is None]
         images = Batches(ImageSet(new, self.system.size, self.system.known_prefixes), 1) if new else ()
-        for (item,) in tqdm(images, "images", leave=False, disable=len(new) < BAR_FROM):
+        for (item,) in Bar(images, "images", leave=False, disable=len(new) < BAR_FROM):
             held[item.path] = self._held(item, keep=True)
             if held[item.path].size * len(samples) > self.store.maxsize:
                 most = max(1, int(self.store.maxsize / held[item.path].size))
