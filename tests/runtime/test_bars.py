@@ -77,7 +77,7 @@ def test_words_that_change_do_not_hurry_the_log(clock):
 
 def test_a_terminal_gets_the_bar_itself():
     main, other = pty.openpty()
-    code = "from runtime.bars import Bar\nfor _ in Bar(range(3), desc='reading', ncols=60): pass"
+    code = "from runtime.bars import Bar\nfor _ in Bar(range(3), desc='reading', ncols=60, nrows=20): pass"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=other, check=True)
     os.close(other)
     drawn = os.read(main, 10_000).decode()
