@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.predict.inputs import Reader, same_files
+from apps.predict.own_words import UNKNOWN, own_words
 from apps.predict.reference_folders import open_untrained
 from apps.predict.spec import PredictSpec
 from dataset import Sample
@@ -90,12 +91,10 @@ def _bare(
 ) -> tuple[PredictSpec, str, EncodedPrompts | None, System]:
     """The spec with words for the object, its name, its prompts if `wanted`, and the bare trunk.
 
-    Raises InputError where prompts are wanted and there are no words.
+    Words are those of --classname, those of --obj, or else the name of the folder of images, which is then said.
     """
     if spec.classname is None and "obj" not in asked:
-        if wanted:
-            raise InputError("say what the images show: --classname 'solar cell', or --obj for an object of prompt.py")
-        spec = replace(spec, classname="object")
+        spec = replace(spec, classname=own_words(spec) if wanted else UNKNOWN)
     obj, prompts = spec.obj if "obj" in asked else spec.classname, None
     if wanted:
         (prompts,) = encode_prompts(spec, [named(obj, spec.classname, False)])  # before the image tower is in memory
