@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dataset import to_model
+from engine.kept_scores import KeptScores
 from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
 from runtime.bars import Bar
@@ -39,7 +40,8 @@ class PictureScorer:
 
     text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
     scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
-    came from, in words. baseline: what scores instead of prompts and banks.
+    came from, in words. baseline: what scores instead of prompts and banks. kept: where raw scores of pictures are kept
+    for the next time, None: nowhere.
     """
 
     system: System
@@ -52,6 +54,7 @@ class PictureScorer:
     tiling: Tiling | None = None
     source: str = "the prompts alone"
     baseline: Baseline | None = None
+    kept: KeptScores | None = None
 
     @property
     def branch(self) -> str:
@@ -79,6 +82,11 @@ class PictureScorer:
 
     def raw_scores(self, picture: Image.Image, without: int | None = None) -> RawScores:
         """Those of a picture by itself, so that nothing depends on which others are scored."""
+        if self.kept is None:
+            return self._raw_scores(picture, without)
+        return self.kept.of(picture, without, lambda: self._raw_scores(picture, without))
+
+    def _raw_scores(self, picture: Image.Image, without: int | None) -> RawScores:
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
             return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))

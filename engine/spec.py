@@ -247,7 +247,7 @@ class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
     learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0, LARGEST))
     eval_every: int | None = setting(
         None,
-        "epochs between evaluations; 0: only at the end, no best epoch; default: 1 for benchmarks, 0 for your own images",
+        "epochs between evaluations; 0: only at the end, no best epoch; default: 1 for benchmarks, 0 for your images",
         type=natural,
     )
     save_path: Path = setting(FEW_PATH, "folder for the checkpoint", type=path)
@@ -272,7 +272,7 @@ class TransferSpec(TrainSpec, SystemSpec):
     eval_every: float | None = setting(
         None,
         "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end; "
-        "default: 0.2 for benchmarks, 0 for your own images",
+        "default: 0.2 for benchmarks, 0 for your images",
         type=interval,
     )
     save_path: Path = setting(ZERO_PATH, "folder for the checkpoint", type=path)

@@ -11,13 +11,13 @@ from prompt import class_name
 UNKNOWN = "object"
 DEPTH = 4  # folders that are looked at, from the images upwards
 # Names that say what is done with images, where they come from or whose they are, and not what they show.
-SAYING_NOTHING = frozenset(
-    "good ok normal normals healthy ungood bad abnormal abnormals defect defects defective anomaly anomalies faulty ng "
-    "train training test testing valid val validation query support reference references known unknown labelled "
-    "img imgs image images photo photos picture pictures scan scans slice slices sample samples case cases file files "
-    "new old all my some input inputs in data dataset datasets archive raw png jpg jpeg tif tiff bmp dcm dicom nifti "
-    "tmp temp home user users root mnt media work desktop documents downloads results output out var srv opt ad".split()
-)
+SAYING_NOTHING = """
+    good ok normal normals healthy ungood bad abnormal abnormals defect defects defective anomaly anomalies faulty
+    ng train training test testing valid val validation query support reference references known unknown labelled
+    img imgs image images photo photos picture pictures scan scans slice slices sample samples case cases file files
+    new old all my some input inputs in data dataset datasets archive raw png jpg jpeg tif tiff bmp dcm dicom nifti
+    tmp temp home user users root mnt media work desktop documents downloads results output out var srv opt ad
+"""
 
 
 def own_words(spec: PredictSpec) -> str:
@@ -36,7 +36,7 @@ def own_words(spec: PredictSpec) -> str:
 def says_something(name: str) -> bool:
     """Whether a folder's name may say what its images show."""
     parts = [part for part in re.split(r"[\W_\d]+", name.lower()) if part]
-    return any(len(part) > 1 and part not in SAYING_NOTHING for part in parts)
+    return any(len(part) > 1 and part not in SAYING_NOTHING.split() for part in parts)
 
 
 def _folder(name: str) -> Path:

@@ -17,15 +17,20 @@ from apps.predict.volumes import Stack
 from dataset import FewShotSet, Sample, to_model
 from engine.build import EncodedPrompts
 from engine.few_shot_run import FewShotRun
+from engine.kept_scores import KeptScores
 from engine.open_checkpoint import named
 from engine.support import Support
 from engine.system import System
 from engine.tiled_calibration import KnownPicture, with_bank_limit
 from runtime.bars import Bar
+from runtime.cache import key_of
+from runtime.environment import code_sha256
 from runtime.errors import InputError
 from runtime.files import sha256
+from runtime.tensors import digest
 from scoring.calibration import CALIBRATION_IMAGES
 from scoring.memory_bank import MemoryBank
+from scoring.raw_scores import RawScores
 from utils import VARIANTS, augment
 
 AUGMENTED = 16  # so many normal images or fewer get the variants of few-shot training; more speak for themselves
@@ -69,6 +74,14 @@ class UntrainedRun(FewShotRun):
 
     def bank_files(self) -> Iterator[object]:
         return iter((*self.known_by, *(sha256(sample.image) for sample in self.data.support_normal)))
+
+    def score_support(self) -> RawScores:
+        text = self.scored_text()
+        scored_by = (self.rule, self.spec.bank_cap, self.spec.seed, self.calibration_rows().tolist())
+        words = None if text is None else digest(text)
+        files = (sha256(sample.image) for sample in (*self.data.support_abnormal, *self.data.support_normal))
+        key = key_of(self.system.key, *self.known_by, scored_by, words, *files)
+        return KeptScores(self.system.cache, code_sha256()).at(key, super().score_support)
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         prefixes = super()._prefixes(rows)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, chec
 from apps.predict.progress import Progress, settings_of, stamp
 from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
+from engine.kept_scores import KeptScores
 from engine.predictor import Predictor
 from report.panels import panel_names
 from runtime.bars import Bar
@@ -180,7 +182,9 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
     title = spec.output.resolve().name
     panels = panel_names(map(labelled, files), common_folder(files))
     names = {file: panel.removesuffix(".png") for file, panel in zip(files, panels, strict=True)}
-    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()}, predictor.digest())
+    model = predictor.digest()
+    predictor = replace(predictor, kept=KeptScores(predictor.system.cache, model))
+    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()}, model)
     if done:
         print(f"going on: {len(done)} of {len(files)} files were scored before")
     rows = {file: done.get(file, []) for file in files}

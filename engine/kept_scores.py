@@ -1,0 +1,61 @@
+"""Raw scores in the cache: what the model said of a picture is small, and asked for again by the next command."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from runtime.cache import Cache, key_of
+from scoring.raw_scores import RawScores
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class KeptScores:
+    """Raw scores by picture. known_by: a hash of all that they depend on beside the picture."""
+
+    cache: Cache
+    known_by: str
+
+    def of(self, picture: Image.Image, without: int | None, make: Callable[[], RawScores]) -> RawScores:
+        """Those of a picture (`without` an owner's tokens in the bank), made where they are not known."""
+        pixels = np.asarray(picture)
+        return self.at(key_of(picture.mode, picture.size, pixels.tobytes(), without), make)
+
+    def at(self, key: str, make: Callable[[], RawScores]) -> RawScores:
+        """Those of a key, made where they are not known."""
+        if not self.cache.limit:
+            return make()
+        key = key_of("scores", self.known_by, key)
+        if (kept := self.cache.get(key)) is not None:
+            return from_tensors(RawScores, kept)
+        made = make()
+        self.cache.put(key, dict(tensors_of(made)))
+        return made
+
+
+def tensors_of(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a dataclass and of those in it, with their names; what is None is left out."""
+    for one in fields(content):
+        value = getattr(content, one.name)
+        if is_dataclass(value):
+            yield from tensors_of(value, f"{name}{one.name}.")
+        elif value is not None:
+            yield f"{name}{one.name}", value
+
+
+def from_tensors(kind: type[S], tensors: Mapping[str, Tensor], name: str = "") -> S:
+    """The dataclass that `tensors_of` took apart."""
+    found, hints = {}, get_type_hints(kind)
+    for one in fields(kind):
+        own = f"{name}{one.name}"
+        inner = next(filter(is_dataclass, (hints[one.name], *get_args(hints[one.name]))), None)
+        if inner is not None and any(other.startswith(f"{own}.") for other in tensors):
+            found[one.name] = from_tensors(inner, tensors, f"{own}.")
+        else:
+            found[one.name] = tensors.get(own)
+    return kind(**found)
