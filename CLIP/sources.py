@@ -125,6 +125,11 @@ def usual(model_name: str) -> str:
     return tags[0] if len(tags) == 1 else "openai"
 
 
+def notes(model_name: str) -> list[str]:
+    """What is to be said wherever a model's scores are shown: that it is the toy, where it is."""
+    return [TOY_NOTE] * (model_name == TOY)
+
+
 def kind(pretrain: str) -> WeightsSource:
     """Any weights of a tag or short name: what holds of them all (activation, mean, deviation) holds of a file of it.
 

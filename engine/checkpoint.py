@@ -186,13 +186,13 @@ def _calibration(content: object) -> Calibration:
             if limits is not None and not (pair and limits[0] <= limits[1]):
                 raise _unlike(f"its calibration's {name} of the branch {branch}", limits)
         scales.append(Scale(**{branch: limits and tuple(limits) for branch, limits in scale.items()}))
-    for name in ("image", "pixel"):
-        values = content.get(name)
+    for name in ("image", "pixel", "dark"):
+        values = content.get(name, {} if name == "dark" else None)  # which older files lack
         if not isinstance(values, Mapping) or not values.keys() <= set(BRANCHES):
             raise _unlike(f"its calibration's {name}", values)
         for branch, value in values.items():
             if not _number(value):
-                raise _unlike(f"its {name} threshold of the branch {branch}", value)
+                raise _unlike(f"its calibration's {name} of the branch {branch}", value)
         thresholds.append(dict(values))
     return Calibration(*scales, *thresholds)
 

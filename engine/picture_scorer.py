@@ -153,4 +153,4 @@ def shrunk(region: np.ndarray, size: int) -> np.ndarray:
 def by_prompts(taps: int) -> Calibration:
     """The scale where no image calibrates one: the mean over taps of the probability of abnormal, 0 to 1."""
     scale = Scale((0.0, float(taps)), None)
-    return Calibration(scale, scale, {"zero": EVEN}, {"zero": EVEN})
+    return Calibration(scale, scale, {"zero": EVEN}, {"zero": EVEN}, {"zero": EVEN})

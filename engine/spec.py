@@ -83,8 +83,8 @@ class ModelSpec(Spec):
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said wherever this model's scores are shown: that it is the toy, where it is."""
-        return [sources.TOY_NOTE] * (self.model_name == sources.TOY)
+        """What is to be said wherever this model's scores are shown."""
+        return sources.notes(self.model_name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
 from runtime.bars import Bar
-from scoring.calibration import CALIBRATION_IMAGES, image_threshold, pixel_threshold
+from scoring.calibration import CALIBRATION_IMAGES, dark_end, image_threshold, pixel_threshold
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.raw_scores import RawScores
@@ -111,4 +111,5 @@ def _calibration(scorer: PictureScorer, support: Sequence[KnownPicture], alone: 
     if any(known.mask for known in support):
         masks = np.stack([known.mask() if known.mask else np.zeros((size, size), bool) for known in support])
     image = image_threshold(scores, labels)
-    return Calibration(maps, means, {branch: image}, {branch: pixel_threshold(small, labels, masks)})
+    pixel = pixel_threshold(small, labels, masks)
+    return Calibration(maps, means, {branch: image}, {branch: pixel}, {branch: dark_end(small, labels)})

@@ -38,7 +38,8 @@ class Shown:
         scores = raw.image_scores(size, calibration)[branch].numpy()
         if calibration is None:
             return Shown(branch, scores, map_scale(raw.map_patches, size), ColourScale(0.0, 1.0))
-        colours = ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
+        dark = calibration.dark.get(branch, 0.0)
+        colours = ColourScale(dark, 1.0, calibration.pixel[branch], calibration.image[branch])
         return Shown(branch, scores, calibration.maps, colours)
 
     def map_of(self, raw: RawScores, place: int, size: int) -> np.ndarray:

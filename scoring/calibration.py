@@ -7,13 +7,14 @@ from scoring.maps import Calibration
 from scoring.raw_scores import Masks, RawScores, full_maps, measure
 
 CALIBRATION_IMAGES = 64  # normal support images, or images of an object trained on, that are looked at; at most
+DARK_QUANTILE = 0.98  # of the normal support's pixels that have no colour in pictures
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
 
 
 def calibrate(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int, pixels: bool = True) -> Calibration:
     """Scales and thresholds from the support: labels (V,) in {0, 1}, masks bool (V, S, S) or None.
 
-    pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.
+    pixels: what is of pixels too, which takes most of the time; else `Calibration.pixel` and `dark` stay empty.
     """
     found = Calibration(*raw.scales(size), {}, {})
     for branch, scores in raw.image_scores(size, found).items():
@@ -21,6 +22,7 @@ def calibrate(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int
         if pixels:
             maps = full_maps(raw.map_patches, found.maps, size, branch)
             found.pixel[branch] = pixel_threshold(maps, labels, masks)
+            found.dark[branch] = dark_end(maps, labels)
     return found
 
 
@@ -31,6 +33,12 @@ def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     best = measure(metrics.image_metrics, scores, labels)["threshold"]
     lower = scores[scores < best]
     return float((best + lower.max()) / 2) if lower.size else float(best)
+
+
+def dark_end(maps: np.ndarray, labels: np.ndarray) -> float:
+    """Where colours begin: what nearly all pixels of normal maps, of (V, S, S), stay below; 0 without any."""
+    normal = maps[labels == 0]
+    return float(np.quantile(normal, DARK_QUANTILE)) if normal.size else 0.0
 
 
 def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:

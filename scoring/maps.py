@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -139,9 +139,11 @@ class Calibration:
 
     maps, means: the branches' ranges over the support. image, pixel: by branch, the threshold at which a scaled
     score counts as abnormal: largest F1 on the support, or without abnormal support above all normal scores.
+    dark: by branch, what nearly all pixels of normal images stay below: where colours begin.
     """
 
     maps: Scale
     means: Scale
     image: dict[str, float]
     pixel: dict[str, float]
+    dark: dict[str, float] = field(default_factory=dict)

@@ -67,7 +67,8 @@ class Outputs:
         self.source, self.threshold_given = predictor.source, threshold_given
         self.folder, self.calibrated = folder, predictor.calibrated
         self.threshold, self.pixel_threshold = thresholds.image[predictor.branch], thresholds.pixel[predictor.branch]
-        self.scale = ColourScale(0.0, predictor.top, self.pixel_threshold, self.threshold)
+        dark = thresholds.dark.get(predictor.branch, 0.0)
+        self.scale = ColourScale(dark, predictor.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if predictor.calibrated else 1.0  # of probabilities
         self.hidden = hidden
         self.taken: set[str] = set()  # names of pictures, in lower case: some file systems fold it
@@ -160,10 +161,11 @@ class Outputs:
             f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
             f"(abnormal from {self.threshold:.4g}{certain})"
         )
-        print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from 0 to {self.scale.high:g}")
+        colours = f"{self.scale.low:.3g} to {self.scale.high:g}"
+        print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from {colours}")
 
-    def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str) -> Path:
-        """Write report.html."""
+    def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str, notes: Sequence[str] = ()) -> Path:
+        """Write report.html; notes: sentences at its top."""
         path = self.folder / PAGE
         origin = (
             f"The threshold is that of --threshold; scores come from {self.source}."
@@ -171,7 +173,8 @@ class Outputs:
             else f"Scores and threshold come from {self.source}, never from the images scored here."
         )
         page_rows = [self._page_row(row) for row in rows]
-        html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, origin=origin))
+        told = {"notes": notes, "origin": origin, "beside": [TABLE]}
+        html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, **told))
         return path
 
     def _page_row(self, row: ScoredPicture) -> html_report.Row:

@@ -18,9 +18,11 @@ from apps.predict.chart import save_chart
 from apps.predict.inputs import Reader, kind_of
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
+from apps.predict.own_words import UNKNOWN
 from apps.predict.progress import Progress, settings_of, stamp
 from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
+from CLIP import sources
 from engine.kept_scores import KeptScores
 from engine.predictor import Predictor
 from report.panels import panel_names
@@ -118,14 +120,23 @@ def hidden_folders(spec: PredictSpec, files: Sequence[Path]) -> list[str]:
     return ([common, os.path.realpath(common)] if common else []) + ([str(spec.roi.absolute())] if spec.roi else [])
 
 
+def page_title(obj: str, files: Sequence[Path]) -> str:
+    """The object, and where its images lie: Brain: images in scans."""
+    folder = common_folder(files)
+    where = f"image {files[0].name}" if len(files) == 1 else f"images in {Path(folder).name}" if folder else "images"
+    title = where if obj == UNKNOWN else f"{obj}: {where}"
+    return title[:1].upper() + title[1:]
+
+
 def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str) -> None:
     """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went."""
+    notes = sources.notes(record["options"]["model_name"])
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
     outputs.say(counts)
     print(f"results: {table}")
-    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
+    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title, notes)}")
     if failed := [row for row in rows if row.verdict == UNREADABLE]:
         print(f"not scored: {len(failed)}", file=sys.stderr)
         for row in failed:
@@ -179,7 +190,7 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
         print(f"{spec.output} holds the results of a run: those that are not written anew stay")
     outputs, started = Outputs(spec.output, predictor, given, hidden_folders(spec, files)), time.time()
     record = {"script": "predict.py", **origin, "branch": predictor.branch}
-    title = spec.output.resolve().name
+    title = page_title(origin["obj"], files)
     panels = panel_names(map(labelled, files), common_folder(files))
     names = {file: panel.removesuffix(".png") for file, panel in zip(files, panels, strict=True)}
     model = predictor.digest()
