@@ -108,6 +108,17 @@ class PromptResult:
         """The same of a map's pixels."""
         return self.calibration.pixel.get(self.branch, nan)
 
+    def parts(self, row: int) -> dict[str, float]:
+        """An image's score by branch, all of one place: where the score is a map's maximum, the place of the shown
+        branch's. So that zero and few add up to fused; `scores` are each branch's own maximum.
+        """
+        if self.seen.mean_patches is not None:
+            return {branch: float(scores[row]) for branch, scores in self.scores.items()}
+        patches, limits = self.seen.map_patches[row : row + 1], self.calibration.maps
+        maps = {branch: next(scaled_maps(patches, limits, self.size, branch)).flatten() for branch in self.scores}
+        place = int(maps[self.branch].argmax())
+        return {branch: float(values[place]) for branch, values in maps.items()}
+
     def maps(self) -> Iterator[np.ndarray]:
         """Each image's map (S, S) float32; 0 to 1 is the calibration's range."""
         for part in scaled_maps(self.seen.map_patches, self.calibration.maps, self.size, self.branch):
