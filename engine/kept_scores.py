@@ -1,4 +1,4 @@
-"""Raw scores in the cache: what the model said of a picture is small, and asked for again by the next command."""
+"""Scores in the cache: what the model said of a picture is small, and asked for again by the next command."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -9,32 +9,31 @@ from PIL import Image
 from torch import Tensor
 
 from runtime.cache import Cache, key_of
-from scoring.raw_scores import RawScores
 
 S = TypeVar("S")
 
 
 @dataclass(frozen=True)
 class KeptScores:
-    """Raw scores by picture. known_by: a hash of all that they depend on beside the picture."""
+    """Scores by picture, as dataclasses of tensors. known_by: a hash of all that they depend on beside the picture."""
 
     cache: Cache
     known_by: str
 
-    def of(self, picture: Image.Image, without: int | None, make: Callable[[], RawScores]) -> RawScores:
-        """Those of a picture (`without` an owner's tokens in the bank), made where they are not known."""
+    def of(self, picture: Image.Image, without: int | None, kind: type[S], make: Callable[[], S]) -> S:
+        """Those of a picture (`without` an owner's tokens in the bank), of a `kind`, made where they are not known."""
         pixels = np.asarray(picture)
-        return self.at(key_of(picture.mode, picture.size, pixels.tobytes(), without), make)
+        return self.at(key_of(picture.mode, picture.size, pixels.tobytes(), without), kind, make)
 
-    def at(self, key: str, make: Callable[[], RawScores]) -> RawScores:
-        """Those of a key, made where they are not known."""
+    def at(self, key: str, kind: type[S], make: Callable[[], S]) -> S:
+        """Those of a key."""
         if not self.cache.limit:
             return make()
         key = key_of("scores", self.known_by, key)
         if (kept := self.cache.get(key)) is not None:
-            return from_tensors(RawScores, kept)
+            return from_tensors(kind, kept)
         made = make()
-        self.cache.put(key, dict(tensors_of(made)))
+        self.cache.put(key, {name: tensor.clone() for name, tensor in tensors_of(made)})  # some are one and the same
         return made
 
 

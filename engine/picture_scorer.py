@@ -84,7 +84,7 @@ class PictureScorer:
         """Those of a picture by itself, so that nothing depends on which others are scored."""
         if self.kept is None:
             return self._raw_scores(picture, without)
-        return self.kept.of(picture, without, lambda: self._raw_scores(picture, without))
+        return self.kept.of(picture, without, RawScores, lambda: self._raw_scores(picture, without))
 
     def _raw_scores(self, picture: Image.Image, without: int | None) -> RawScores:
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])

@@ -112,4 +112,4 @@ def _calibration(scorer: PictureScorer, support: Sequence[KnownPicture], alone: 
         masks = np.stack([known.mask() if known.mask else np.zeros((size, size), bool) for known in support])
     image = image_threshold(scores, labels)
     pixel = pixel_threshold(small, labels, masks)
-    return Calibration(maps, means, {branch: image}, {branch: pixel}, {branch: dark_end(small, labels)})
+    return Calibration(maps, means, {branch: image}, {branch: pixel}, {branch: dark_end(small, labels, masks)})

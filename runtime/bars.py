@@ -47,6 +47,6 @@ class Bar(tqdm):
     def __init__(self, *args: Any, **settings: Any) -> None:
         shown_on = settings.get("file") or sys.stderr
         if not shown_on.isatty():
-            paced = {"mininterval": EVERY, "maxinterval": EVERY}
+            paced = {"mininterval": EVERY, "maxinterval": EVERY, "delay": max(1.0, settings.get("delay", 0.0))}
             settings |= {"file": LogLines(shown_on), "ncols": 0, "position": 0, **paced}
         super().__init__(*args, **settings)

@@ -22,7 +22,7 @@ def calibrate(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int
         if pixels:
             maps = full_maps(raw.map_patches, found.maps, size, branch)
             found.pixel[branch] = pixel_threshold(maps, labels, masks)
-            found.dark[branch] = dark_end(maps, labels)
+            found.dark[branch] = dark_end(maps, labels, masks)
     return found
 
 
@@ -35,9 +35,12 @@ def image_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     return float((best + lower.max()) / 2) if lower.size else float(best)
 
 
-def dark_end(maps: np.ndarray, labels: np.ndarray) -> float:
-    """Where colours begin: what nearly all pixels of normal maps, of (V, S, S), stay below; 0 without any."""
-    normal = maps[labels == 0]
+def dark_end(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
+    """Where colours begin: what nearly all pixels of normal images' maps, of (V, S, S), stay below; 0 without any.
+
+    With masks, normal is where nothing is marked: the labels may then be those of more images than the maps.
+    """
+    normal = maps[labels == 0 if masks is None else ~masks.any(axis=(1, 2))]
     return float(np.quantile(normal, DARK_QUANTILE)) if normal.size else 0.0
 
 

@@ -1,11 +1,12 @@
 """Where predict.py's predictor comes from: a checkpoint and its support, folders of images, or prompts alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from apps.predict.inputs import Reader, same_files
+from apps.predict.manners import manners_of
 from apps.predict.own_words import UNKNOWN, own_words
 from apps.predict.reference_folders import open_untrained
 from apps.predict.spec import PredictSpec
@@ -52,6 +53,8 @@ def of_checkpoint(path: Path, asked: Mapping[str, Any], files: Sequence[Path]) -
     origin = {"obj": run.info.name, "epoch": opened.content.last.epoch} | run.origin()
     origin.pop("counts", None)  # of a test split that is not scored here
     origin |= {"options": run.spec.plain(), "prompts_sha256": run.prompts_sha256}
+    if isinstance(run, FewShotRun):
+        origin |= _seen(Reader(), run)
     return of_opened(opened), origin
 
 
@@ -63,7 +66,7 @@ def of_folders(
     run = open_untrained(spec, asked, obj, system, prompts, Reader(reader.axis, reader.window))
     _note_seen(support_of(run), files)
     top = 1.0 if spec.abnormal else NORMAL_TOP
-    origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin()
+    origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin() | _seen(reader, run)
     if tiling := tiling_of(spec, run.pictures):
         scale = by_prompts(len(system.decoder.taps))
         blank = Predictor(system, run.scored_text(), {}, run.rule, scale, True, top=top, source=FOLDERS)
@@ -99,6 +102,12 @@ def _bare(
     if wanted:
         (prompts,) = encode_prompts(spec, [named(obj, spec.classname, False)])  # before the image tower is in memory
     return spec, obj, prompts, build_system(spec, bare=True)
+
+
+def _seen(reader: Reader, run: FewShotRun) -> dict:
+    """How the support's files are seen, for the record."""
+    files = [sample.image for sample in support_of(run)]
+    return {"support_seen": [asdict(one) for one in manners_of(replace(reader, masks=None), files)]}
 
 
 def _note_seen(support: Sequence[Sample], files: Sequence[Path]) -> None:

@@ -36,7 +36,7 @@ class ScoredPicture:
     """One image or slice. Of an unreadable file score, threshold and seconds are None, and `note` says what is wrong.
 
     image: a file that browsers show; map, overlay, mask: files in the output folder. All relative to that folder, or
-    absolute outside it; None of an unreadable file.
+    absolute outside it; None of an unreadable file. shown, plane: as of a `Stack`.
     """
 
     file: str
@@ -50,6 +50,8 @@ class ScoredPicture:
     map: str | None = None
     overlay: str | None = None
     mask: str | None = None
+    shown: str = ""
+    plane: str = ""
 
 
 class Outputs:

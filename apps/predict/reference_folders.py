@@ -81,7 +81,7 @@ class UntrainedRun(FewShotRun):
         words = None if text is None else digest(text)
         files = (sha256(sample.image) for sample in (*self.data.support_abnormal, *self.data.support_normal))
         key = key_of(self.system.key, *self.known_by, scored_by, words, *files)
-        return KeptScores(self.system.cache, code_sha256()).at(key, super().score_support)
+        return KeptScores(self.system.cache, code_sha256()).at(key, RawScores, super().score_support)
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         prefixes = super()._prefixes(rows)

@@ -16,6 +16,7 @@ import numpy as np
 from apps.predict import inputs
 from apps.predict.chart import save_chart
 from apps.predict.inputs import Reader, kind_of
+from apps.predict.manners import Manner, differing
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
 from apps.predict.own_words import UNKNOWN
@@ -57,6 +58,7 @@ def score_file(
         place = number if stack.several else None
         own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
         row = outputs.write(own, file, place, picture, full, score, seconds)
+        row = replace(row, shown=stack.shown, plane=stack.plane)
         scores.append(score)
         if stack.save is not None:
             maps.append(full)
@@ -128,14 +130,18 @@ def page_title(obj: str, files: Sequence[Path]) -> str:
     return title[:1].upper() + title[1:]
 
 
-def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str) -> None:
-    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went."""
-    notes = sources.notes(record["options"]["model_name"])
+def finish(
+    outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str, support: Sequence[Manner] = ()
+) -> None:
+    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went, and in what
+    files differ from the support."""
+    unlike = list(differing(rows, support))
+    notes = [*sources.notes(record["options"]["model_name"]), *unlike]
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
     outputs.say(counts)
-    print(f"results: {table}")
+    print(*unlike, f"results: {table}", sep="\n")
     print(f"report: {outputs.write_page(rows, record | outputs.settings(), title, notes)}")
     if failed := [row for row in rows if row.verdict == UNREADABLE]:
         print(f"not scored: {len(failed)}", file=sys.stderr)
@@ -182,6 +188,7 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
 def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: Sequence[Path]) -> bool:
     progress = Progress(spec.output, settings_of(spec, asked), spec.restart)
     predictor, origin = open_predictor(spec, asked, reader, files)
+    support = [Manner(**one) for one in origin.get("support_seen", ())]
     given = spec.threshold is not None
     if not predictor.calibrated:
         threshold = "that of --threshold" if given else "a half of them"
@@ -210,10 +217,10 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
         name, why = fault.filename or spec.output, fault.strerror or fault
         raise InputError(f"{name} can't be written ({why}): run again when it can, or choose another folder") from fault
     except KeyboardInterrupt:
-        finish(outputs, flat(rows), record | {"stopped": True}, title)
+        finish(outputs, flat(rows), record | {"stopped": True}, title, support)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, flat(rows), record | {"environment": environment(predictor.system.device)}, title)
+    finish(outputs, flat(rows), record | {"environment": environment(predictor.system.device)}, title, support)
     return not any(row.verdict == UNREADABLE for row in flat(rows))
 
 

@@ -20,8 +20,15 @@ RAS_SIGNS = {"l": -1, "r": 1, "p": -1, "a": 1, "i": -1, "s": 1}  # letters of an
 SHOWN_TOWARDS = "LPI"  # columns and rows of a slice run towards the patient's left, back or feet
 
 
+# How stored values became what is seen.
+AS_STORED, DEEP = "8 bits as they are stored", "16 bits or floats over the whole range of their kind"
+BY_WINDOW, BY_HEADER = "the intensities of --window", "the DICOM header's window"
+BY_FILE = "each file from its lowest to its highest value"
+PLANES = {"R": "sagittal", "A": "coronal", "S": "axial"}  # by where their normal leads, forth or back
+
+
 class Frames(Sequence[Image.Image]):
-    """Slices (N, H, W) float32 grey in [0, 1], or (N, H, W, 3) uint8 RGB, as pictures made when they are asked for."""
+    """Slices (N, H, W), float32 grey in [0, 1] or uint8, or (N, H, W, 3) uint8 RGB, made pictures when asked for."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -30,7 +37,8 @@ class Frames(Sequence[Image.Image]):
         return len(self.values)
 
     def __getitem__(self, number: int) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.values[number]))
+        picture = Image.fromarray(np.ascontiguousarray(self.values[number]))
+        return picture.convert("RGB") if picture.mode == "L" else picture  # as an image file of the same pixels
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,15 @@ class Stack:
     """What a file holds: pictures as `dataset.open_picture` gives them.
 
     several: they are slices of a volume or frames. save: writes their maps (N, H, W) float32 as a volume of the same
-    geometry, to a path without suffix, and gives the file; None where a file has no such geometry.
+    geometry, to a path without suffix, and gives the file; None where a file has no such geometry. shown: how values
+    became what is seen. plane: how slices lie, empty where nobody knows.
     """
 
     pictures: Sequence[Image.Image]
     several: bool = False
     save: Callable[[Path, np.ndarray], Path] | None = None
+    shown: str = AS_STORED
+    plane: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class Volume:
     stored: np.ndarray  # three axes, float32
     view: View
     write: Callable[[Path, np.ndarray], Path]
+    plane: str = ""  # of its slices
+    eight_bits: bool = False  # whether values are bytes, and mean no more than that
 
 
 def view_of(axis: int, directions: np.ndarray | None) -> View:
@@ -88,6 +101,14 @@ def view_of(axis: int, directions: np.ndarray | None) -> View:
         across, down = down, across
     turned = tuple(place for place, stored in ((1, down), (2, across)) if codes[stored] not in SHOWN_TOWARDS)
     return View((axis, down, across), turned)
+
+
+def plane_of(axis: int, directions: np.ndarray | None) -> str:
+    """The plane of slices along `axis` in the patient; directions as in `view_of`. By the axis where nobody knows."""
+    codes = None if directions is None else _codes(directions)
+    if codes is None:
+        return f"along axis {axis}"
+    return PLANES[codes[axis].translate(str.maketrans("LPI", "RAS"))]
 
 
 def _codes(directions: np.ndarray) -> list[str] | None:
@@ -110,8 +131,17 @@ def open_stack(path: Path, axis: int, window: Sequence[float] | None) -> Stack:
     volume = open_volume(path, axis)
     if not np.isfinite(volume.stored).any():
         raise InputError(f"{path} holds no value that is a number: write it again")
-    values = volume.view.show(unit_range(volume.stored, window))
-    return Stack(Frames(values), several=True, save=lambda to, maps: volume.write(to, volume.view.store(maps)))
+    if window is None and volume.eight_bits:
+        values, shown = volume.stored.astype(np.uint8), AS_STORED
+    else:
+        values, shown = unit_range(volume.stored, window), BY_FILE if window is None else BY_WINDOW
+    return Stack(
+        Frames(volume.view.show(bytes_of(values) if volume.eight_bits else values)),
+        several=True,
+        save=lambda to, maps: volume.write(to, volume.view.store(maps)),
+        shown=shown,
+        plane=volume.plane,
+    )
 
 
 def open_labels(path: Path, like: Path, axis: int) -> np.ndarray:
@@ -135,6 +165,11 @@ def unit_range(values: np.ndarray, window: Sequence[float] | None, counted: np.n
         return np.zeros(values.shape, np.float32)
     scaled = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1, dtype=np.float32)
     return scaled if finite.all() else np.where(finite, scaled, np.float32(0))
+
+
+def bytes_of(values: np.ndarray) -> np.ndarray:
+    """What is shown of bytes, in [0, 1] or as uint8 -> uint8, so that it is as an image file would hold it."""
+    return values if values.dtype == np.uint8 else np.round(255 * values).astype(np.uint8)
 
 
 def package(name: str) -> ModuleType:
@@ -182,7 +217,9 @@ def _nifti(path: Path, axis: int) -> Volume:
             draft.write_bytes(gzip.compress(content, mtime=0) if suffix == ".nii.gz" else content)
         return to
 
-    return Volume(stored, view_of(axis, affine[:3, :3] if known else None), write)
+    directions, proxy = affine[:3, :3] if known else None, image.dataobj
+    eight_bits = image.get_data_dtype() == np.uint8 and (proxy.slope, proxy.inter) == (1, 0)
+    return Volume(stored, view_of(axis, directions), write, plane_of(axis, directions), eight_bits)
 
 
 def _nrrd(path: Path, axis: int) -> Volume:
@@ -204,7 +241,8 @@ def _nrrd(path: Path, axis: int) -> Volume:
             nrrd.write(str(draft), maps.astype(np.float32).reshape(array.shape, order="F"), kept)
         return to
 
-    return Volume(stored, view_of(axis, _nrrd_directions(header)), write)
+    directions = _nrrd_directions(header)
+    return Volume(stored, view_of(axis, directions), write, plane_of(axis, directions), array.dtype == np.uint8)
 
 
 def _check_place(header: dict, path: Path) -> None:
