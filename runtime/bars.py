@@ -7,6 +7,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 EVERY = 60.0  # seconds between two lines of a log, whatever bars there are
+QUICK = 1.0  # seconds; what takes less leaves no line while it goes on
 
 
 class LogLines:
@@ -47,6 +48,6 @@ class Bar(tqdm):
     def __init__(self, *args: Any, **settings: Any) -> None:
         shown_on = settings.get("file") or sys.stderr
         if not shown_on.isatty():
-            paced = {"mininterval": EVERY, "maxinterval": EVERY, "delay": max(1.0, settings.get("delay", 0.0))}
+            paced = {"mininterval": EVERY, "maxinterval": EVERY, "delay": max(QUICK, settings.get("delay", 0.0))}
             settings |= {"file": LogLines(shown_on), "ncols": 0, "position": 0, **paced}
         super().__init__(*args, **settings)
