@@ -125,7 +125,7 @@ class MDecoder(nn.Module):
         """One tap: trunk tokens (B, L, C) -> tokens (B, L, h) by head, one of each member of the ensemble; `residual`:
         also what the next block reads."""
         if self.kind == "none":
-            return dict.fromkeys(heads, [x]), x
+            return {head: [x] for head in heads}, x
         tokens, given = {}, KEEP * x if residual and self.kind != "projector" else x
         for head in heads:
             tokens[head] = []

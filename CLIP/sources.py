@@ -56,6 +56,10 @@ def _hub(
     return WeightsSource(model_name, tag, f"{model_name}-{tag}.safetensors", urls, quick_gelu=quick_gelu, **scale)
 
 
+# Comes with the repository, was trained on drawings and knows nothing else.
+TOY = "ViT-T-16-demo"
+TOY_NOTE = f"toy CLIP ({TOY}, trained on drawings): its scores say nothing about real images"
+
 # Model -> the endings of LAION's hub repositories. The tag is the ending in lower case, with _ for - and .
 _LAION = {
     "ViT-B-16": (
@@ -101,7 +105,7 @@ _TABLE = (
     _hub("ViT-L-14", "dfn2b", "apple/DFN2B-CLIP-ViT-L-14", quick_gelu=True),
     _hub("ViT-L-14", "dfn2b_s39b", "apple/DFN2B-CLIP-ViT-L-14-39B"),
     # Comes with the repository; trained on images in [0, 1] as they are.
-    WeightsSource("ViT-T-16-demo", "demo", "ViT-T-16-demo.safetensors", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    WeightsSource(TOY, "demo", "ViT-T-16-demo.safetensors", mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
 )
 SOURCES: dict[tuple[str, str], WeightsSource] = {(row.model_name, row.pretrain): row for row in _TABLE}
 ALIASES = {  # a short name is the first of these that the model has
@@ -113,6 +117,17 @@ ALIASES = {  # a short name is the first of these that the model has
 }
 # The sha256 of the archives that may be opened.
 OFFICIAL = {row.sha256 for row in _TABLE if row.pretrain == "openai"}
+
+
+def usual(model_name: str) -> str:
+    """The tag that is taken where none is named: OpenAI's, or the only one that a model has."""
+    tags = [tag for name, tag in SOURCES if name == model_name]
+    return tags[0] if len(tags) == 1 else "openai"
+
+
+def notes(model_name: str) -> list[str]:
+    """What is to be said wherever a model's scores are shown: that it is the toy, where it is."""
+    return [TOY_NOTE] * (model_name == TOY)
 
 
 def kind(pretrain: str) -> WeightsSource:

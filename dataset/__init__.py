@@ -24,7 +24,7 @@ from dataset.images import (
     to_rgb,
 )
 from dataset.layouts import layout_of
-from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate, passed_over
+from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate, own_words, passed_over, words_note
 from dataset.support import FewShotSet, Request, count, describe
 
 __all__ = [
@@ -47,12 +47,14 @@ __all__ = [
     "open_picture",
     "open_test",
     "open_transfer",
+    "own_words",
     "passed_over",
     "read_mask",
     "read_rgb",
     "readable",
     "to_model",
     "to_rgb",
+    "words_note",
 ]
 
 

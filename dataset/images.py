@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from runtime.bars import Bar
 from runtime.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, some of which start other programs
@@ -160,7 +160,7 @@ class Batches(DataLoader):
 
 def check_headers(samples: Sequence[Sample], name: str) -> None:
     """Read every header: InputError naming a file that is no image, or a mask of another size."""
-    for sample in tqdm(samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM):
+    for sample in Bar(samples, f"checking {name}", unit="image", leave=False, disable=len(samples) <= BAR_FROM):
         size = image_size(sample.image)
         if sample.mask is not None:
             check_mask_size(sample.mask, image_size(sample.mask), sample.image, size)

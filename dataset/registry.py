@@ -156,6 +156,16 @@ def passed_over(info: ObjectInfo, data_path: str | Path) -> list[str]:
     return [f"{info.name}: {first} is read; there too, and not read: {', '.join(others)}"] if others else []
 
 
+def words_note(words: str, source: str) -> str:
+    """A line on words for the prompts that nobody gave."""
+    return f'prompts say "{words}" ({source}); other words: --classname'
+
+
+def own_words(info: ObjectInfo, classname: str | None) -> list[str]:
+    """That line, for a user's own object whose words are its name; else nothing."""
+    return [] if classname or info.layout != "own" else [words_note(info.classname, f"the name {info.name}")]
+
+
 def _medical_names(info: ObjectInfo) -> tuple[str, ...]:
     """What a medical object's folder may be called, by preference; authors' folders may lie in OBJ_AD and OBJ."""
     own, tops = (f"{info.name}_AD", info.name), _BMAD.get(info.name, ())

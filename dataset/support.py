@@ -204,16 +204,15 @@ def count(samples: Sequence[Sample], published: int | None = None) -> dict[str, 
     return {"normal": len(samples) - abnormal, "abnormal": abnormal, "published": published}
 
 
-def describe(counts: dict) -> str:
-    """Two lines to print before a run: what was found beside what is published, and the support."""
+def describe(counts: dict, scored: bool = True) -> str:
+    """Two lines to print before a run: what was found beside what is published, and the support; how many images
+    will be `scored`, if they will."""
     splits = [f"{split} {_total(counts[split])}" for split in ("train", "valid", "test") if split in counts]
     lines = [f"{counts['object']}: " + "; ".join(splits)]
     if "support" in counts:
-        support, scored = counts["support"], counts["scored"]
-        lines.append(
-            f"support {support['normal']} normal + {support['abnormal']} abnormal ({support['source']}); "
-            f"scored {scored['normal']} normal + {scored['abnormal']} abnormal"
-        )
+        support, left = counts["support"], counts["scored"]
+        line = f"support {support['normal']} normal + {support['abnormal']} abnormal ({support['source']})"
+        lines.append(line + f"; scored {left['normal']} normal + {left['abnormal']} abnormal" * scored)
     return "\n".join(lines)
 
 

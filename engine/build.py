@@ -73,6 +73,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
     Raises InputError for weights that are missing or wrong, and for taps the trunk does not have.
     """
     device, trunk = pick_device(spec.device), resolve(spec)
+    print(*spec.notes, sep="\n", end="\n" * bool(spec.notes))
     int8 = spec.precision == "int8"
     known_by = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, int8, spec.trust_weights, device)
     clip = (series or Series()).once("tower", known_by, lambda: _load(spec, trunk, "image", int8))

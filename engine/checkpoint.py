@@ -193,13 +193,13 @@ def _calibration(content: object) -> Calibration:
                 raise _unlike(f"its calibration's {name} of the branch {branch}", limits)
         limits = {branch: limits and tuple(limits) for branch, limits in scale.items() if branch != "share"}
         scales.append(Scale(**limits, share=scale.get("share", FUSION)))
-    for name in ("image", "pixel"):
-        values = content.get(name)
+    for name in ("image", "pixel", "dark"):
+        values = content.get(name, {} if name == "dark" else None)  # which older files lack
         if not isinstance(values, Mapping) or not values.keys() <= set(BRANCHES):
             raise _unlike(f"its calibration's {name}", values)
         for branch, value in values.items():
             if not _number(value):
-                raise _unlike(f"its {name} threshold of the branch {branch}", value)
+                raise _unlike(f"its calibration's {name} of the branch {branch}", value)
         thresholds.append(dict(values))
     evidence = content.get("evidence", {})
     if not isinstance(evidence, Mapping) or not evidence.keys() <= set(BRANCHES):

@@ -17,7 +17,7 @@ from engine.fold_training import best_epoch, few_shot_steps, out_of_fold
 from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
 from engine.series import Series
-from engine.spec import METHODS, NO_ADAPTER, FewShotSpec, SupportSpec
+from engine.spec import FEW_EVERY, METHODS, NO_ADAPTER, FewShotSpec, SupportSpec
 from engine.support import Support, load_support
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
@@ -35,15 +35,15 @@ def protocol(spec: SupportSpec) -> int | Literal["normal"]:
     return spec.shot if spec.abnormal_shot else "normal"
 
 
-def open_run(spec: FewShotSpec, obj: str, series: Series | None = None) -> FewShotRun:
-    """Check and read the data, encode the prompts, build the model; says what it found.
+def open_run(spec: FewShotSpec, obj: str, series: Series | None = None, scored: bool = True) -> FewShotRun:
+    """Check and read the data, encode the prompts, build the model; says what it found, and what of it is `scored`.
 
     With --abnormal_shot 0 nothing can be trained: the memory bank then runs on the bare trunk's tokens. With --adapter
     none nothing is trained either, and the prompts score the same tokens, projected to the joint space.
     series: of runs that share what they can.
     """
     series = series or Series()
-    spec, data = prepare(spec, obj)
+    spec, data = prepare(spec, obj, scored)
     support = series.once("support", support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
     prompts = None
     if has_words(spec, data):
@@ -71,7 +71,7 @@ def _untrained_because(spec: FewShotSpec, bare: bool) -> str:
     return "--adapter none: nothing to train, bank and prompts score the trunk's own tokens" if untrained else ""
 
 
-def prepare(spec: FewShotSpec, obj: str) -> tuple[FewShotSpec, FewShotSet]:
+def prepare(spec: FewShotSpec, obj: str, scored: bool = True) -> tuple[FewShotSpec, FewShotSet]:
     """The spec as it will run, and the data, checked and not yet read; says what it found.
 
     Raises InputError for what contradicts itself: nothing to train and nothing else to score, or the `linear` baseline
@@ -80,13 +80,15 @@ def prepare(spec: FewShotSpec, obj: str) -> tuple[FewShotSpec, FewShotSet]:
     trained = not _is_baseline(spec) and spec.adapter != NO_ADAPTER
     if trained and spec.abnormal_shot == 0 and spec.branches == "zero":
         raise InputError("--branches zero needs adapters, and --abnormal_shot 0 trains none; leave one of the two out")
-    data = open_data(spec, obj)
+    data = open_data(spec, obj, scored)
     return settled(spec, data), data
 
 
 def settled(spec: FewShotSpec, data: FewShotSet) -> FewShotSpec:
     """The spec as it will run on these images: the memory bank alone scores without abnormal support, or in baselines
-    that have no words."""
+    that have no words; benchmarks are evaluated after every epoch, as published, and own images at the end."""
+    if getattr(spec, "eval_every", 0) is None:  # test scripts have none
+        spec = replace(spec, eval_every=FEW_EVERY * (data.info.layout != "own"))
     if _is_baseline(spec):
         if spec.method == "linear" and not data.support_abnormal:
             raise InputError("--method linear is fitted on both labels: leave --abnormal_shot 0 out")
@@ -111,12 +113,12 @@ def identity_of(spec: FewShotSpec, data: FewShotSet, script: str = SCRIPT, check
 
 def open_support(spec: FewShotSpec, obj: str) -> tuple[FewShotSet, Support]:
     """Check the data, read the support in all its variants; says what it found."""
-    data = open_data(spec, obj)
+    data = open_data(spec, obj, scored=False)
     return data, load_support(data, spec.img_size)
 
 
-def open_data(spec: FewShotSpec, obj: str) -> FewShotSet:
-    """Check the data; says what it found."""
+def open_data(spec: FewShotSpec, obj: str, scored: bool = True) -> FewShotSet:
+    """Check the data; says what it found, and how many images will be `scored` if they will."""
     data = dataset.open_few(
         obj,
         spec.data_path,
@@ -127,7 +129,8 @@ def open_data(spec: FewShotSpec, obj: str) -> FewShotSet:
         classname=spec.classname,
         use_seed_files=not spec.demo,
     )
-    print(*dataset.passed_over(data.info, spec.data_path), dataset.describe(data.counts), sep="\n")
+    notes = (*dataset.passed_over(data.info, spec.data_path), *dataset.own_words(data.info, spec.classname))
+    print(*notes, dataset.describe(data.counts, scored), sep="\n")
     return data
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Collection, Iterator
 
 import torch
-from tqdm import tqdm
 
 from engine.few_shot_run import FewShotRun
 from engine.folds import Fold, Found, in_order, kept_or_made
 from engine.run_folder import RunFolder
 from engine.training import Trainer, shuffled
 from engine.weight_average import WeightAverage
+from runtime.bars import Bar
 from runtime.errors import Stopped
 from runtime.stopping import StopRequest, heeding
 from scoring.evaluation import selection
@@ -23,7 +23,7 @@ def out_of_fold(run: FewShotRun, folder: RunFolder, start: dict, epochs: Collect
     """
     rows, parts = run.calibration_rows(), []
     with heeding() as request:
-        for number, fold in enumerate(tqdm(run.folds, "folds", unit="fold", leave=False)):
+        for number, fold in enumerate(Bar(run.folds, "folds", unit="fold", leave=False)):
             file = folder.fold(f"{number}_{'_'.join(map(str, sorted(epochs)))}")
             found = kept_or_made(file, lambda own=fold: _train(run, own, start, epochs, request))
             parts.append((fold.left_out, found))

@@ -1,4 +1,4 @@
-"""Out-of-fold scores: what a system like this one says of support images that it was neither trained on nor filled with.
+"""Out-of-fold scores: what such a system says of support images that it was neither trained on nor filled with.
 
 The support is dealt into folds by image, an image's variants together. For each fold adapters are trained from the same
 start on the rest, and score it against a bank of the rest. So a support of 4 + 4 images in 4 folds says what systems of
@@ -115,4 +115,4 @@ def _read(path: Path) -> dict[int, Found]:
 
 
 def _found(one: dict) -> PatchScores | Cues:
-    return Cues(tuple(one["names"]), one["values"]) if "names" in one else PatchScores(one["zero"], one["few"])
+    return Cues(one["values"], tuple(one["names"])) if "names" in one else PatchScores(one["zero"], one["few"])

@@ -80,7 +80,7 @@ def open_checkpoint(
             mend = "; leave --obj out" if purpose == "prediction" else ""
             raise InputError(f"{path} was trained on {record['obj']}, not on {obj}{mend}")
         objects_of(spec)  # a checkpoint of the demo brings the demo's images with it
-        run = few_shot.open_run(spec, obj, series)
+        run = few_shot.open_run(spec, obj, series, scored=purpose == "few-shot test")
     else:
         seen = zero_shot.unseen(record, obj, path)
         if transferred:

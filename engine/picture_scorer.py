@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from dataset import to_model
 from engine.findings import Finding, FindingTexts, find_regions
+from engine.kept_scores import KeptScores
 from engine.system import System
 from engine.tiles import Blend, Tile, Tiling, tiles
+from runtime.bars import Bar
 from runtime.errors import InputError
 from scoring.baselines import Baseline
 from scoring.cues import CueReader
@@ -43,7 +44,8 @@ class PictureScorer:
     text_directions: (D, 2), None without prompts. banks: by head, empty without normal images. calibrated: whether
     scale and thresholds come from images of known label; top: where on that scale the colours end. source: what those
     came from, in words. baseline: what scores instead of prompts and banks. reader: of cues, where scores are made of
-    them. finding_texts: what regions may resemble.
+    them. finding_texts: what regions may resemble. kept: where raw scores of pictures are kept for the next time, None:
+    nowhere.
     """
 
     system: System
@@ -58,6 +60,7 @@ class PictureScorer:
     baseline: Baseline | None = None
     reader: CueReader | None = None
     finding_texts: FindingTexts | None = None
+    kept: KeptScores | None = None
 
     @property
     def branch(self) -> str:
@@ -79,7 +82,7 @@ class PictureScorer:
         without: of a tile's number, the owners whose tokens the bank leaves out.
         """
         shape, found = picture.size[::-1], []
-        bar = tqdm(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
+        bar = Bar(list(tiles(shape, self.tiling)), "tiles", unit="tile", leave=False, delay=BAR_AFTER)
         for number, tile in enumerate(bar):
             if region is None or region[tile.rows, tile.columns].any():
                 part = picture.crop(tile.box) if self.tiling else picture
@@ -88,6 +91,12 @@ class PictureScorer:
 
     def raw_scores(self, picture: Image.Image, without: Sequence[int] = ()) -> RawScores:
         """Those of a picture by itself, so that nothing depends on which others are scored."""
+        if self.kept is None:
+            return self._raw_scores(picture, without)
+        kept = self.kept.of(picture, without, RawScores, lambda: self._raw_scores(picture, without))
+        return kept.by_recipe(self.rule.recipe)
+
+    def _raw_scores(self, picture: Image.Image, without: Sequence[int]) -> RawScores:
         prefix = self.system.prefix(to_model(picture, self.system.size)[None])
         if self.baseline is not None:
             return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
@@ -177,4 +186,4 @@ def shrunk(region: np.ndarray, size: int) -> np.ndarray:
 def by_prompts(taps: int) -> Calibration:
     """The scale where no image calibrates one: the mean over taps of the probability of abnormal, 0 to 1."""
     scale = Scale((0.0, float(taps)), None)
-    return Calibration(scale, scale, {"zero": EVEN}, {"zero": EVEN})
+    return Calibration(scale, scale, {"zero": EVEN}, {"zero": EVEN}, {"zero": EVEN})

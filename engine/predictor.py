@@ -9,7 +9,6 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset import Sample, as_picture, load_mask, open_picture
 from engine.baselines import BaselineRun
@@ -20,6 +19,7 @@ from engine.picture_scorer import BAR_AFTER, PictureScorer, by_prompts
 from engine.spec import PredictorSpec
 from engine.tiled_calibration import KnownPicture, in_tiles
 from engine.tiles import Tiling
+from runtime.bars import Bar
 from runtime.environment import code_sha256
 from runtime.errors import InputError
 from runtime.tensors import digest
@@ -157,7 +157,7 @@ def support_of(run: FewShotRun) -> tuple[Sample, ...]:
 def tiling_of(spec: PredictorSpec, support: Sequence[KnownPicture]) -> Tiling | None:
     """The tiles that the support is cut into: where one of its images is larger than a tile, so that what holds of
     whole images does not hold of tiles."""
-    bar = tqdm(support, "support", unit="image", leave=False, delay=BAR_AFTER)
+    bar = Bar(support, "support", unit="image", leave=False, delay=BAR_AFTER)
     if spec.tile and any(max(known.picture().size) > spec.tile for known in bar):
         return Tiling(spec.tile, spec.overlap)
     return None

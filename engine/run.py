@@ -37,7 +37,7 @@ UNCALIBRATED = (
 )
 AS_PUBLISHED = (
     "Labels and ground truth are the test set's own. The figures by branch above are of scores scaled over the test "
-    "set, as published, so those of the fused branch may differ a little from the curves here."
+    "set, as published; curves, threshold and verdicts are of the scores that the images show."
 )
 REPORT, SCORES = "report.html", "scores.csv"
 PLACES = {  # settings that say where and how a run works, and not what comes of it
@@ -246,13 +246,14 @@ class Run(ABC):
         html_report.write(
             path,
             html_report.Report(
-                title=self.title,
+                title=f"{self.title}: images of the test split",
                 settings=record,
                 rows=page_rows(self.test, one.raw, shown, size),
                 scale=shown.colours,
                 figures=one.result.branches,
                 caption=tables.heading([one.result]),
-                notes=[tables.DEMO_NOTE] * bool(self.spec.demo),
+                notes=[*[tables.DEMO_NOTE] * bool(self.spec.demo), *self.spec.notes],
+                beside=[SCORES],
                 origin=f"{UNCALIBRATED if one.calibration is None else self.calibration_note} {AS_PUBLISHED}",
             ),
         )

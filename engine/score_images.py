@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset import Batches, ImageSet, Sample, load_mask
 from engine.system import System
 from runtime import distributed
+from runtime.bars import Bar
 from scoring.cues import CueReader, Cues
 from scoring.memory_bank import MemoryBank
 from scoring.patch_scores import PatchScores
@@ -58,7 +58,7 @@ def score_by(
     images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, system.known_prefixes)
     hidden = len(samples) < BAR_FROM or not distributed.main_process()
     batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
-    bar = tqdm(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
+    bar = Bar(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
     found, done = {}, 0
     for items in bar:
         parts = score(system.prefixes(items, keep))

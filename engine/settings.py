@@ -56,7 +56,7 @@ class Spec:
         """From what is asked for by name; settings that this spec lacks are passed over, `demo` brings its own."""
         cls.refuse_unknown(more)
         asked, names = {**asked, **more}, {one.name for one in fields(cls) if not one.metadata.get("fixed")}
-        implied = dict(cls.demo_settings()) if asked.get("demo") is True else {}
+        implied = cls.implied_by(asked)
         if asked.get("clip_path") is not None:
             implied.pop("pretrain", None)  # nobody said whose the file is
         return cls(**{name: value for name, value in {**implied, **asked}.items() if name in names})
@@ -69,6 +69,11 @@ class Spec:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 raise InputError(f"no setting {name}" + (f"; did you mean {near[0]}?" if near else ""))
+
+    @classmethod
+    def implied_by(cls, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What the settings asked for bring along, where nothing else is asked for."""
+        return dict(cls.demo_settings()) if asked.get("demo") is True else {}
 
     @classmethod
     def demo_settings(cls) -> dict[str, Any]:

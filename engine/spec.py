@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import CLIP
+from CLIP import sources
 from engine.settings import Spec, bank_limit, setting, threshold_rule
 from madff import ADAPTERS, ATTENTIONS, AXES
 from runtime.errors import InputError
@@ -44,8 +45,10 @@ UNFIT = {  # method -> settings that mean nothing for it
     "winclip": (*_ADAPTERS, "bank_cap", "recipe", *PARTS),
     "linear": (*_ADAPTERS, "bank_cap", "recipe", *PARTS),
 }
+FEW_EVERY, ZERO_EVERY = 1, 0.2  # epochs between evaluations of the published scripts
 TRAINED, TESTED = ("fp32", "bf16"), ("fp32", "bf16", "fp16", "int8")  # precisions; only some have gradients
-DEMO = {"model_name": "ViT-T-16-demo", "pretrain": "demo", "data_path": Path("data/demo"), "iterate": -1}
+DEMO_CLIP = {"model_name": sources.TOY, "pretrain": "demo"}
+DEMO = {**DEMO_CLIP, "data_path": Path("data/demo"), "iterate": -1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +73,9 @@ class ModelSpec(Spec):
     GROUP: ClassVar = "model"
     model_name: str = setting("ViT-L-14-336", f"{', '.join(CLIP.model_names())}, or a config JSON")
     pretrain: str | None = setting(
-        None, "which published weights: openai (default), laion400m, laion2b, datacomp, ...; beside --clip_path: whose"
+        None,
+        "which published weights: openai (default, or the only ones that a model has), laion400m, laion2b, datacomp, "
+        "...; beside --clip_path: whose",
     )
     clip_path: Path | None = setting(None, "a weights file of your own, instead of --pretrain's", type=path)
     trust_weights: bool = setting(False, "open a TorchScript archive whose sha256 is not an official one")
@@ -91,8 +96,13 @@ class ModelSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pretrain is None and self.clip_path is None:  # beside a file of unknown origin it stays unknown
-            object.__setattr__(self, "pretrain", "openai")
+            object.__setattr__(self, "pretrain", sources.usual(self.model_name))
         object.__setattr__(self, "madff", tuple(one for one in ATTENTIONS if one in self.madff))  # in whatever order
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said wherever this model's scores are shown."""
+        return sources.notes(self.model_name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -314,7 +324,11 @@ class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
     """Few-shot training: `train_few_shot`, train_few.py."""
 
     learning_rate: float = setting(1e-3, "of Adam", type=number(float, 0, LARGEST))
-    eval_every: int = setting(1, "epochs between evaluations; 0: only at the end, no best epoch", type=natural)
+    eval_every: int | None = setting(
+        None,
+        "epochs between evaluations; 0: only at the end, no best epoch; default: 1 for benchmarks, 0 for your images",
+        type=natural,
+    )
     save_path: Path = setting(FEW_PATH, "folder for the checkpoint", type=path)
 
     @classmethod
@@ -334,9 +348,10 @@ class TransferSpec(TrainSpec, SystemSpec):
     """Zero-shot transfer: `train_transfer`, train_zero.py."""
 
     learning_rate: float = setting(1e-4, "of Adam", type=number(float, 0, LARGEST))
-    eval_every: float = setting(
-        0.2,
-        "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end",
+    eval_every: float | None = setting(
+        None,
+        "epochs, or a fraction of one, between evaluations, the first before any step; 0: only at the end; "
+        "default: 0.2 for benchmarks, 0 for your images",
         type=interval,
     )
     save_path: Path = setting(ZERO_PATH, "folder for the checkpoint", type=path)

@@ -80,7 +80,7 @@ class System:
             yield self.decoder.decode(part, heads, pooled=False, trunk=trunk)
 
     def levels(self, prefixes: Iterable[Tensor], head: str) -> list[Tensor]:
-        """All tokens of the prefix tokens (1, L, C) given, of the "seg" or the "det" head or `BARE`, (V, L, h) a tap."""
+        """All tokens of the prefix tokens (1, L, C) given, of the "seg" or "det" head or `BARE`, (V, L, h) a tap."""
         if head == BARE:
             with torch.inference_mode():
                 parts = [self.decoder.bare(part) for part in prefixes]

@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from dataset import to_model
 from engine.picture_scorer import BAR_AFTER, PictureScorer
 from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
+from runtime.bars import Bar
 from runtime.errors import InputError
-from scoring.calibration import CALIBRATION_IMAGES, pixel_threshold
+from scoring.calibration import CALIBRATION_IMAGES, dark_end, pixel_threshold
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.raw_scores import RawScores
@@ -67,7 +67,7 @@ def in_tiles(
 
 def _count(support: Sequence[KnownPicture], tiling: Tiling) -> int:
     """How many tiles the pictures are cut into."""
-    bar = tqdm(support, "counting tiles", unit="image", leave=False, delay=BAR_AFTER)
+    bar = Bar(support, "counting tiles", unit="image", leave=False, delay=BAR_AFTER)
     return sum(len(list(tiles(known.picture().size[::-1], tiling))) for known in bar)
 
 
@@ -91,7 +91,7 @@ def _tokens(
     scorer: PictureScorer, head: str, normal: Sequence[KnownPicture], alone: bool
 ) -> Iterator[tuple[list[Tensor], int]]:
     """The tokens of all tiles; a tile's owner is its image, or if there is but one image its own number."""
-    for known in tqdm(normal, desc="memory bank", unit="image", leave=False):
+    for known in Bar(normal, desc="memory bank", unit="image", leave=False):
         picture = known.picture()
         for number, tile in enumerate(tiles(picture.size[::-1], scorer.tiling)):
             prefix = scorer.system.prefix(to_model(picture.crop(tile.box), scorer.system.size)[None])
@@ -103,7 +103,7 @@ def _calibration(
 ) -> Calibration:
     """Scales over all tiles' maps; thresholds of the composed maps and scores, for the main branch."""
     size, seen, shapes = scorer.system.size, [], []
-    for known in tqdm(support, desc="calibrating", unit="image", leave=False):
+    for known in Bar(support, desc="calibrating", unit="image", leave=False):
         picture = known.picture()
         without = None if known.label else (lambda number, own=known.source: (number if alone else own,))
         seen.append(scorer.pieces(picture, without=without))
@@ -121,4 +121,5 @@ def _calibration(
     held_out = scorer.system.decoder.kind == "none"  # adapters were trained on these very images
     evidence = Evidence.of(scores.astype(float), labels, np.arange(len(labels)), held_out)
     image, pixel = evidence.threshold(rule), pixel_threshold(small, labels, masks)
-    return Calibration(maps, means, {branch: image}, {branch: pixel}, {branch: evidence})
+    dark = {branch: dark_end(small, labels, masks)}
+    return Calibration(maps, means, {branch: image}, {branch: pixel}, dark, {branch: evidence})

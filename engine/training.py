@@ -11,7 +11,6 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from engine import unfinished
 from engine.checkpoint import Checkpoint, Snapshot, write
@@ -25,6 +24,7 @@ from report import html_report
 from report.gallery import Shown, overlays
 from report.tables import Result
 from runtime import distributed
+from runtime.bars import Bar
 from runtime.errors import InputError, Stopped
 from runtime.files import check_room, check_writable, remove_drafts
 from runtime.stopping import StopRequest, heeding
@@ -186,7 +186,7 @@ class Training:
         hidden = first == self.epochs or not distributed.main_process()
         with heeding() as request:
             self._evaluate_if_due(request)
-            for _ in tqdm(
+            for _ in Bar(
                 range(first, self.epochs), "training", self.epochs, initial=first, unit="epoch", disable=hidden
             ):
                 for loss in self.epoch_losses(len(now.losses)):

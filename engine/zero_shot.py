@@ -3,14 +3,13 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset
-from tqdm import tqdm
 
 import dataset
 from dataset import Batches, ImageSet, ObjectInfo, Sample
@@ -19,12 +18,13 @@ from engine.run import Identity, Run, identity, same_weights, write_means
 from engine.run_folder import RunFolder
 from engine.score_images import ground_truth, score_images
 from engine.series import Series
-from engine.spec import TransferSpec
+from engine.spec import ZERO_EVERY, TransferSpec
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result
 from runtime import distributed
+from runtime.bars import Bar
 from runtime.errors import InputError
 from scoring.calibration import CALIBRATION_IMAGES, CalibrationRule, Known, calibrate
 from scoring.maps import Calibration
@@ -177,8 +177,16 @@ def prepare(spec: TransferSpec, obj: str) -> TransferSet:
     return TransferSet(info, test, _open_others(spec, info))
 
 
+def settled(spec: TransferSpec, target: ObjectInfo) -> TransferSpec:
+    """The spec as it will run: benchmarks are evaluated in each epoch, as published, and own images at the end."""
+    if getattr(spec, "eval_every", 0) is None:  # test scripts have none
+        return replace(spec, eval_every=ZERO_EVERY * (target.layout != "own"))
+    return spec
+
+
 def identity_of(spec: TransferSpec, data: TransferSet) -> Identity:
     """What a run of what `prepare` gave will be found by (`Run.identity`), without its model."""
+    spec = settled(spec, data.info)
     digests = [resolve(spec).sha256, digest(*sentences(spec, data.info))]
     files = source_files([samples for _, samples in data.others])
     return identity(spec, SCRIPT, run_name(data.info.name), data.info, data.test, files, digests)
@@ -188,7 +196,7 @@ def open_target(spec: TransferSpec, obj: str) -> tuple[ObjectInfo, tuple[Sample,
     """Check and read the target's test split; says what it found."""
     info, test = dataset.open_test(obj, spec.data_path, classname=spec.classname)
     line = f"{info.name}: zero-shot target, {found(test, None if spec.demo else info.test)}"
-    print(*dataset.passed_over(info, spec.data_path), line, sep="\n")
+    print(*dataset.passed_over(info, spec.data_path), *dataset.own_words(info, spec.classname), line, sep="\n")
     return info, test
 
 
@@ -199,7 +207,7 @@ def open_run(spec: TransferSpec, obj: str, seen: list[str] | None = None, series
     share what they can.
     """
     info, test = open_target(spec, obj)
-    series = series or Series()
+    spec, series = settled(spec, info), series or Series()
     others = _open_others(spec, info) if seen is None else []
     own, *theirs = encode_prompts(spec, [info, *(other for other, _ in others)])
     sources = [TrainingObject(*other, prompts) for other, prompts in zip(others, theirs, strict=True)]
@@ -281,7 +289,7 @@ def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tens
     first = [0, *images.cumulative_sizes]
     rows = [distributed.shard((part + first[number]).tolist()) for number, part in plan]
     loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=run.spec.num_workers))
-    bar = tqdm(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
+    bar = Bar(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
     for (number, whole), own in zip(bar, rows, strict=True):
         source, items = run.sources[number], next(loader) if own else []
         prefixes = run.system.prefixes(items, keep=True)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from dataset import Sample, read_rgb
 from report.colours import ColourScale, overlay
 from report.html_report import Row
 from report.panels import panel_names, save_panel
+from runtime.bars import Bar
 from scoring.calibration import Calibration
 from scoring.maps import Scale, map_scale, scaled_maps
 from scoring.raw_scores import RawScores, main_branch
@@ -38,7 +38,8 @@ class Shown:
         scores = raw.image_scores(size, calibration)[branch].numpy()
         if calibration is None:
             return Shown(branch, scores, map_scale(raw.map_patches, size), ColourScale(0.0, 1.0))
-        colours = ColourScale(0.0, 1.0, calibration.pixel[branch], calibration.image[branch])
+        dark = calibration.dark.get(branch, 0.0)
+        colours = ColourScale(dark, 1.0, calibration.pixel[branch], calibration.image[branch])
         return Shown(branch, scores, calibration.maps, colours)
 
     def map_of(self, raw: RawScores, place: int, size: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def save_maps(
     names = panel_names([sample.image for sample in samples])
     maps = (one for part in scaled_maps(raw.map_patches, shown.limits, size, shown.branch) for one in part)
     rows = zip(samples, names, maps, shown.scores, strict=True)
-    for sample, name, anomaly_map, score in tqdm(rows, desc="pictures", total=len(samples), leave=False):
+    for sample, name, anomaly_map, score in Bar(rows, desc="pictures", total=len(samples), leave=False):
         save_panel(
             folder / name,
             sample.image,

@@ -33,6 +33,8 @@ class Row(Pictures):
 
     label: 0 normal, 1 abnormal, None where nobody knows. reason: a sentence that the page shows with the image.
     findings: the regions of an abnormal image, as `engine.findings.plain` has them.
+    confidence: of the verdict at the stored threshold, 0 to 1, None where nothing tells. uncertain: whether that
+    verdict is too close to call.
     """
 
     name: str
@@ -40,6 +42,8 @@ class Row(Pictures):
     label: int | None = None
     reason: str = ""
     findings: Sequence[Mapping[str, Any]] = ()
+    confidence: float | None = None
+    uncertain: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Report:
     settings: the record, as for results.json. scale: what colours the maps, and the two thresholds; an image is
     called abnormal where `score >= scale.score_threshold`, nan where no threshold is known. figures: by branch,
     named as in `report.COLUMNS`, in [0, 1]. caption: the figures'. notes: sentences at
-    the top. origin: where scores and threshold come from.
+    the top. origin: where scores and threshold come from. reliability: sentences on how far verdicts can be trusted.
+    beside: names of files in the page's folder that it links to.
     """
 
     title: str
@@ -60,6 +65,8 @@ class Report:
     notes: Sequence[str] = ()
     caption: str = "Figures by branch"
     origin: str = ""
+    reliability: Sequence[str] = ()
+    beside: Sequence[str] = ()
 
 
 def write(path: str | Path, report: Report) -> None:
@@ -87,6 +94,7 @@ def _render(report: Report, scores: Markup, pictures: Markup, shown: str) -> str
         "written": datetime.now().astimezone(),
         "counts": {"normal": labels.count(0), "abnormal": labels.count(1), "unlabelled": labels.count(None)},
         "unscored": sum(row.score is None for row in report.rows),
+        "verdicts": _verdicts(report),
         "table": _table(list(figures.values())),
         "branches": list(figures),
         "main": {name: value for name, value in main.items() if isfinite(value)},
@@ -97,6 +105,19 @@ def _render(report: Report, scores: Markup, pictures: Markup, shown: str) -> str
     return page.render(TEMPLATES / "report.html", STYLES, SCRIPTS, content)
 
 
+def _verdicts(report: Report) -> dict[str, int]:
+    """How many images are called what at the stored threshold; nothing where none is known.
+
+    uncertain: of these, how many are too close to call; only where that is known of some image.
+    """
+    if not isfinite(report.scale.score_threshold):
+        return {}
+    called = [row.score >= report.scale.score_threshold for row in report.rows if row.score is not None]
+    found = {"abnormal": sum(called), "normal": len(called) - sum(called)}
+    known = any(row.uncertain or row.confidence is not None for row in report.rows)
+    return found | ({"uncertain": sum(row.uncertain for row in report.rows)} if known else {})
+
+
 def _scores(report: Report) -> dict:
     """What the page's script reads beside the pictures."""
     threshold = report.scale.score_threshold
@@ -104,6 +125,10 @@ def _scores(report: Report) -> dict:
         "names": [row.name for row in report.rows],
         "scores": [None if row.score is None else float(row.score) for row in report.rows],
         "labels": [None if row.label is None else int(row.label) for row in report.rows],
+        "confidences": {
+            place: float(row.confidence) for place, row in enumerate(report.rows) if row.confidence is not None
+        },
+        "uncertain": [place for place, row in enumerate(report.rows) if row.uncertain],
         "reasons": {place: row.reason for place, row in enumerate(report.rows) if row.reason},
         "threshold": float(threshold) if isfinite(threshold) else None,
         "findings": findings.within((place, report.rows[place].findings) for place in _by_interest(report)),

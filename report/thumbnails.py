@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataset.images import read_mask, read_rgb
 from report.colours import ColourScale, heat
+from runtime.bars import Bar
 
 Pixels = str | Path | np.ndarray | Callable[[], np.ndarray] | None
 # Pixels of the longer side, and WebP's quality; the first with which all images fit is taken.
@@ -46,7 +46,7 @@ def within(wanted: Sequence[Pictures], scale: ColourScale, budget: int) -> tuple
     """
     edge, quality = _size(wanted, scale, budget)
     made, spent = {}, 0
-    for place, pictures in enumerate(tqdm(wanted, desc="report", unit="image", leave=False, delay=BAR_AFTER)):
+    for place, pictures in enumerate(Bar(wanted, desc="report", unit="image", leave=False, delay=BAR_AFTER)):
         made[place] = thumbnail(pictures, scale, edge, quality)
         spent += weight(made[place])
         if spent > budget:

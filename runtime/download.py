@@ -9,9 +9,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from runtime import files
+from runtime.bars import Bar
 from runtime.errors import InputError
 
 TIMEOUT = 30.0  # seconds without a byte
@@ -123,7 +122,7 @@ def _receive(url: str, part: Path, mend: str) -> str | None:
         offset, total = _extent(response, have)
         with (
             part.open("ab" if offset else "wb") as file,
-            tqdm(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem, disable=None) as bar,
+            Bar(total=total, initial=offset, unit="B", unit_scale=True, desc=part.stem) as bar,
         ):
             while piece := response.read(CHUNK):
                 bar.update(file.write(piece))

@@ -12,6 +12,7 @@ from scoring.raw_scores import Masks, RawScores, full_maps, measure
 from scoring.reliability import Evidence, ThresholdRule
 
 CALIBRATION_IMAGES = 64  # normal support images, or images of an object trained on, that are looked at; at most
+DARK_QUANTILE = 0.98  # of the normal support's pixels that have no colour in pictures
 NORMAL_QUANTILE = 0.995  # of the normal support's pixels below the threshold, where no mask says better
 BALANCED = ThresholdRule("balanced")
 NEAR_BEST = 0.05  # AUROC that a tap may lack to the best one and still count
@@ -45,7 +46,7 @@ def calibrate(
 ) -> Calibration:
     """Scales and thresholds from the support's scores and what is known of it.
 
-    pixels: pixel thresholds too, which take most of the time; otherwise `Calibration.pixel` stays empty.
+    pixels: what is of pixels too, which takes most of the time; else `Calibration.pixel` and `dark` stay empty.
     """
     rule, labels = rule or CalibrationRule(), known.labels
     both = bool(labels.any() and not labels.all())
@@ -63,6 +64,7 @@ def calibrate(
         if pixels:
             maps = full_maps(raw.map_patches, found.maps, size, branch)
             found.pixel[branch] = pixel_threshold(maps, labels, known.masks)
+            found.dark[branch] = dark_end(maps, labels, known.masks)
     return found
 
 
@@ -88,6 +90,15 @@ def separating_taps(patches: PatchScores, labels: np.ndarray) -> tuple[int, ...]
     scores = [highest(patches.few[:, tap], 0.0).numpy() for tap in range(patches.few.shape[1])]
     aurocs = [metrics.image_metrics(one, labels)["auroc"] for one in scores]
     return tuple(tap for tap, auroc in enumerate(aurocs) if auroc >= max(aurocs) - NEAR_BEST)
+
+
+def dark_end(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:
+    """Where colours begin: what nearly all pixels of normal images' maps, of (V, S, S), stay below; 0 without any.
+
+    With masks, normal is where nothing is marked: the labels may then be those of more images than the maps.
+    """
+    normal = maps[labels == 0 if masks is None else ~masks.any(axis=(1, 2))]
+    return float(np.quantile(normal, DARK_QUANTILE)) if normal.size else 0.0
 
 
 def pixel_threshold(maps: np.ndarray, labels: np.ndarray, masks: np.ndarray | None) -> float:

@@ -30,13 +30,13 @@ FLOOR = 0.3  # weight of a cue that tells nothing apart on the support, where on
 class Cues:
     """Cues of N images, (N, K) float32 on the CPU, with their names; which there are depends on the run alone."""
 
-    names: tuple[str, ...]
     values: Tensor
+    names: tuple[str, ...] = ()
 
     @staticmethod
     def join(parts: Sequence["Cues"]) -> "Cues":
         """Those of several batches as one."""
-        return Cues(parts[0].names, torch.cat([part.values for part in parts]))
+        return Cues(torch.cat([part.values for part in parts]), parts[0].names)
 
     def room(self, count: int) -> "Cues":
         """Room for the cues of `count` images, to be filled by `put`."""
@@ -57,7 +57,7 @@ class Cues:
         return self._each(lambda values: values[rows])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Cues":
-        return Cues(self.names, change(self.values))
+        return Cues(change(self.values), self.names)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class CueReader:
             found["linear"] = self.probe.decide(features(levels)).float()
         if adapted is not None and adapted.zero is not None:
             found |= _of_patches("adapted", adapted.zero.sigmoid().sum(dim=1))
-        return Cues(tuple(found), torch.stack(list(found.values()), dim=1))
+        return Cues(torch.stack(list(found.values()), dim=1), tuple(found))
 
     def tensors(self) -> dict[str, Tensor]:
         """What its cues depend on beside the image and the trunk."""

@@ -179,14 +179,16 @@ class Calibration:
     """What the support says of the scale of scores, so that an image can be judged alone.
 
     maps, means: the branches' ranges over the support. image, pixel: by branch, the threshold at which a scaled
-    score counts as abnormal. evidence: by branch, the support's scores that say so. cues: how the cues of an image are
-    weighed for its score, where they are. taps: which taps' distances to the memory bank count, None for all.
+    score counts as abnormal. dark: by branch, what nearly all pixels of normal images stay below: where colours begin.
+    evidence: by branch, the support's scores that say so. cues: how the cues of an image are weighed for its score,
+    where they are. taps: which taps' distances to the memory bank count, None for all.
     """
 
     maps: Scale
     means: Scale
     image: dict[str, float]
     pixel: dict[str, float]
+    dark: dict[str, float] = field(default_factory=dict)
     evidence: dict[str, Evidence] = field(default_factory=dict)
     cues: CueWeights | None = None
     taps: tuple[int, ...] | None = None

@@ -40,6 +40,11 @@ class RawScores:
         cues = None if parts[0].cues is None else Cues.join([part.cues for part in parts])
         return RawScores(PatchScores.join([part.map_patches for part in parts]), means, cues)
 
+    def by_recipe(self, recipe: ScoreRecipe) -> "RawScores":
+        """The same scores, of which maps and image scores are made otherwise."""
+        means = None if self.mean_patches is None else self.mean_patches.by_recipe(recipe)
+        return replace(self, map_patches=self.map_patches.by_recipe(recipe), mean_patches=means)
+
     def of_taps(self, taps: Sequence[int] | None) -> "RawScores":
         """With the memory bank's distances at some of the taps alone; None leaves them as they are."""
         if taps is None:

@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 import CLIP
 import prompt
@@ -36,6 +35,7 @@ from apps.demo_clip.pairs import SIZE, UNSTATED, Batch, Drawings, PairBatches, P
 from dataset.demo import OBJECTS
 from engine.options import parse
 from engine.settings import Spec, setting
+from runtime.bars import Bar
 from runtime.files import atomic_write
 from runtime.flags import WORKERS, number, path, positive
 from scoring.metrics import image_metrics
@@ -200,7 +200,7 @@ def train(spec: DemoClipSpec) -> None:
     mean_loss = 0.0
     log = [{"pictures": spec.pool * len(drawings), "seconds": round(time.time() - started)}]
     plan = [phase for phase in PHASES for _ in range(int(phase.steps * spec.share))]
-    for step, phase in enumerate(tqdm(plan, desc="pre-training", mininterval=10), start=1):
+    for step, phase in enumerate(Bar(plan, desc="pre-training"), start=1):
         rate = spec.learning_rate * min(step / 200, 0.5 * (1 + np.cos(np.pi * step / len(plan))) + 0.01)
         for group in optimizer.param_groups:
             group["lr"] = rate

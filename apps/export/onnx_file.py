@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from apps.export.graph import ScoringGraph, settle, without_fft
 from engine.checkpoint import Snapshot, read
@@ -24,6 +23,7 @@ from engine.run import Run
 from engine.settings import fixed, setting
 from engine.spec import METHODS, ScoreSpec, SupportSpec, SystemSpec
 from engine.zero_shot import TransferRun
+from runtime.bars import Bar
 from runtime.errors import InputError
 from runtime.flags import path
 from runtime.linear import plain
@@ -98,7 +98,7 @@ def check_spec(spec: ExportSpec) -> None:
 @contextmanager
 def stages() -> Iterator[Callable[[], None]]:
     """A bar over STEPS; what it gives is called after each."""
-    with tqdm(total=len(STEPS), leave=False, bar_format="{desc}: step {n_fmt} of {total_fmt} [{elapsed}]") as bar:
+    with Bar(total=len(STEPS), leave=False, bar_format="{desc}: step {n_fmt} of {total_fmt} [{elapsed}]") as bar:
 
         def done() -> None:
             bar.update()

@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 
 from apps.predict.segmentation import write_dicom
-from apps.predict.volumes import Frames, Stack, package, unit_range
+from apps.predict.volumes import (
+    AS_STORED,
+    BY_FILE,
+    BY_HEADER,
+    BY_WINDOW,
+    Frames,
+    Stack,
+    bytes_of,
+    package,
+    plane_of,
+    unit_range,
+)
 from runtime.errors import InputError
 
 SUFFIX, MAGIC = ".dcm", b"DICM"  # the magic lies behind a preamble of 128 bytes
@@ -50,7 +61,8 @@ def open_stack(path: Path, window: Sequence[float] | None) -> Stack:
             pixels = pydicom.pixels.apply_color_lut(pixels, dataset)
         elif not colour:
             frames = pixels if several else pixels[None]
-            return Stack(Frames(_grey(pydicom, dataset, frames, kind, window)), several, **told)
+            values, shown = _grey(pydicom, dataset, frames, kind, window)
+            return Stack(Frames(values), several, shown=shown, plane=_plane(dataset), **told)
     colours = (pixels if several else pixels[None])[..., :3]  # (N, H, W, 3), uint8, or uint16 over its whole range
     values = colours if colours.dtype == np.uint8 else (colours / 257).round().astype(np.uint8)
     return Stack(Frames(values), several, **told)
@@ -79,22 +91,46 @@ def _lengths(value: Any) -> tuple[float, float] | None:
     return (down, across) if min(down, across) > 0 and max(down, across) < np.inf else None
 
 
-def _grey(pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Sequence[float] | None) -> np.ndarray:
-    """Stored values (N, H, W) -> float32 (N, H, W) in [0, 1]."""
+def _grey(
+    pydicom: Any, dataset: Any, frames: np.ndarray, kind: str, window: Sequence[float] | None
+) -> tuple[np.ndarray, str]:
+    """Stored values (N, H, W) -> float32 (N, H, W) in [0, 1], or uint8 of what is stored as bytes; and how."""
+    shown, how = _brightness(pydicom, dataset, frames, window)
+    if frames.dtype == np.uint8 and dataset.get("RescaleSlope", 1) == 1 and dataset.get("RescaleIntercept", 0) == 0:
+        shown = bytes_of(shown)
+        how = AS_STORED if np.array_equal(shown, frames) else how
+        return 255 - shown if kind == "MONOCHROME1" else shown, how
+    return 1 - shown if kind == "MONOCHROME1" else shown, how
+
+
+def _brightness(
+    pydicom: Any, dataset: Any, frames: np.ndarray, window: Sequence[float] | None
+) -> tuple[np.ndarray, str]:
+    """Stored values (N, H, W) -> (N, H, W) as windowed, and by what."""
     values = np.stack([_rescaled(pydicom, dataset, frame, number) for number, frame in enumerate(frames)])
     windows = [_window(dataset, number) for number in range(len(values))]
     if window is not None:
-        shown = unit_range(values, window)
-    elif "VOILUTSequence" in dataset:
+        return unit_range(values, window), BY_WINDOW
+    if "VOILUTSequence" in dataset:
         table = dataset.VOILUTSequence[0]
         looked_up = pydicom.pixels.apply_voi(values.astype(np.int64), dataset)
-        shown = (looked_up / (2 ** int(table.LUTDescriptor[2]) - 1)).astype(np.float32).clip(0, 1)
-    elif None not in windows:
-        shown = np.stack([_windowed(frame, *own) for frame, own in zip(values, windows, strict=True)])
-    else:
-        padding = dataset.get("PixelPaddingValue")
-        shown = unit_range(values, None, None if padding is None else frames != int(padding))
-    return 1 - shown if kind == "MONOCHROME1" else shown
+        return (looked_up / (2 ** int(table.LUTDescriptor[2]) - 1)).astype(np.float32).clip(0, 1), BY_HEADER
+    if None not in windows:
+        return np.stack([_windowed(frame, *own) for frame, own in zip(values, windows, strict=True)]), BY_HEADER
+    if frames.dtype == np.uint8 and np.array_equal(values, frames):
+        return frames, AS_STORED
+    padding = dataset.get("PixelPaddingValue")
+    return unit_range(values, None, None if padding is None else frames != int(padding)), BY_FILE
+
+
+def _plane(dataset: Any) -> str:
+    """The plane of the image in the patient; empty where the header does not say."""
+    try:
+        ways = np.array(dataset.get("ImageOrientationPatient"), float).reshape(2, 3)  # of rows and columns, in LPS
+    except (TypeError, ValueError):
+        return ""
+    found = plane_of(2, np.column_stack([*ways, np.cross(*ways)]))
+    return "" if found.startswith("along") else found
 
 
 def _window(dataset: Any, number: int) -> tuple[float, float, str | None] | None:

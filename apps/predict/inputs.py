@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from apps.predict import dicom, volumes
 from apps.predict.roi import RegionMasks
@@ -115,6 +116,11 @@ def check_packages(files: Sequence[Path]) -> None:
         volumes.package("pydicom")
 
 
+def of_image(picture: Image.Image) -> Stack:
+    """An image file's picture."""
+    return Stack([picture], shown=volumes.DEEP if picture.mode == "F" else volumes.AS_STORED)
+
+
 @dataclass(frozen=True)
 class Reader:
     """How files are opened: the volumes' axis, the window of DICOM files and volumes, where masks of regions lie."""
@@ -127,7 +133,7 @@ class Reader:
         """The pictures of a file. Raises InputError, in one line that names it, if it can't be read."""
         kind = kind_of(path)
         if kind == "image":
-            return Stack([open_picture(path)])
+            return of_image(open_picture(path))
         with readable(path):
             if kind == "dicom":
                 return dicom.open_stack(path, self.window)

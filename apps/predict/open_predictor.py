@@ -1,11 +1,13 @@
 """Where predict.py's predictor comes from: a checkpoint and its support, folders of images, or prompts alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from apps.predict.inputs import Reader, same_files
+from apps.predict.manners import manners_of
+from apps.predict.own_words import UNKNOWN, own_words
 from apps.predict.reference_folders import open_untrained
 from apps.predict.spec import PredictSpec
 from dataset import Sample
@@ -51,6 +53,8 @@ def of_checkpoint(path: Path, asked: Mapping[str, Any], files: Sequence[Path]) -
     origin = {"obj": run.info.name, "epoch": opened.content.last.epoch} | run.origin()
     origin.pop("counts", None)  # of a test split that is not scored here
     origin |= {"options": run.spec.plain(), "prompts_sha256": run.prompts_sha256}
+    if isinstance(run, FewShotRun):
+        origin |= _seen(Reader(), run)
     return of_opened(opened), origin
 
 
@@ -63,7 +67,7 @@ def of_folders(
     _note_seen(support_of(run), files)
     told = {"top": 1.0 if spec.abnormal else NORMAL_TOP, "source": FOLDERS}
     told |= {"finding_texts": None if prompts is None else prompts.findings}
-    origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin()
+    origin = {"obj": obj, "prompts_sha256": run.prompts_sha256} | run.origin() | _seen(reader, run)
     if tiling := tiling_of(spec, run.pictures):
         scale = by_prompts(system.decoder.levels)
         blank = Predictor(system, run.scored_text(), {}, run.rule, scale, True, **told)
@@ -91,16 +95,20 @@ def _bare(
 ) -> tuple[PredictSpec, str, EncodedPrompts | None, System]:
     """The spec with words for the object, its name, its prompts if `wanted`, and the bare trunk.
 
-    Raises InputError where prompts are wanted and there are no words.
+    Words are those of --classname, those of --obj, or else the name of the folder of images, which is then said.
     """
     if spec.classname is None and "obj" not in asked:
-        if wanted:
-            raise InputError("say what the images show: --classname 'solar cell', or --obj for an object of prompt.py")
-        spec = replace(spec, classname="object")
+        spec = replace(spec, classname=own_words(spec) if wanted else UNKNOWN)
     obj, prompts = spec.obj if "obj" in asked else spec.classname, None
     if wanted:
         (prompts,) = encode_prompts(spec, [named(obj, spec.classname, False)])  # before the image tower is in memory
     return spec, obj, prompts, build_system(spec, bare=True)
+
+
+def _seen(reader: Reader, run: FewShotRun) -> dict:
+    """How the support's files are seen, for the record."""
+    files = [sample.image for sample in support_of(run)]
+    return {"support_seen": [asdict(one) for one in manners_of(replace(reader, masks=None), files)]}
 
 
 def _note_seen(support: Sequence[Sample], files: Sequence[Path]) -> None:

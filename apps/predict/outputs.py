@@ -40,7 +40,8 @@ class ScoredPicture:
     """One image or slice. Of an unreadable file score, threshold and seconds are None, and `note` says what is wrong.
 
     image: a file that browsers show; map, overlay, mask: files in the output folder. All relative to that folder, or
-    absolute outside it; None of an unreadable file. findings: of an abnormal one, as JSON (`segmentation.cell`).
+    absolute outside it; None of an unreadable file. findings: of an abnormal one, as JSON (`segmentation.cell`). shown,
+    plane: as of a `Stack`.
     """
 
     file: str
@@ -55,6 +56,8 @@ class ScoredPicture:
     overlay: str | None = None
     mask: str | None = None
     findings: str = ""
+    shown: str = ""
+    plane: str = ""
 
 
 class Outputs:
@@ -72,7 +75,8 @@ class Outputs:
         self.source, self.threshold_given = predictor.source, threshold_given
         self.folder, self.calibrated = folder, predictor.calibrated
         self.threshold, self.pixel_threshold = thresholds.image[predictor.branch], thresholds.pixel[predictor.branch]
-        self.scale = ColourScale(0.0, predictor.top, self.pixel_threshold, self.threshold)
+        dark = thresholds.dark.get(predictor.branch, 0.0)
+        self.scale = ColourScale(dark, predictor.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if predictor.calibrated else 1.0  # of probabilities
         self.hidden = hidden
         self.unsegmented: list[str] = []  # why files have regions and no segmentation
@@ -185,10 +189,11 @@ class Outputs:
             f"scored {counts['normal'] + counts['abnormal']}: {counts['abnormal']} abnormal, {counts['normal']} normal "
             f"(abnormal from {self.threshold:.4g}{certain})"
         )
-        print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from 0 to {self.scale.high:g}")
+        colours = f"{self.scale.low:.3g} to {self.scale.high:g}"
+        print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from {colours}")
 
-    def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str) -> Path:
-        """Write report.html."""
+    def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str, notes: Sequence[str] = ()) -> Path:
+        """Write report.html; notes: sentences at its top."""
         path = self.folder / PAGE
         origin = (
             f"The threshold is that of --threshold; scores come from {self.source}."
@@ -196,7 +201,8 @@ class Outputs:
             else f"Scores and threshold come from {self.source}, never from the images scored here."
         )
         page_rows = [self._page_row(row) for row in rows]
-        html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, origin=origin))
+        told = {"notes": notes, "origin": origin, "beside": [TABLE]}
+        html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, **told))
         return path
 
     def _page_row(self, row: ScoredPicture) -> html_report.Row:

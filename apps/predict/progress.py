@@ -134,7 +134,8 @@ def _read(path: Path) -> list[dict]:
 def _row(plain: Mapping[str, Any]) -> ScoredPicture:
     """A row as it was; TypeError or ValueError for what none ever was."""
     row = ScoredPicture(**plain)
-    texts = (row.file, row.verdict, row.note, row.image, row.map, row.overlay, row.mask, row.findings)
+    pictures = (row.image, row.map, row.overlay, row.mask)
+    texts = (row.file, row.verdict, row.note, *pictures, row.findings, row.shown, row.plane)
     if not all(isinstance(one, str) for one in texts) or not isfinite(row.score + row.threshold + row.seconds):
         raise ValueError(f"{plain} is no row")
     read_cell(row.findings)

@@ -18,7 +18,6 @@ import ray
 from pyarrow.fs import FileSystem, LocalFileSystem
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 from ray.data.checkpoint import CheckpointConfig, IdColumnCheckpointManager
-from tqdm import tqdm
 
 from apps.predict import inputs
 from apps.predict.listing import ID, Listing, write_listing
@@ -32,6 +31,7 @@ from apps.predict.roi import RegionMasks
 from apps.predict.score_files import made
 from apps.predict.score_parts import PENDING, Counts, Parts
 from apps.predict.spec import PredictSpec, ScaleSpec, check_asked
+from runtime.bars import Bar
 from runtime.errors import InputError, Stopped
 
 SCORES, OWN = "scores", "ray"  # folders in --output: parts for all to read, and what only this program does
@@ -162,7 +162,7 @@ class FinishedIds(IdColumnCheckpointManager):
 @contextmanager
 def bar(parts: Parts, files: int, done: int) -> Iterator[None]:
     """A progress bar of finished files, by the checkpoints that are there."""
-    shown, over = tqdm(total=files, initial=done, desc="scoring", unit="file", leave=False), threading.Event()
+    shown, over = Bar(total=files, initial=done, desc="scoring", unit="file", leave=False), threading.Event()
     seen = set(parts.checkpoint.glob("*.parquet"))
 
     def watch() -> None:

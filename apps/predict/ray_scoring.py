@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from apps.predict.inputs import Reader
+from apps.predict.inputs import Reader, of_image
 from apps.predict.listing import ID, ListedFiles
 from apps.predict.map_store import MapStore
 from apps.predict.open_predictor import open_predictor
@@ -110,7 +110,7 @@ class ReadAhead(Reader):
             try:
                 with readable(path), Image.open(BytesIO(self.content), formats=FORMATS) as image:
                     image.load()
-                return Stack([as_picture(image, path)])
+                return of_image(as_picture(image, path))
             except InputError:
                 pass  # the same again, in words that name the file
         return super().open(path)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from apps.predict.inputs import Reader, find, kind_of, same_files
 from apps.predict.spec import PredictSpec
@@ -18,14 +17,20 @@ from apps.predict.volumes import Stack
 from dataset import FewShotSet, Sample, to_model
 from engine.build import EncodedPrompts
 from engine.few_shot_run import FewShotRun
+from engine.kept_scores import KeptScores
 from engine.open_checkpoint import named
 from engine.support import Support
 from engine.system import System
 from engine.tiled_calibration import KnownPicture, with_bank_limit
+from runtime.bars import Bar
+from runtime.cache import key_of
+from runtime.environment import code_sha256
 from runtime.errors import InputError
 from runtime.files import sha256
+from runtime.tensors import digest
 from scoring.calibration import CALIBRATION_IMAGES
 from scoring.memory_bank import MemoryBank
+from scoring.raw_scores import RawScores
 from utils import VARIANTS, augment
 
 AUGMENTED = 16  # so many normal images or fewer get the variants of few-shot training; more speak for themselves
@@ -70,9 +75,17 @@ class UntrainedRun(FewShotRun):
     def bank_files(self) -> Iterator[object]:
         return iter((*self.known_by, *(sha256(sample.image) for sample in self.data.support_normal)))
 
+    def score_support(self) -> RawScores:
+        text = self.scored_text()
+        scored_by = (self.rule, self.spec.bank_cap, self.spec.seed, self.calibration_rows().tolist())
+        words = None if text is None else digest(text)
+        files = (sha256(sample.image) for sample in (*self.data.support_abnormal, *self.data.support_normal))
+        key = key_of(self.system.key, *self.known_by, scored_by, words, *files)
+        return KeptScores(self.system.cache, code_sha256()).at(key, RawScores, super().score_support)
+
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         prefixes = super()._prefixes(rows)
-        return iter(tqdm(prefixes, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
+        return iter(Bar(prefixes, "support", len(rows), unit="picture", leave=False, disable=len(rows) < BAR_FROM))
 
     def calibration_rows(self) -> Tensor:
         """Rows of all abnormal pictures, and of at most `CALIBRATION_IMAGES` normal ones, slices counted singly."""
@@ -128,7 +141,7 @@ def _known(files: Sequence[Path], label: int, first: int, reader: Reader) -> lis
     """The pictures of files; sources are numbered from `first`. Raises InputError for an abnormal volume."""
     known = []
     for source, file in enumerate(
-        tqdm(files, "reading", unit="file", leave=False, disable=len(files) < BAR_FROM), first
+        Bar(files, "reading", unit="file", leave=False, disable=len(files) < BAR_FROM), first
     ):
         slices = 1 if kind_of(file) == "image" else len(reader.open(file).pictures)
         if label and slices > 1:

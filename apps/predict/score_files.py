@@ -7,23 +7,28 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from apps.predict import inputs
 from apps.predict.chart import save_chart
 from apps.predict.inputs import Reader, kind_of
+from apps.predict.manners import Manner, differing
 from apps.predict.open_predictor import open_predictor
 from apps.predict.outputs import TABLE, UNREADABLE, Outputs, ScoredPicture, check_outputs, is_of_output
+from apps.predict.own_words import UNKNOWN
 from apps.predict.progress import Progress, settings_of, stamp
 from apps.predict.roi import RegionMasks
 from apps.predict.spec import PredictSpec, check_asked
+from CLIP import sources
 from engine.findings import measured
+from engine.kept_scores import KeptScores
 from engine.predictor import Predictor
 from report.panels import panel_names
+from runtime.bars import Bar
 from runtime.environment import environment
 from runtime.errors import SYSTEM, InputError
 from runtime.files import lock, unlock
@@ -39,7 +44,7 @@ def score_file(
     stack = reader.open(file)
     region = reader.region(file, stack)
     count, maps, scores, slices = len(stack.pictures), [], [], []
-    bar = tqdm(range(count), file.name, unit="slice", leave=False, disable=count == 1)
+    bar = Bar(range(count), file.name, unit="slice", leave=False, disable=count == 1)
     for number in bar:
         started, picture = time.perf_counter(), stack.pictures[number]
         inside = None if region is None else region[number]
@@ -55,6 +60,7 @@ def score_file(
         own = f"{name}_{number:0{len(str(count - 1))}d}" if stack.several else name
         one = outputs.slice(place, full, score, measured(found, stack.spacing))
         row = outputs.write(own, file, place, picture, full, score, seconds, one.cell())
+        row = replace(row, shown=stack.shown, plane=stack.plane)
         scores.append(score)
         if stack.segment is not None:
             slices.append(one)
@@ -81,7 +87,7 @@ def score_files(
 
     names: of what is written, by file. Raises OSError for a full disk and for output that can't be written.
     """
-    for file, name in tqdm(names.items(), "scoring", unit="file", leave=False):
+    for file, name in Bar(names.items(), "scoring", unit="file", leave=False):
         if not rows[file]:
             for row in rows_of(predictor, reader, outputs, file, name):
                 rows[file].append(row)
@@ -122,15 +128,28 @@ def hidden_folders(spec: PredictSpec, files: Sequence[Path]) -> list[str]:
     return ([common, os.path.realpath(common)] if common else []) + ([str(spec.roi.absolute())] if spec.roi else [])
 
 
-def finish(outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str) -> None:
-    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went."""
+def page_title(obj: str, files: Sequence[Path]) -> str:
+    """The object, and where its images lie: Brain: images in scans."""
+    folder = common_folder(files)
+    where = f"image {files[0].name}" if len(files) == 1 else f"images in {Path(folder).name}" if folder else "images"
+    title = where if obj == UNKNOWN else f"{obj}: {where}"
+    return title[:1].upper() + title[1:]
+
+
+def finish(
+    outputs: Outputs, rows: Sequence[ScoredPicture], record: dict, title: str, support: Sequence[Manner] = ()
+) -> None:
+    """Write what tells of all rows at once: scores.csv, settings.json, report.html; and say how it went, and in what
+    files differ from the support."""
+    unlike = list(differing(rows, support))
+    notes = [*sources.notes(record["options"]["model_name"]), *unlike]
     table = outputs.table(rows)
     counts = Counter(row.verdict for row in rows)
     outputs.record(record | outputs.settings() | {"counts": dict(counts)})
     outputs.say(counts)
     outputs.say_unsegmented()
-    print(f"results: {table}")
-    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title)}")
+    print(*unlike, f"results: {table}", sep="\n")
+    print(f"report: {outputs.write_page(rows, record | outputs.settings(), title, notes)}")
     if failed := [row for row in rows if row.verdict == UNREADABLE]:
         print(f"not scored: {len(failed)}", file=sys.stderr)
         for row in failed:
@@ -176,6 +195,7 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
 def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: Sequence[Path]) -> bool:
     progress = Progress(spec.output, settings_of(spec, asked), spec.restart)
     predictor, origin = open_predictor(spec, asked, reader, files)
+    support = [Manner(**one) for one in origin.get("support_seen", ())]
     given = spec.threshold is not None
     if not predictor.calibrated:
         threshold = "that of --threshold" if given else "a half of them"
@@ -184,10 +204,12 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
         print(f"{spec.output} holds the results of a run: those that are not written anew stay")
     outputs, started = Outputs(spec.output, predictor, given, hidden_folders(spec, files)), time.time()
     record = {"script": "predict.py", **origin, "branch": predictor.branch}
-    title = spec.output.resolve().name
+    title = page_title(origin["obj"], files)
     panels = panel_names(map(labelled, files), common_folder(files))
     names = {file: panel.removesuffix(".png") for file, panel in zip(files, panels, strict=True)}
-    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()}, predictor.digest())
+    model = predictor.digest()
+    predictor = replace(predictor, kept=KeptScores(predictor.system.cache, model))
+    done = progress.start({file: stamp(file, name, reader) for file, name in names.items()}, model)
     if done:
         print(f"going on: {len(done)} of {len(files)} files were scored before")
     rows = {file: done.get(file, []) for file in files}
@@ -202,10 +224,10 @@ def _score(spec: PredictSpec, asked: Mapping[str, Any], reader: Reader, files: S
         name, why = fault.filename or spec.output, fault.strerror or fault
         raise InputError(f"{name} can't be written ({why}): run again when it can, or choose another folder") from fault
     except KeyboardInterrupt:
-        finish(outputs, flat(rows), record | {"stopped": True}, title)
+        finish(outputs, flat(rows), record | {"stopped": True}, title, support)
         raise
     record["seconds"] = round(time.time() - started, 1)
-    finish(outputs, flat(rows), record | {"environment": environment(predictor.system.device)}, title)
+    finish(outputs, flat(rows), record | {"environment": environment(predictor.system.device)}, title, support)
     return not any(row.verdict == UNREADABLE for row in flat(rows))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.settings import Spec, setting
-from engine.spec import PredictorSpec
+from engine.spec import DEMO_CLIP, PredictorSpec
 from runtime.errors import InputError
 from runtime.flags import WORKERS, finite, name, number, path, words
 
@@ -66,6 +66,9 @@ class PredictSpec(InputSpec, PredictorSpec):
 
     GROUP: ClassVar = "how it is judged"
     ckpt: Path | None = setting(None, "adapter file; without it nothing trained is used", type=path)
+    demo_clip: bool = setting(
+        False, "without --ckpt: the embedded toy CLIP, to try things out offline; says nothing about real images"
+    )
     normal: Path | None = setting(None, "without --ckpt: normal images, for the memory bank", type=path, metavar="DIR")
     abnormal: Path | None = setting(None, "without --ckpt: abnormal images, for thresholds", type=path, metavar="DIR")
     score: str = setting(
@@ -73,6 +76,11 @@ class PredictSpec(InputSpec, PredictorSpec):
         "without --ckpt: an image's score is its map's highest value, or the mean over its patches",
         choices=("max", "mean"),
     )
+
+    @classmethod
+    def implied_by(cls, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What --demo and --demo_clip bring along."""
+        return super().implied_by(asked) | (DEMO_CLIP if asked.get("demo_clip") is True else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +113,12 @@ def check_asked(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of `PredictSpec` that contradict each other."""
     with_checkpoint = asked.get("ckpt") is not None
     adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate", "method")
-    for one in ("normal", "abnormal", "score") if with_checkpoint else adapters:
+    for one in ("normal", "abnormal", "score", "demo_clip") if with_checkpoint else adapters:
         if one in asked:
             why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"
             raise InputError(f"--{one} {why}; leave one out")
+    for one in ("model_name", "pretrain", "clip_path") if asked.get("demo_clip") else ():
+        if one in asked:
+            raise InputError(f"--demo_clip is a CLIP of its own, and --{one} names another; leave one out")
     if asked.get("abnormal") and not asked.get("normal"):
         raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")

@@ -21,8 +21,15 @@ MM = {"mm": 1.0, "cm": 10.0, "m": 1000.0, "um": 1e-3, "µm": 1e-3, "meter": 1000
 SHOWN_TOWARDS = "LPI"  # columns and rows of a slice run towards the patient's left, back or feet
 
 
+# How stored values became what is seen.
+AS_STORED, DEEP = "8 bits as they are stored", "16 bits or floats over the whole range of their kind"
+BY_WINDOW, BY_HEADER = "the intensities of --window", "the DICOM header's window"
+BY_FILE = "each file from its lowest to its highest value"
+PLANES = {"R": "sagittal", "A": "coronal", "S": "axial"}  # by where their normal leads, forth or back
+
+
 class Frames(Sequence[Image.Image]):
-    """Slices (N, H, W) float32 grey in [0, 1], or (N, H, W, 3) uint8 RGB, as pictures made when they are asked for."""
+    """Slices (N, H, W), float32 grey in [0, 1] or uint8, or (N, H, W, 3) uint8 RGB, made pictures when asked for."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -31,7 +38,8 @@ class Frames(Sequence[Image.Image]):
         return len(self.values)
 
     def __getitem__(self, number: int) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.values[number]))
+        picture = Image.fromarray(np.ascontiguousarray(self.values[number]))
+        return picture.convert("RGB") if picture.mode == "L" else picture  # as an image file of the same pixels
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class Stack:
     several: they are slices of a volume or frames. save: writes their maps (N, H, W) float32 as a volume of the same
     geometry, to a path without suffix, and gives the file; None where a file has no such geometry. segment: the same of
     what is marked in them, bool (N, H, W); InputError where that can't be. spacing: mm from row to row and from column
-    to column, None where nobody knows. source: what the file is known by elsewhere.
+    to column, None where nobody knows. source: what the file is known by elsewhere. shown: how values became what is
+    seen. plane: how slices lie, empty where nobody knows.
     """
 
     pictures: Sequence[Image.Image]
@@ -50,6 +59,8 @@ class Stack:
     segment: Callable[[Path, np.ndarray], Path] | None = None
     spacing: tuple[float, float] | None = None
     source: Mapping[str, str | None] = field(default_factory=dict)
+    shown: str = AS_STORED
+    plane: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,8 @@ class Volume:
     stored: np.ndarray  # three axes, float32
     view: View
     write: Callable[[Path, np.ndarray], Path]  # float32 or uint8
+    plane: str = ""  # of its slices
+    eight_bits: bool = False  # whether values are bytes, and mean no more than that
     steps: np.ndarray | None = None  # (3,), mm along each axis; None where nobody knows
 
     @property
@@ -104,6 +117,14 @@ def view_of(axis: int, directions: np.ndarray | None) -> View:
     return View((axis, down, across), turned)
 
 
+def plane_of(axis: int, directions: np.ndarray | None) -> str:
+    """The plane of slices along `axis` in the patient; directions as in `view_of`. By the axis where nobody knows."""
+    codes = None if directions is None else _codes(directions)
+    if codes is None:
+        return f"along axis {axis}"
+    return PLANES[codes[axis].translate(str.maketrans("LPI", "RAS"))]
+
+
 def _codes(directions: np.ndarray) -> list[str] | None:
     """Where each axis mostly leads, as a letter of LRPAIS; None if two lead the same way."""
     if not np.isfinite(directions).all():
@@ -124,11 +145,16 @@ def open_stack(path: Path, axis: int, window: Sequence[float] | None) -> Stack:
     volume = open_volume(path, axis)
     if not np.isfinite(volume.stored).any():
         raise InputError(f"{path} holds no value that is a number: write it again")
-    values = volume.view.show(unit_range(volume.stored, window))
+    if window is None and volume.eight_bits:
+        values, shown = volume.stored.astype(np.uint8), AS_STORED
+    else:
+        values, shown = unit_range(volume.stored, window), BY_FILE if window is None else BY_WINDOW
     return Stack(
-        Frames(values),
+        Frames(volume.view.show(bytes_of(values) if volume.eight_bits else values)),
         several=True,
         save=lambda to, maps: volume.write(to, volume.view.store(maps)),
+        shown=shown,
+        plane=volume.plane,
         segment=lambda to, marked: volume.write(to, volume.view.store(marked.astype(np.uint8))),
         spacing=volume.spacing,
     )
@@ -155,6 +181,11 @@ def unit_range(values: np.ndarray, window: Sequence[float] | None, counted: np.n
         return np.zeros(values.shape, np.float32)
     scaled = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1, dtype=np.float32)
     return scaled if finite.all() else np.where(finite, scaled, np.float32(0))
+
+
+def bytes_of(values: np.ndarray) -> np.ndarray:
+    """What is shown of bytes, in [0, 1] or as uint8 -> uint8, so that it is as an image file would hold it."""
+    return values if values.dtype == np.uint8 else np.round(255 * values).astype(np.uint8)
 
 
 def package(name: str) -> ModuleType:
@@ -205,7 +236,10 @@ def _nifti(path: Path, axis: int) -> Volume:
     steps = np.ones(3) * MM.get(header.get_xyzt_units()[0], 1.0 if known else np.nan)
     zooms = header.get_zooms()[:3]
     steps[: len(zooms)] *= zooms
-    return Volume(stored, view_of(axis, affine[:3, :3] if known else None), write, _lengths(steps))
+    directions, proxy = affine[:3, :3] if known else None, image.dataobj
+    eight_bits = image.get_data_dtype() == np.uint8 and (proxy.slope, proxy.inter) == (1, 0)
+    plane, lengths = plane_of(axis, directions), _lengths(steps)
+    return Volume(stored, view_of(axis, directions), write, plane, eight_bits, lengths)
 
 
 def _lengths(steps: np.ndarray) -> np.ndarray | None:
@@ -232,7 +266,9 @@ def _nrrd(path: Path, axis: int) -> Volume:
             nrrd.write(str(draft), maps.reshape(array.shape, order="F"), kept)
         return to
 
-    return Volume(stored, view_of(axis, _nrrd_directions(header)), write, _nrrd_steps(header))
+    directions = _nrrd_directions(header)
+    plane, eight_bits = plane_of(axis, directions), array.dtype == np.uint8
+    return Volume(stored, view_of(axis, directions), write, plane, eight_bits, _nrrd_steps(header))
 
 
 def _nrrd_steps(header: dict) -> np.ndarray | None:

@@ -105,17 +105,19 @@ def _score(result: PromptResult, row: int) -> dict:
     return {"score": score, "verdict": called}
 
 
-def judged(result: PromptResult, why: str) -> str:
-    """The verdict on an image that was uploaded; `why` says it where there is no threshold."""
+def judged(result: PromptResult, notes: Sequence[str]) -> str:
+    """The verdict on an image that was uploaded, and the lab's notes; the first says why there is no threshold."""
     (anomaly_map,), path = tuple(result.maps()), result.samples[0].image
     picture = shrunk(read_rgb(path), LARGE)
     full = _fitted(anomaly_map, picture)
     called = full >= result.pixel_threshold if isfinite(result.pixel_threshold) else None
+    why, rest = ("", notes) if isfinite(result.threshold) else (" ".join(notes[:1]), notes[1:])
     one = _score(result, 0) | {
         "branch": result.branch,
         "threshold": result.threshold if isfinite(result.threshold) else None,
         "why": why,
-        "scores": {branch: float(scores[0]) for branch, scores in result.scores.items()},
+        "parts": result.parts(0),
+        "one_place": result.seen.mean_patches is None,
         "outlined": None if called is None else result.pixel_threshold,
         "input": _address(picture),
         "overlay": _address(_over(picture, anomaly_map, called)),
@@ -123,12 +125,22 @@ def judged(result: PromptResult, why: str) -> str:
         "findings": listed(plain(result.findings)),
         "no_diagnosis": NO_DIAGNOSIS,
     }
-    return _piece("judged", one, _colour_bar())
+    return _piece("judged", one, _colour_bar()) + message("note", *rest)
 
 
 def message(kind: str, *lines: str) -> str:
     """Lines for the user; kind "fault" or "note". Nothing of no lines."""
     return _piece("message", kind, lines)
+
+
+def heading() -> str:
+    """The page's title."""
+    return _piece("heading")
+
+
+def waiting(words: str) -> str:
+    """What is being done, beside something that turns."""
+    return _piece("waiting", words)
 
 
 @lru_cache(maxsize=512)

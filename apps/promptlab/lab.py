@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from cachetools import LRUCache
 from torch import Tensor
-from tqdm import tqdm
 
 import prompt
 from apps.promptlab.prompt_set import PromptSet
@@ -27,6 +26,7 @@ from engine.findings import Finding
 from engine.score_images import ground_truth
 from engine.system import System
 from engine.text import Encoder, directions, without_each
+from runtime.bars import Bar
 from runtime.cache import Cache
 from runtime.errors import InputError
 from scoring.calibration import Calibration, Known, calibrate
@@ -112,6 +112,17 @@ class PromptResult:
     def pixel_threshold(self) -> float:
         """The same of a map's pixels."""
         return self.calibration.pixel.get(self.branch, nan)
+
+    def parts(self, row: int) -> dict[str, float]:
+        """An image's score by branch, all of one place: where the score is a map's maximum, the place of the shown
+        branch's. So that zero and few add up to fused; `scores` are each branch's own maximum.
+        """
+        if self.seen.mean_patches is not None:
+            return {branch: float(scores[row]) for branch, scores in self.scores.items()}
+        patches, limits = self.seen.map_patches[row : row + 1], self.calibration.maps
+        maps = {branch: next(scaled_maps(patches, limits, self.size, branch)).flatten() for branch in self.scores}
+        place = int(maps[self.branch].argmax())
+        return {branch: float(values[place]) for branch, values in maps.items()}
 
     def maps(self) -> Iterator[np.ndarray]:
         """Each image's map (S, S) float32; 0 to 1 is the calibration's range."""
@@ -237,7 +248,7 @@ class Lab:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
         head = self.rule.map_head
         held, count = [], len(known.labels)
-        for tokens, without in tqdm(support, "support", count, leave=False, disable=count < BAR_FROM):
+        for tokens, without in Bar(support, "support", count, leave=False, disable=count < BAR_FROM):
             held.append(self._keep({head: tokens}, without))
             if held[0].size * count > self.store.maxsize:
                 self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
@@ -284,7 +295,7 @@ class Lab:
         held = {sample.image: self.store.get(sample.image) for sample in samples}
         new = [replace(sample, mask=None) for sample in samples if held[sample.image] is None]
         images = Batches(ImageSet(new, self.system.size, self.system.known_prefixes), 1) if new else ()
-        for (item,) in tqdm(images, "images", leave=False, disable=len(new) < BAR_FROM):
+        for (item,) in Bar(images, "images", leave=False, disable=len(new) < BAR_FROM):
             held[item.path] = self._held(item, keep=True)
             if held[item.path].size * len(samples) > self.store.maxsize:
                 most = max(1, int(self.store.maxsize / held[item.path].size))

@@ -20,6 +20,7 @@ from engine.run import same_weights
 from engine.settings import setting
 from engine.spec import METHODS, CheckpointSpec, ScoreSpec, SupportSpec, SystemSpec
 from engine.system import System
+from report.tables import DEMO_NOTE
 from runtime.errors import InputError
 from runtime.flags import GIGABYTES, number, path
 from scoring.raw_scores import ScoreRule, score_rule
@@ -88,6 +89,7 @@ def _lab(
     **more: Any,
 ) -> Lab:
     start = PromptSet.of(info.name, spec.prompts, info.classname)
+    notes = [*notes, *[DEMO_NOTE] * spec.demo, *spec.notes]
     return Lab(info, test, system, rule, open_encoder(spec), start, spec.tokens_gb * GB, notes=notes, **more)
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from apps.promptlab import fragments
 from apps.promptlab.open_lab import LabSpec
 from apps.promptlab.own_names import own_names_only
-from apps.promptlab.session import EACH, MB, SETS, LabSession
+from apps.promptlab.session import EACH, MB, SETS, STARTS, LabSession
 from runtime.errors import InputError
 
+OPENING, SCORING = "opening the model and the images", "scoring"  # what a visitor waits for
 MOST_EACH = 100  # images of either label by the slider; more by name
 SENTENCES = (  # the boxes of a set, in the order of `PromptSet`
     ("normal sentences", "one a line; {classname}: the object's words"),
@@ -25,8 +26,9 @@ ENSEMBLE = (
     ("templates", "{}: a state"),
 )
 LINES = 7
-STARTS = ("all", "llm", "base")  # of --prompts
-STYLE = Path(__file__).parent / "templates" / "lab.css"
+NAMED = ("all", "llm", "base")  # what --prompts may be beside a file
+TEMPLATES = Path(__file__).parent / "templates"
+STYLE, BEFORE = TEMPLATES / "lab.css", TEMPLATES / "before.css"
 FONT = ["system-ui", "Segoe UI", "Roboto", "Helvetica", "Arial", "sans-serif"]  # nothing is fetched
 MONO = ["ui-monospace", "Consolas", "monospace"]
 # Whatever a user does to a box is an edit, when no other follows soon: Gradio's own `input` event knows neither pasting
@@ -49,6 +51,7 @@ class Page:
 
         self.gr, self.session = gr, session
         with gr.Blocks(title="Prompt lab", analytics_enabled=False, fill_width=True) as self.blocks:
+            gr.HTML(fragments.heading(), elem_id="heading")
             self._choice()
             with gr.Tab("Prompt lab"):
                 self._lab()
@@ -62,6 +65,7 @@ class Page:
         with gr.Row(elem_id="choice"):
             self.obj = gr.Dropdown(names, value=names[0], label="object", elem_id="object", scale=1)
             self.ckpt = gr.Dropdown(checkpoints, value=checkpoints[0], label="checkpoint", elem_id="ckpt", scale=2)
+        self.busy = gr.HTML(fragments.waiting(OPENING), elem_id="busy")  # above both tabs, from the page's first moment
 
     def _lab(self) -> None:
         gr = self.gr
@@ -78,10 +82,11 @@ class Page:
             self.save = [gr.Button(f"save {name} as JSON", size="sm", elem_id=f"save-{name}") for name in SETS]
             self.compare = gr.Button("A as a diff for prompt.py", size="sm", elem_id="show-diff")
             self.copy = gr.Button("copy A to B", size="sm", elem_id="copy")
-            self.starts = [gr.Button(f"B: {name} of prompt.py", size="sm", elem_id=f"B-{name}") for name in STARTS]
+            self.starts = [gr.Button(f"B: {name} of prompt.py", size="sm", elem_id=f"B-{name}") for name in NAMED]
         self.saved = gr.File(label="prompt file, for --prompts", interactive=False, visible=False, elem_id="saved")
         self.patch = gr.Code(label="diff", language=None, interactive=False, visible=False, elem_id="diff")
         self.figures, self.said, self.table = (gr.HTML(elem_id=name) for name in ("figures", "said", "table"))
+        self.ready = gr.State(False)  # whether the sets are in their boxes
 
     def _boxes(self, name: str) -> list:
         """The boxes of a set: sentences open, states and templates behind a fold."""
@@ -110,32 +115,35 @@ class Page:
     def _bind(self) -> None:
         """Every event: what comes in, who answers, where it goes."""
         gr, boxes = self.gr, [box for part in self.sets for box in part]
-        here, seen = [self.obj, self.ckpt], [self.said, self.figures, self.table]
-        predict = {"fn": self.predict, "inputs": [*here, self.chosen, self.order, *boxes], "outputs": seen}
-        chosen = [self.said, self.images, self.chosen]
+        here, seen = [self.obj, self.ckpt], [self.said, self.busy, self.figures, self.table]
+        predict = {"fn": self.predict, "inputs": [*here, self.each, self.chosen, self.order, *boxes], "outputs": seen}
+        chosen = [self.said, self.busy, self.images, self.chosen]
         quiet = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
         def then_predict(event: object) -> None:
             event.success(**predict, show_progress="minimal")
 
-        then_predict(self.blocks.load(self.open, [*here, self.each], [*chosen, *boxes]))
-        picked = self.obj.input(self.pick, self.obj, self.ckpt)
-        then_predict(picked.then(self.open, [*here, self.each], [*chosen, *boxes]))
+        opened = [*chosen, self.ready, *boxes]
+        then_predict(self.blocks.load(self.open, [*here, self.each], opened))
+        picked = self.obj.input(self.pick, self.obj, [self.ckpt, self.busy])
+        then_predict(picked.then(self.open, [*here, self.each], opened))
         for event in (self.ckpt.input, self.each.release):
-            then_predict(event(self.choose, [*here, self.each], chosen))
+            shown = event(lambda: fragments.waiting(OPENING), None, self.busy, show_progress="hidden")
+            then_predict(shown.then(self.choose, [*here, self.each], chosen))
         self.edited.click(**predict, **quiet)
         then_predict(
             self.images.change(lambda images: images or [], self.images, self.chosen)
         )  # `input` knows no "remove all"
         self.order.input(**predict, **quiet)
         then_predict(self.copy.click(lambda *texts: texts, self.sets[0], self.sets[1]))
-        for name, button in zip(STARTS, self.starts, strict=True):
+        for name, button in zip(NAMED, self.starts, strict=True):
             then_predict(button.click(self.fill, [*here, gr.State(name)], [self.said, *self.sets[1]]))
         for name, button, texts in zip(SETS, self.save, self.sets, strict=True):
             button.click(self.keep, [*here, gr.State(name), *texts], [self.said, self.saved])
         self.compare.click(self.differ, [*here, *self.sets[0]], [self.said, self.patch])
-        judge = {"fn": self.judge, "inputs": [*here, self.upload, self.words, *boxes], "outputs": self.verdict}
-        gr.on([self.upload.change, self.words.input], **judge)
+        judge = {"fn": self.judge, "inputs": [*here, self.upload, self.words, self.ready, *boxes]}
+        given = gr.on([self.upload.change, self.words.input], self.given, self.upload, self.verdict, **quiet)
+        given.then(**judge, outputs=self.verdict, show_progress="hidden")
 
     def _said(self, fault: InputError, others: int) -> tuple:
         """The fault as a message, and everything else left as it is."""
@@ -143,27 +151,32 @@ class Page:
 
     # What the events call: values of the inputs, to values of the outputs
 
-    def pick(self, obj: str) -> object:
-        """Another object: its checkpoints."""
+    def pick(self, obj: str) -> tuple:
+        """Another object: its checkpoints, and a word that it is being opened."""
         names = self.session.checkpoints(obj)
-        return self.gr.Dropdown(names, value=names[0])
+        return self.gr.Dropdown(names, value=names[0]), fragments.waiting(OPENING)
+
+    def given(self, upload: str | None) -> str:
+        """A word that an upload is being scored."""
+        return fragments.waiting(SCORING) if upload else ""
 
     def open(self, obj: str, ckpt: str, each: int) -> tuple:
-        """A message, the test images shown and noted, and the sets to start from: what runs use, the base ensemble."""
+        """A message, the test images shown and noted, that the sets are there, and the texts that these start from."""
         try:
             lab = self.session.lab(obj, ckpt)
         except InputError as fault:
-            return self._said(fault, 2 + 2 * len(self.sets[0]))
-        return (*self.choose(obj, ckpt, each), *self.session.start(lab), *self.session.start(lab, "base"))
+            return self._said(fault, 4 + 2 * len(self.sets[0]))
+        texts = [text for start in STARTS.values() for text in self.session.start(lab, start)]
+        return (*self.choose(obj, ckpt, each), True, *texts)
 
     def choose(self, obj: str, ckpt: str, each: int) -> tuple:
         """A message, and the test images with some of them chosen, shown and noted."""
         try:
             lab = self.session.lab(obj, ckpt)
         except InputError as fault:
-            return self._said(fault, 2)
+            return self._said(fault, 3)
         names = self.session.chosen(lab, each)
-        return "", self.gr.Dropdown(list(self.session.names(lab)), value=names), names
+        return "", fragments.waiting(SCORING), self.gr.Dropdown(list(self.session.names(lab)), value=names), names
 
     def fill(self, obj: str, ckpt: str, prompts: str) -> tuple:
         """A message, and the texts that --prompts would name."""
@@ -172,17 +185,18 @@ class Page:
         except InputError as fault:
             return self._said(fault, len(self.sets[1]))
 
-    def predict(self, obj: str, ckpt: str, images: list[str], order: str, *texts: str) -> tuple:
-        """A message, the figures and the table of images; a faulty set leaves those as they are."""
+    def predict(self, obj: str, ckpt: str, each: int, images: list[str], order: str, *texts: str) -> tuple:
+        """A message, no word of waiting any more, figures and the table of images; a faulty set leaves those alone."""
         try:
             self.session.lab(obj, ckpt)
         except InputError as fault:
-            return fragments.message("fault", str(fault)), "", ""
+            return fragments.message("fault", str(fault)), "", "", ""
         try:
-            answer = self.session.answer(obj, ckpt, images, order, texts)
+            answer = self.session.answer(obj, ckpt, images, order, texts, int(each))
         except InputError as fault:
-            return self._said(fault, 2)
-        return answer.message, answer.figures, answer.images
+            message, *others = self._said(fault, 2)
+            return (message, "", *others)
+        return answer.message, "", answer.figures, answer.images
 
     def keep(self, obj: str, ckpt: str, name: str, *texts: str) -> tuple:
         """A message, and a set's file to download."""
@@ -199,11 +213,12 @@ class Page:
         except InputError as fault:
             return self._said(fault, 1)
 
-    def judge(self, obj: str, ckpt: str, upload: str | None, words: str, *texts: str) -> str:
-        """The verdict on what was uploaded."""
+    def judge(self, obj: str, ckpt: str, upload: str | None, words: str, ready: bool, *texts: str) -> str:
+        """The verdict on what was uploaded; one that comes before the sets are in their boxes is by their start."""
         half = len(texts) // 2
+        own = texts[:half] if words == SETS[0] else texts[half:]
         try:
-            return self.session.judged(obj, ckpt, upload, texts[:half] if words == SETS[0] else texts[half:])
+            return self.session.judged(obj, ckpt, upload, own if ready else None, words)
         except InputError as fault:
             return fragments.message("fault", str(fault))
 
@@ -226,7 +241,7 @@ def serve(session: LabSession, host: str, port: int, wait: bool = True) -> Page:
         prevent_thread_lock=True,
         theme=theme,
         css_paths=[STYLE],
-        head=f"<script>{TYPING}</script>",
+        head=f"<script>{TYPING}</script><style>{BEFORE.read_text()}</style>",
         app_kwargs={"middleware": own_names_only(host)},
     )
     print(f"page: {page.blocks.local_url}  (Ctrl-C ends it)", flush=True)

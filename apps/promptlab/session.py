@@ -26,6 +26,8 @@ from utils import pick_device
 
 NONE = "none: the bare trunk"
 SETS = ("A", "B")
+STARTS = {"A": None, "B": "base"}  # what a set starts from, as --prompts; None: what runs use
+LABELS = ("normal", "abnormal")
 EACH = 8  # images of either label to begin with
 OPEN = 2  # labs kept open
 MB = 1 << 20
@@ -92,8 +94,19 @@ class LabSession:
         start = lab.start if prompts is None else PromptSet.of(lab.info.name, prompts, lab.info.classname)
         return start.texts()
 
-    def answer(self, obj: str, name: str, images: list[str], order: str, texts: tuple[str, ...]) -> LabAnswer:
-        """Both sets on the chosen images; `texts` are those of set A, then those of set B."""
+    def fewer(self, lab: Lab, images: list[str], each: int) -> list[str]:
+        """A line, where the chosen images are fewer than the `each` of either label that were asked for."""
+        there = {word: sum(sample.label == label for sample in lab.test) for label, word in enumerate(LABELS)}
+        if min(there.values()) >= each or set(images) != set(self.chosen(lab, each)):
+            return []
+        return [
+            f"asked for {each} of either label; there are " + " and ".join(f"{n} {word}" for word, n in there.items())
+        ]
+
+    def answer(
+        self, obj: str, name: str, images: list[str], order: str, texts: tuple[str, ...], each: int = 0
+    ) -> LabAnswer:
+        """Both sets on the chosen images; `texts` are those of set A, then those of set B; each: as in `fewer`."""
         started = time.perf_counter()
         lab, half = self.lab(obj, name), len(texts) // 2
         known = self.names(lab)
@@ -108,7 +121,8 @@ class LabSession:
         figures, table = fragments.figures_table(sides), fragments.images_table(sides, order)
         said = [note for side in sides for note in side.result.words.notes]
         seconds = f"{len(samples)} images, both sets: {time.perf_counter() - started:.2f} s"
-        return LabAnswer(figures, table, fragments.message("note", *lab.notes, *dict.fromkeys(said), seconds))
+        lines = [*lab.notes, *self.fewer(lab, images, each), *dict.fromkeys(said), seconds]
+        return LabAnswer(figures, table, fragments.message("note", *lines))
 
     def saved(self, obj: str, name: str, texts: tuple[str, ...], side: str) -> Path:
         """A JSON file of a set's sentences, for --prompts; in a folder that no other visitor's set is written to."""
@@ -123,8 +137,11 @@ class LabSession:
         start = PromptSet.of(obj, "all", lab.info.classname)
         return diff(start, PromptSet.typed(*texts), obj) or "no edit: these are the words of prompt.py\n"
 
-    def judged(self, obj: str, name: str, upload: str | None, texts: tuple[str, ...]) -> str:
-        """The verdict on an uploaded file. Raises InputError for one that is too large or no image."""
+    def judged(self, obj: str, name: str, upload: str | None, texts: tuple[str, ...] | None, side: str = "A") -> str:
+        """The verdict on an uploaded file. Raises InputError for one that is too large or no image.
+
+        texts: of the set; None: the page has not got them yet, so those that set `side` starts from.
+        """
         if upload is None:
             return ""
         path = Path(upload)
@@ -135,7 +152,8 @@ class LabSession:
         try:
             self._check(path)
             lab = self.lab(obj, name)
-            return fragments.judged(lab.judge(path, PromptSet.typed(*texts)), " ".join(lab.notes[:1]))
+            texts = self.start(lab, STARTS[side]) if texts is None else texts
+            return fragments.judged(lab.judge(path, PromptSet.typed(*texts)), lab.notes)
         except InputError as fault:
             raise InputError(str(fault).replace(str(path), path.name)) from fault
 

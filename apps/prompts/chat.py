@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from apps.prompts.check import visible
+from runtime.bars import Bar
 from runtime.errors import InputError
 
 LARGEST = 1 << 20  # bytes of an answer; a hundred sentences take twenty thousand
@@ -154,7 +153,7 @@ def _waiting(work: Coroutine[None, None, T], seconds: float, what: str) -> T:
     async def watched() -> T:
         started, task = time.monotonic(), asyncio.create_task(work)
         form = "{desc}: {n:.0f} of at most {total:.0f} s"
-        with tqdm(total=seconds, desc=what, leave=False, delay=BAR_AFTER, bar_format=form) as bar:
+        with Bar(total=seconds, desc=what, leave=False, delay=BAR_AFTER, bar_format=form) as bar:
             while not (await asyncio.wait([task], timeout=TICK))[0]:
                 bar.update(time.monotonic() - started - bar.n)
         return await task

@@ -12,10 +12,9 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 import prompt
 from apps.prompts.check import KINDS, blanks, slips, visible
+from runtime.bars import Bar
 from runtime.errors import InputError, Parser, exit_code
 from runtime.flags import words as reader
 
@@ -92,7 +91,7 @@ def check(argv: Sequence[str]) -> int:
     from_file = args.prompts.lower().endswith(".json")
     objects = list(objects) or ([args.prompts] if from_file else [*prompt.P_PROMPTS, "GENERIC"])
     rows, found = [], []
-    for obj in tqdm(objects, desc="checking", unit="object", leave=False, delay=BAR_AFTER):
+    for obj in Bar(objects, desc="checking", unit="object", leave=False, delay=BAR_AFTER):
         if from_file:
             name = prompt.words_for(obj, args.classname) if args.obj else (args.classname or "")
             lists, own = prompt.written(args.prompts), []

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from apps.prompts.check import visible
 from engine import text
@@ -22,6 +21,7 @@ from engine.settings import fixed, setting
 from engine.spec import SupportSpec, SystemSpec
 from engine.support import Support
 from engine.system import System
+from runtime.bars import Bar
 from runtime.errors import InputError
 from runtime.files import atomic_write, no_formula
 from runtime.flags import natural, path
@@ -147,7 +147,7 @@ def _features(spec: RankSpec, words: Sentences) -> Features:
 
 def bench_of(system: System, support: Support, rule: ScoreRule) -> Bench:
     """The support's tokens under the adapters as they are now, those of the bare trunk projected to where text is."""
-    parts = tqdm(support.images.split(BATCH), desc="support", unit="batch", leave=False, delay=BAR_AFTER)
+    parts = Bar(support.images.split(BATCH), desc="support", unit="batch", leave=False, delay=BAR_AFTER)
     tokens = system.levels((prefix for part in parts for prefix in system.prefix(part).split(BATCH)), rule.map_head)
     if system.decoder.kind == "none":
         with torch.inference_mode():
@@ -159,7 +159,7 @@ def leave_one_out(bench: Bench, words: Sentences, features: Features, whole: Sep
     """What each sentence in turn does for the `whole`; a list's only sentence can't be left out."""
     turns = [(side, row) for side in (0, 1) for row in range(len(words[side])) if len(words[side]) > 1]
     left = text.without_each(*features).split([len(part) for part in features])  # (N, D, 2) and (M, D, 2)
-    for side, row in tqdm(turns, desc="ranking", unit="sentence", leave=False, delay=BAR_AFTER):
+    for side, row in Bar(turns, desc="ranking", unit="sentence", leave=False, delay=BAR_AFTER):
         without = bench.separation(left[side][row])
         effect = Separation(whole.auroc - without.auroc, whole.margin - without.margin)
         yield Leftout(("normal", "abnormal")[side], words[side][row], effect, without)

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 import prompt
 from apps.study import plans
 from apps.study.estimate import estimate
@@ -13,6 +11,7 @@ from apps.study.journal import Journal, State, claim, is_changed, state_of
 from apps.study.plan import Plan, Run, cells_of, runs_of, units_of
 from apps.study.stored import compare_columns, info_of, write_study
 from engine.build import resolve
+from runtime.bars import Bar
 from runtime.environment import code_sha256
 from runtime.errors import InputError, Stopped
 from runtime.stopping import StopRequest, heeding
@@ -106,7 +105,7 @@ class Study:
             self.look()
         self.folder.mkdir(parents=True, exist_ok=True)
         done = len(self.runs) - len(self.left)
-        with heeding() as request, tqdm(total=len(self.runs), initial=done, desc=self.plan.name, unit="run") as bar:
+        with heeding() as request, Bar(total=len(self.runs), initial=done, desc=self.plan.name, unit="run") as bar:
             tick = _Ticker(self, bar)
             while not request.asked and self._is_any_left():
                 before = len(self.left)
@@ -162,7 +161,7 @@ class Study:
 class _Ticker:
     """Looks at how far the runs are, not too often, and moves the bar."""
 
-    def __init__(self, study: Study, bar: tqdm) -> None:
+    def __init__(self, study: Study, bar: Bar) -> None:
         self.study, self.bar, self.looked = study, bar, time.monotonic()
 
     def __call__(self) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 import dataset
 from dataset import ObjectInfo, Sample, demo, read_mask, read_rgb
@@ -19,6 +18,7 @@ from dataset.check.near_duplicates import ALIKE, SHAPE, near_duplicates, thumbna
 from dataset.layouts import EXPECTED, MEDICAL_EXPECTED, no_layout
 from dataset.registry import locate
 from dataset.support import Request
+from runtime.bars import Bar
 from runtime.errors import InputError
 
 BAR_FROM = 200  # images; fewer are read before a progress bar helps
@@ -170,7 +170,7 @@ def look_at_all(result: Review, workers: int) -> Looks:
     """Read every file, a window at a time in threads (decoders release Python's lock); notes sizes and modes."""
     rows = list(result.listing.samples())
     digests, thumbnails = [], np.zeros((len(rows), *SHAPE), np.uint8)
-    bar = tqdm(
+    bar = Bar(
         total=len(rows), desc=f"reading {result.info.name}", unit="image", leave=False, disable=len(rows) < BAR_FROM
     )
     with ThreadPoolExecutor(max(1, workers)) as pool, bar:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from sklearn.model_selection import train_test_split
-from tqdm import tqdm
 
 from dataset.convert.names import flat_name, inside
 from dataset.convert.table import read_table
@@ -24,6 +23,7 @@ from dataset.convert.writer import LABELS, File, check_mask, make, summary
 from dataset.folders import IMAGE_SUFFIXES
 from dataset.images import open_picture
 from dataset.registry import FAMILIES, MEDICAL
+from runtime.bars import Bar
 from runtime.errors import InputError, naming
 
 NORMAL = ("0", "0.0", "good", "normal", "ok", "negative", "pass", "healthy")
@@ -194,7 +194,7 @@ def _check_masks(rows: Sequence[Annotation], table: Path) -> None:
 
 def _check_files(rows: Sequence[Annotation], table: Path, source: Path) -> None:
     """Read every image and mask, so that nothing is written of a set that a run would refuse."""
-    for row in tqdm(rows, f"checking {table.name}", unit="image", leave=False):
+    for row in Bar(rows, f"checking {table.name}", unit="image", leave=False):
         image, mask = source / row.image, row.mask and source / row.mask
         with naming(f"{table}, line {row.line}"):
             size = open_picture(image).size

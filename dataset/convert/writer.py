@@ -12,10 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from dataset.folders import images_in, subfolder
 from dataset.images import check_mask_size, image_size, open_picture, read_mask
+from runtime.bars import Bar
 from runtime.errors import InputError
 from runtime.files import atomic_write
 
@@ -44,7 +43,7 @@ def make(folder: Path, files: Sequence[File], check: Callable[[], None] = lambda
     check()
     draft = folder.with_name(f".{folder.name}.part")
     _claim(draft, files)
-    for file in tqdm(files, f"writing {folder.name}", unit="file", leave=False):
+    for file in Bar(files, f"writing {folder.name}", unit="file", leave=False):
         target = draft / file.name
         if not target.exists():
             with atomic_write(target) as path:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dataset.demo import brain as demo_brain
 from dataset.demo import chest as demo_chest
@@ -24,6 +23,7 @@ from dataset.demo import industrial as demo_industrial
 from dataset.demo import liver as demo_liver
 from dataset.demo import oct as demo_oct
 from dataset.demo.draw import Drawing
+from runtime.bars import Bar
 from runtime.errors import InputError
 
 VERSION = 1  # raise it when a generator draws otherwise than before
@@ -86,7 +86,7 @@ def generate(root: str | Path, seed: int = 0, names: Iterable[str] | None = None
     for item in chosen.values():
         _check_replaceable(Path(root) / item.folder)
     total = len(chosen) * 2 * (VALID + TEST)
-    with tqdm(total=total, desc="demo data", unit="image", disable=not chosen) as bar:
+    with Bar(total=total, desc="demo data", unit="image", disable=not chosen) as bar:
         for name, item in chosen.items():
             bar.set_postfix_str(name)
             _generate(Path(root) / item.folder, name, seed, bar.update)

@@ -14,8 +14,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from tqdm import tqdm
-
+from runtime.bars import Bar
 from runtime.errors import InputError
 
 MAX_BYTES = 64 << 30  # of all files together; the largest of the six sets, Chest, has some 20 GB
@@ -60,7 +59,7 @@ def unpack(archive: Path, folder: Path) -> int:
     count = total = 0
     bar = {"desc": f"unpacking {archive.name}", "leave": False, "unit": "B", "unit_scale": True}
     try:
-        with archive.open("rb") as file, tqdm.wrapattr(file, "read", archive.stat().st_size, **bar) as counted:
+        with archive.open("rb") as file, Bar.wrapattr(file, "read", archive.stat().st_size, **bar) as counted:
             gzipped = file.read(len(GZIP)) == GZIP
             file.seek(0)
             stream = gzip.GzipFile(fileobj=counted) if gzipped else counted
@@ -93,7 +92,7 @@ def unpack_zip(archive: Path, folder: Path, skip: Collection[str] = ()) -> int:
         with zipfile.ZipFile(archive) as zipped:
             members = _zip_members(zipped, archive, skip)
             _room(archive, folder, sum(member.file_size for member, _ in members))
-            for member, parts in tqdm(members, f"unpacking {archive.name}", unit="file", leave=False):
+            for member, parts in Bar(members, f"unpacking {archive.name}", unit="file", leave=False):
                 size = member.file_size
                 member.file_size += 1  # zipfile cuts a file to the size that it states; one byte more shows a lie
                 with zipped.open(member) as source:

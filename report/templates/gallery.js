@@ -55,6 +55,9 @@ function describe(node, place) {
   }
   if (data.labels[place] !== null) node.append(badge(data.labels[place] ? "labelled abnormal" : "labelled normal", "plain"));
   if (result in ERRORS) node.append(badge(ERRORS[result], "wrong"));
+  const confidence = place in data.confidences ? `confidence ${Math.round(100 * data.confidences[place])} %` : "";
+  if (unsure.has(place)) node.append(badge(["uncertain", confidence].filter(Boolean).join(", "), "unsure"));
+  else if (confidence) node.append(badge(confidence, "plain"));
   if (data.reasons[place]) {
     const reason = element("span", { class: "reason" });
     reason.textContent = data.reasons[place];
@@ -92,6 +95,7 @@ function views(place, large) {
   }
   if (made.map) box.append(view("anomaly map", image(made.map, "the anomaly map"), ratio));
   if (made.map && made.image) box.append(view("overlay", overlay(made, image), ratio));
+  box.classList.toggle("row", box.childElementCount < 4);
   return box;
 }
 

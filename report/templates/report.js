@@ -13,6 +13,8 @@ const [low, high] = span([...scoresOf(scored), ...(data.threshold === null ? [] 
 const DIGITS = Math.min(8, Math.max(0, 3 - Math.floor(Math.log10(high - low))));
 const STEPS = 1000;
 
+const unsure = new Set(data.uncertain);
+
 const ERRORS = { fp: "false positive", fn: "false negative" };
 const FILTERS = {
   all: ["all", () => true],
@@ -27,6 +29,7 @@ const FILTERS = {
     called: ["called abnormal", (place) => data.scores[place] !== null && data.scores[place] >= state.threshold],
     passed: ["called normal", (place) => data.scores[place] !== null && data.scores[place] < state.threshold],
   } : {}),
+  ...(unsure.size ? { uncertain: ["uncertain", (place) => unsure.has(place)] } : {}),
   ...(scored.length < data.scores.length ? { unscored: ["not scored", (place) => data.scores[place] === null] } : {}),
 };
 const ORDERS = {
@@ -182,7 +185,8 @@ function start() {
   byId("curves").hidden = !found;
   byId("best").hidden = !found;
   for (const node of document.querySelectorAll("[data-labelled]")) node.hidden = !labelled;
-  if (found) for (const name of ["auroc", "ap"]) tell(name, found[name], percent(found[name]));
+  // Where the page has figures from elsewhere, of scores on another scale, it tells no second AUROC.
+  if (found && byId("auroc")) for (const name of ["auroc", "ap"]) tell(name, found[name], percent(found[name]));
   buildControls();
   setOpacity(Math.round(100 * data.opacity));
   listen();

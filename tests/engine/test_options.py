@@ -192,6 +192,21 @@ def test_the_bare_trunk_needs_no_abnormal_image_and_knows_no_adapter(usual):
     assert usual.results("train_few/Brain_1-shot")["adapter"] == "none"
 
 
+def test_own_images_are_evaluated_at_the_end_and_benchmarks_as_published(usual):
+    """The words of own images are their name's, which is said."""
+    usual.medical("bolts")
+    for script, every in (("train_few", 1), ("train_zero", 0.2)):
+        for obj, expected, kinds in (("Brain", every, ["last", "best"]), ("bolts", 0, ["last"])):
+            name = f"{script}/{obj}" + "_1-shot" * (script == "train_few")
+            done = usual.done(script, "--obj", obj)
+            results = usual.results(name)
+            assert results["options"]["eval_every"] == expected
+            assert [row["selected"] for row in results["results"]] == kinds
+            assert ('prompts say "bolts" (the name bolts); other words: --classname' in done.out) == (obj == "bolts")
+    assert usual.done("train_few", "--obj", "bolts", "--eval_every", 1).out.count("best epoch") == 1
+    assert "prompts say" not in usual.done("train_few", "--obj", "bolts", "--classname", "nut").out
+
+
 @pytest.mark.parametrize(("flags", "evaluated"), [("3 2", {2}), ("4 2", {2, 4}), ("3 1", {1, 2, 3}), ("3 0", set())])
 def test_eval_every(usual, flags, evaluated):
     epochs, every = flags.split()
@@ -280,7 +295,7 @@ def test_defaults_are_the_published_ones(script):
     )
     assert (spec.adapter, spec.madff, spec.madff_axis, spec.protocol) == ("madff", ATTENTIONS, "sequence", "paper")
     assert spec.prompts == "all" and spec.features_list is None
-    rates = {"train_few": (50, 1e-3, 1, 1), "train_zero": (50, 1e-4, 1, 0.2)}
+    rates = {"train_few": (50, 1e-3, 1, None), "train_zero": (50, 1e-4, 1, None)}
     if script in rates:
         assert (spec.epoch, spec.learning_rate, spec.batch_size, spec.eval_every) == rates[script]
         assert spec.save_model == 1

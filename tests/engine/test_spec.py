@@ -147,7 +147,7 @@ BAD = [  # of FewShotSpec: a setting, and what it does not take
     *(("epoch", value) for value in (-1, nan, inf, None)),
     *(("learning_rate", value) for value in (-1e-9, nan, inf, -inf, "fast", None, True, [1e-3])),
     *(("cache_gb", value) for value in (-1, nan, inf, "all")),
-    *(("eval_every", value) for value in (-1, 0.5, nan, None)),
+    *(("eval_every", value) for value in (-1, 0.5, nan)),
     *(("features_list", value) for value in ([0], [1, "x"], [1.5], 4, "6 12", [], (), [None], [[1]], {1})),
     *(("madff", value) for value in ("sca", ["gap"], None, [None], [True], {"sca"})),
     *(("adapter", value) for value in ("lora", "", None, ["madff"], 1)),
@@ -196,6 +196,9 @@ def test_as_many_abnormal_images_as_normal_ones_unless_told():
 def test_whose_weights_are_known_of_published_ones_alone():
     assert ModelSpec().pretrain == "openai"
     assert ModelSpec(clip_path="w.pt").pretrain is None
+    assert ModelSpec(model_name="ViT-T-16-demo").pretrain == "demo"  # the only weights that it has
+    assert ModelSpec(model_name="ViT-T-16-demo", clip_path="w.pt").pretrain is None
+    assert ModelSpec(model_name="ViT-B-16").pretrain == "openai"
     assert ModelSpec(clip_path="w.pt", pretrain="laion2b").pretrain == "laion2b"
 
 

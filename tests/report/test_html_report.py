@@ -103,6 +103,21 @@ def test_settings_notes_and_origin_are_told(tmp_path):
     assert DEMO_NOTE in words and "From the support." in words
 
 
+def test_the_summary_comes_first_and_files_beside_the_page_are_linked(tmp_path):
+    rows = [Row("a", 0.2), Row("b", 0.5), Row("c", 0.7, uncertain=True), Row("d", None, reason="damaged")]
+    rest = {"reliability": [HOSTILE, "On the support: AUROC 0.8."], "beside": ["scores.csv", 'a "b" #1.csv']}
+    text = written(tmp_path / "report.html", rows, **rest).read_text()
+    words = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", text))
+    assert "3 images: 2 called abnormal, 1 normal; 1 of these verdicts is uncertain; 1 not scored." in words
+    assert words.index("3 images: ") < words.index("On the support: AUROC 0.8.") < words.index("Scores and threshold")
+    links = [attributes["href"] for tag, attributes in Tags(text).found if tag == "a"]
+    assert links == ["#gallery", "scores.csv", "a%20%22b%22%20%231.csv"]
+    assert "window.hacked=1</script>" not in text
+    one = written(tmp_path / "report.html", [Row("a", 0.2)]).read_text()
+    assert "uncertain" not in one.split("<script")[0].split("</style>")[1] and "1 image:" in one
+    assert 'class="verdicts"' not in written(tmp_path / "report.html", rows, threshold=nan).read_text()
+
+
 def test_the_file_stays_within_its_limit_and_says_what_it_lacks(tmp_path, monkeypatch):
     monkeypatch.setattr(html_report, "LIMIT", 400_000)
     labels = [place % 2 for place in range(60)]

@@ -78,11 +78,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "origin": "Here.",
     }
     bare = [replace(row, label=None, truth=None) for row in ROWS]
+    unsure = [replace(row, confidence=0.51 if n < 7 else 0.9, uncertain=n < 7) for n, row in enumerate(ROWS)]
     pages = {
         "labelled": Report(rows=ROWS, scale=scale, **whole),
         "unlabelled": Report("Folder", {}, bare, scale),
         "no threshold": Report("Folder", {}, ROWS, ColourScale(0, 1)),
         "nothing known": Report("Folder", {}, bare, ColourScale(0, 1)),
+        "uncertain": Report(
+            "Unsure", {}, unsure, scale, reliability=["On the support: AUROC 0.81 (0.62 to 0.93)."], beside=["a b.csv"]
+        ),
         "one image": Report("One", {}, [Row("only.png", 0.25)], ColourScale(0, 1, nan, 0.25)),
         "one class": Report("One class", {}, [Row(f"{n}", n / 9, 0) for n in range(5)], scale),
         "no score": Report("None", {}, [Row("bad.png", None, reason="damaged")], scale),
@@ -170,13 +174,43 @@ def check_figures(tab: Tab) -> None:
 
 
 def test_the_curves_figures_are_those_of_metrics(open_page, files):
-    tab = open_page(files["labelled"])
+    tab = open_page(files["no threshold"])
     expected = metrics.image_metrics(SCORES, LABELS)
     assert tab.number("auroc") == pytest.approx(expected["auroc"], abs=1e-6)
     assert tab.number("ap") == pytest.approx(expected["ap"], abs=1e-6)
     assert tab.page.inner_text("#auroc") == f"{100 * expected['auroc']:.2f} %"
     for name in ("#roc .curve", "#pr .curve", "#roc .dot", "#histogram .bars.normal", "#histogram .threshold-line"):
         assert tab.page.locator(name).count()
+
+
+def test_a_page_with_figures_has_one_auroc(open_page, files):
+    """That of the figures, and beside it how their scores are scaled."""
+    tab = open_page(files["labelled"])
+    assert tab.page.locator("#auroc, #ap").count() == 0 and tab.page.locator("#roc .curve").count() == 1
+    words = tab.page.inner_text("main").replace("\n", " ")
+    assert "image AUROC 75.00 % scores scaled over these images" in words
+
+
+def test_uncertain_verdicts_are_counted_shown_and_filtered(open_page, files):
+    tab = open_page(files["uncertain"])
+    assert "60 images: " in tab.page.inner_text(".verdicts") and "7 of these verdicts" in tab.page.inner_text(
+        ".verdicts"
+    )
+    assert tab.page.inner_text(".reliability") == "On the support: AUROC 0.81 (0.62 to 0.93)."
+    tab.pick("uncertain")
+    assert sorted(tab.listed()) == list(range(7)) and tab.page.inner_text("#count-uncertain") == "7"
+    badges = tab.page.locator(".card[data-place='0'] .badge").all_inner_texts()
+    assert "uncertain, confidence 51 %" in badges
+    tab.pick("all")
+    assert "confidence 90 %" in tab.page.locator(".card[data-place='20'] .badge").all_inner_texts()
+
+
+def test_pictures_stand_side_by_side_on_a_phone(open_page, files):
+    tab = open_page(files["unlabelled"], PHONE)
+    tops = tab.page.eval_on_selector_all(
+        ".card:first-child .view", "all => all.map(n => n.getBoundingClientRect().top)"
+    )
+    assert len(tops) == 3 and len(set(tops)) == 1
 
 
 @pytest.mark.parametrize("kind", ["apart", "mixed", "ties", "two values", "upside down", "large"])

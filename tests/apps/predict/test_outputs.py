@@ -20,6 +20,7 @@ from apps.predict.roi import RegionMasks
 from engine import picture_scorer, tiled_calibration
 from engine.picture_scorer import by_prompts, shrunk
 from engine.predictor import Predictor
+from runtime import bars
 from runtime.errors import InputError
 from scoring.raw_scores import MAP_MAXIMUM
 
@@ -237,6 +238,8 @@ def test_large_images_in_tiles(folders):
 
 def test_tiles_have_a_bar_and_many_are_announced(folders, monkeypatch):
     monkeypatch.setattr(picture_scorer, "BAR_AFTER", 0)
+    monkeypatch.setattr(bars, "EVERY", 0)  # a log with every step of every bar
+    monkeypatch.setattr(bars, "QUICK", 0)
     monkeypatch.setattr(tiled_calibration, "MANY", 29)
     for number in range(2):
         large(folders.root / "large" / f"{number}.png", number)

@@ -220,16 +220,25 @@ def test_bad_options_end_with_one_line(folders, flags):
     assert not out.folder.exists()
 
 
-def test_without_words_there_is_a_hint(folders):
+def test_without_words_those_of_the_folder_are_taken_and_said(folders):
     usual = ["--output", folders.root / "out", "--model_name", folders.config, "--clip_path", folders.weights]
-    done = run("predict", *usual, "--input", folders.root / "new")
-    assert done.code == 2 and "--classname" in done.err
-    bank = run(
-        "predict",
-        *(*usual, "--input", folders.root / "new", "--normal", folders.root / "good", "--branches", "few"),
-        *("--img_size", SIZE, "--cache_path", folders.root / "cache", "--device", "cpu"),
-    )
-    assert bank.code == 0  # a memory bank alone needs none
+    usual += ["--img_size", SIZE, "--cache_path", folders.root / "cache", "--device", "cpu"]
+    (folders.root / "steel_bolt").mkdir()
+    for name in ("good", "new"):
+        (folders.root / name).rename(folders.root / "steel_bolt" / name)
+    bolts = folders.root / "steel_bolt"
+    note = 'prompts say "steel bolt" (the folder steel_bolt); other words: --classname'
+    for more in (["--input", bolts / "new"], ["--normal", bolts / "good", "--input", folders.root / "bad"]):
+        done = run("predict", *usual, *more, "--restart")
+        assert done.code == 0 and note in done.out
+        options = json.loads((folders.root / "out" / "settings.json").read_text())["options"]
+        assert options["classname"] == "steel bolt"
+    assert "<h1><bdi>Steel bolt: images in bad</bdi></h1>" in (folders.root / "out" / "report.html").read_text()
+    told = run("predict", *usual, "--input", bolts / "new", "--classname", "nut", "--restart")
+    assert told.code == 0 and "prompts say" not in told.out
+    more = ["--input", bolts / "new", "--normal", bolts / "good", "--branches", "few", "--restart"]
+    bank = run("predict", *usual, *more)
+    assert bank.code == 0 and "prompts say" not in bank.out  # a memory bank alone needs none
     options = json.loads((folders.root / "out" / "settings.json").read_text())["options"]
     assert options["classname"] == "object" and options["features_list"] == [1, 2, 3, 4]  # as they were settled
 
@@ -270,11 +279,12 @@ def test_what_can_not_start_leaves_what_was_there(folders):
     assert predict(folders, *bad, to="kept/empty").code == 2 and (folders.root / "kept" / "empty").is_dir()
 
 
-def test_the_page_of_the_folder_where_one_is_has_a_title(folders, monkeypatch):
+def test_the_page_is_titled_by_object_and_input(folders, monkeypatch):
     (folders.root / "here").mkdir()
     monkeypatch.chdir(folders.root / "here")
     assert predict(folders, "--input", folders.root / "new" / "new0.png", "--output", ".").code == 0
-    assert "<h1><bdi>here</bdi></h1>" in Path("report.html").read_text(encoding="utf-8")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "<h1><bdi>Thing: image new0.png</bdi></h1>" in page and '<a href="scores.csv">' in page
 
 
 @pytest.mark.parametrize(("precision", "mend"), [("fp32", "leave it out"), ("bf16", "score it with --precision fp32")])

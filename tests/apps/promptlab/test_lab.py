@@ -20,6 +20,7 @@ from decoder import patch_logits
 from engine import text
 from engine.system import System
 from runtime.errors import InputError
+from scoring.maps import FUSION
 
 
 @pytest.fixture
@@ -171,6 +172,26 @@ def test_an_image_is_judged_as_among_others_and_nothing_is_kept(few):
         assert float(judged.scores[branch]) == float(scores[-1])
     assert judged.threshold == result.threshold and judged.pixel_threshold == judged.pixel_threshold
     assert len(few.store) == held and judged.figures == {}
+
+
+def test_the_parts_of_a_score_are_of_one_place_and_add_up(lab, few):
+    """Each branch's own maximum lies elsewhere."""
+    result = few.predict(few.some(3), few.start)
+    apart = 0
+    for row in range(6):
+        parts = result.parts(row)
+        assert parts["fused"] == pytest.approx(float(result.scores["fused"][row]), abs=1e-6)
+        assert parts["fused"] == pytest.approx(FUSION * parts["zero"] + (1 - FUSION) * parts["few"], abs=1e-6)
+        apart += any(float(result.scores[name][row]) > parts[name] + 1e-4 for name in ("zero", "few"))
+    assert apart
+
+
+def test_the_parts_of_a_mean_are_the_means(lab):
+    lab.medical("Chest", masks=None)
+    lab.done("train_few", "--obj", "Chest")
+    chest = open_lab(asked(lab), "Chest", lab.root / "ckpt" / "Chest_1-shot.pth")
+    result = chest.predict(chest.some(1), chest.start)
+    assert result.parts(1) == {branch: float(scores[1]) for branch, scores in result.scores.items()}
 
 
 def test_an_edited_set_judges_by_the_supports_thresholds(few):

@@ -60,6 +60,26 @@ def test_an_edit_changes_its_own_set_alone(session):
     assert "3 + 2" in after.figures and "image AUROC" in after.figures
 
 
+def test_fewer_images_than_asked_for_are_said(session):
+    lab = session.lab("Brain", FILE)
+    there = {label: sum(sample.label == label for sample in lab.test) for label in (0, 1)}
+    each = max(there.values()) + 3
+    names = session.chosen(lab, each)
+    message = session.answer("Brain", FILE, names, "name", start(session) * 2, each).message
+    assert f"asked for {each} of either label; there are {there[0]} normal and {there[1]} abnormal" in message
+    assert session.fewer(lab, names[:2], each) == []  # chosen by name
+    assert session.fewer(lab, session.chosen(lab, 1), 1) == []
+
+
+def test_an_upload_before_the_sets_are_there_is_judged_by_their_start(session, lab):
+    image = next((lab.data / "Brain_AD" / "test" / "Ungood" / "img").iterdir())
+    path = upload(session, image.read_bytes())
+    for side, prompts in (("A", None), ("B", "base")):
+        texts = session.start(session.lab("Brain", FILE), prompts)
+        assert session.judged("Brain", FILE, path, None, side) == session.judged("Brain", FILE, path, texts)
+    assert session.judged("Brain", FILE, path, None, "A") != session.judged("Brain", FILE, path, None, "B")
+
+
 @pytest.mark.parametrize("order", ["score of A", "A less B"])
 def test_rows_are_in_the_order_asked_for(session, order):
     names = session.chosen(session.lab("Brain", FILE), 4)
