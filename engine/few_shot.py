@@ -17,7 +17,7 @@ from engine.fold_training import best_epoch, few_shot_steps, out_of_fold
 from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
 from engine.series import Series
-from engine.spec import FEW_EVERY, METHODS, NO_ADAPTER, FewShotSpec, SupportSpec
+from engine.spec import FEW_EVERY, METHODS, NO_ADAPTER, PAPER, ROBUST, FewShotSpec, RecipeSpec, SupportSpec
 from engine.support import Support, load_support
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
@@ -86,9 +86,13 @@ def prepare(spec: FewShotSpec, obj: str, scored: bool = True) -> tuple[FewShotSp
 
 def settled(spec: FewShotSpec, data: FewShotSet) -> FewShotSpec:
     """The spec as it will run on these images: the memory bank alone scores without abnormal support, or in baselines
-    that have no words; benchmarks are evaluated after every epoch, as published, and own images at the end."""
+    that have no words; benchmarks are evaluated after every epoch, as published, and own images at the end, by the
+    robust recipe."""
+    own = data.info.layout == "own"
     if getattr(spec, "eval_every", 0) is None:  # test scripts have none
-        spec = replace(spec, eval_every=FEW_EVERY * (data.info.layout != "own"))
+        spec = replace(spec, eval_every=FEW_EVERY * (not own))
+    if isinstance(spec, RecipeSpec):  # ranking has none
+        spec = spec.of_recipe(ROBUST if own else PAPER)
     if _is_baseline(spec):
         if spec.method == "linear" and not data.support_abnormal:
             raise InputError("--method linear is fitted on both labels: leave --abnormal_shot 0 out")

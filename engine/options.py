@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from engine.checkpoint import Checkpoint, recognise
 from engine.settings import Spec
-from engine.spec import METHODS, PARTS, check_method
+from engine.spec import METHODS, PAPER, PARTS, check_method
 from runtime.errors import InputError, Parser, naming
 
 S = TypeVar("S", bound=Spec)
@@ -71,8 +71,9 @@ def recall(kind: type[S], asked: Mapping[str, Any], checkpoint: Checkpoint, sour
     check_method(trained_by, asked)
     if record is None:
         kinds = {} if "adapter" in asked else recognise(checkpoint.last.adapters)
-        return kind.of({**asked, **kinds, "obj": obj})
+        return kind.of({"recipe": PAPER, **asked, **kinds, "obj": obj})
     trained = {name: value for name, value in record["options"].items() if name in (*FITTED, *FOLLOWED)}
+    trained.setdefault("recipe", PAPER)  # there was but one
     if record["obj"] != obj:
         trained.pop("classname", None)  # the words of another object
     with naming(source):

@@ -1,5 +1,6 @@
 """The public way to score images of one's own: a checkpoint, and whatever picture comes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,24 +24,21 @@ from runtime.bars import Bar
 from runtime.environment import code_sha256
 from runtime.errors import InputError
 from runtime.tensors import digest
+from scoring.reliability import Verdict
 
 NORMAL_TOP = 2.0  # colours end at this many times the range of normal images, where no abnormal ones were at hand
 PictureLike = str | Path | Image.Image | np.ndarray | Tensor
 P = TypeVar("P", bound="Predictor")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """What is predicted of one picture. On the calibrated scale the support lies between 0 and 1.
+@dataclass(frozen=True, kw_only=True)
+class Prediction(Verdict):
+    """What is predicted of one picture, beside the verdict. On the calibrated scale the support lies between 0 and 1.
 
-    score: of the image; abnormal: whether it reaches `threshold`. anomaly_map: (H, W) float32, at the picture's own
-    size. findings: regions of the map that reach the pixel threshold, the highest first; what they resemble only where
-    the picture is abnormal.
+    anomaly_map: (H, W) float32, at the picture's own size. findings: regions of the map that reach the pixel threshold,
+    the highest first; what they resemble only where the picture is abnormal.
     """
 
-    score: float
-    threshold: float
-    abnormal: bool
     anomaly_map: np.ndarray
     findings: tuple[Finding, ...]
 
@@ -67,9 +65,9 @@ class Predictor(PictureScorer):
         text = [] if self.text_directions is None else self.text_directions
         words = [] if self.finding_texts is None else [self.finding_texts.findings, self.finding_texts.directions]
         kept = {"text": text, "findings": words, "banks": banks, "calibration": asdict(self.calibration)}
-        if self.baseline is not None:
-            kept["baseline"] = self.baseline.tensors()
-        return digest({**kept, "tiling": str(self.tiling), "known_by": known_by})
+        for name, part in (("baseline", self.baseline), ("reader", self.reader)):
+            kept |= {} if part is None else {name: part.tensors()}
+        return digest({**kept, "tiling": str(self.tiling), "known_by": (*known_by, str(self.rule))})
 
     def predict(self, pictures: PictureLike | Sequence[PictureLike]) -> Prediction | list[Prediction]:
         """Score a picture, or each of a list or batch of them by itself.
@@ -86,8 +84,12 @@ class Predictor(PictureScorer):
         anomaly_map, score, findings = self.assess(picture)
         if not np.isfinite(score):
             raise InputError("a picture's score is not a number; use precision fp32, or another checkpoint")
-        threshold = self.calibration.image.get(self.branch, float("nan"))
-        return Prediction(score, threshold, score >= threshold, anomaly_map, findings)
+        return Prediction(**asdict(self.verdict(score)), anomaly_map=anomaly_map, findings=findings)
+
+    def verdict(self, score: float) -> Verdict:
+        """What a score means, by the branch that scores are of."""
+        threshold, evidence = (part.get(self.branch) for part in (self.calibration.image, self.calibration.evidence))
+        return Verdict.of(score, math.nan if threshold is None else threshold, evidence)
 
 
 def to_picture(picture: PictureLike) -> Image.Image:
@@ -142,7 +144,8 @@ def of_opened(opened: OpenedCheckpoint, kind: type[P] = Predictor) -> P:
         found = (run.system, None, {}, run.rule, snapshot.calibration, True)
         return settled(kind(*found, **told, baseline=run.model), opened.spec)
     found = (run.system, run.scored_text(), run.banks(keep=True), run.rule, snapshot.calibration, True)
-    predictor = kind(*found, **told, finding_texts=None if run.scored_text() is None else run.prompts.findings)
+    texts = None if run.scored_text() is None else run.prompts.findings
+    predictor = kind(*found, **told, finding_texts=texts, reader=run.reader())
     known = [_known(number, sample, run.masks, run.system.size) for number, sample in enumerate(support_of(run))]
     if tiling := tiling_of(opened.spec, known):
         predictor, _ = in_tiles(predictor, known, tiling, run.spec)

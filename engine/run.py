@@ -39,6 +39,7 @@ AS_PUBLISHED = (
     "Labels and ground truth are the test set's own. The figures by branch above are of scores scaled over the test "
     "set, as published; curves, threshold and verdicts are of the scores that the images show."
 )
+AS_CALIBRATED = "Labels and ground truth are the test set's own; figures are of scores as the support scales them."
 REPORT, SCORES = "report.html", "scores.csv"
 PLACES = {  # settings that say where and how a run works, and not what comes of it
     *("data_path", "clip_path", "results_path", "save_path", "save_images", "save_model", "log_dir", "ckpt"),
@@ -248,15 +249,21 @@ class Run(ABC):
             html_report.Report(
                 title=f"{self.title}: images of the test split",
                 settings=record,
-                rows=page_rows(self.test, one.raw, shown, size),
+                rows=page_rows(self.test, one.raw, shown, size, one.calibration),
                 scale=shown.colours,
                 figures=one.result.branches,
                 caption=tables.heading([one.result]),
                 notes=[*[tables.DEMO_NOTE] * bool(self.spec.demo), *self.spec.notes],
                 beside=[SCORES],
-                origin=f"{UNCALIBRATED if one.calibration is None else self.calibration_note} {AS_PUBLISHED}",
+                reliability=[] if one.calibration is None else one.calibration.sentences(shown.branch),
+                origin=f"{UNCALIBRATED if one.calibration is None else self.calibration_note} {self._scaling(one.raw)}",
             ),
         )
+
+    @staticmethod
+    def _scaling(raw: RawScores) -> str:
+        """What the figures by branch are scaled by."""
+        return AS_CALIBRATED if raw.map_patches.recipe.support_scaled else AS_PUBLISHED
 
 
 @cache

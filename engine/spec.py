@@ -5,9 +5,9 @@ alone says so (`spec: ModelSpec`) and takes any run's. `replace(spec, seed=7)` m
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import CLIP
 from CLIP import sources
@@ -153,8 +153,11 @@ class RecipeSpec(Spec):
     """What is made of the published method; a part that is not given is as --recipe has it (docs/recipe.md)."""
 
     GROUP: ClassVar = "recipe"
-    recipe: str = setting(
-        PAPER, "paper: as published; robust: ours, chosen on the support alone", choices=tuple(RECIPES)
+    recipe: str | None = setting(
+        None,
+        "paper: as published; robust: ours, chosen on the support alone; default: paper for benchmarks, robust for "
+        "your images",
+        choices=tuple(RECIPES),
     )
     folds: int = setting(
         4,
@@ -202,11 +205,21 @@ class RecipeSpec(Spec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, value in RECIPES[self.recipe].items():
+        for name, value in RECIPES.get(self.recipe, {}).items():  # without one when the object is known
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        if self.head != "none" and self.image_score != "cues":
+        if self.folds == 1:
+            raise InputError("--folds 1 leaves nothing to train on; give 0, or 2 or more")
+        if self.image_score == "cues" and not self.folds:
+            raise InputError("--image_score cues are weighed by out-of-fold scores: let --folds be 2 or more")
+        if self.epoch_by == "support" and not self.folds:
+            raise InputError("--epoch_by support chooses by out-of-fold scores: let --folds be 2 or more")
+        if self.head == "linear" and self.image_score not in (None, "cues"):
             raise InputError("--head linear is a cue: give --image_score cues beside it")
+
+    def of_recipe(self, recipe: str) -> Self:
+        """The same settings, what is open of them as that recipe has it, unless they have one."""
+        return replace(self, recipe=recipe) if self.recipe is None else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +244,8 @@ class ScoreSpec(RecipeSpec, ModelSpec):
         check_method(self.method, {name: value for name, value in vars(self).items() if value != usual[name]})
         if self.branches == "zero" and self.method != "winclip":
             raise InputError(f"--branches zero are prompts, which --method {self.method} has none of; leave it out")
-        object.__setattr__(self, "adapter", NO_ADAPTER)
+        for name, value in {"adapter": NO_ADAPTER, "recipe": PAPER, **RECIPES[PAPER]}.items():
+            object.__setattr__(self, name, value)
 
 
 def check_method(method: str, asked: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ from runtime.bars import Bar
 from scoring.calibration import Calibration
 from scoring.maps import Scale, map_scale, scaled_maps
 from scoring.raw_scores import RawScores, main_branch
+from scoring.reliability import Verdict
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,12 @@ def overlays(samples: Sequence[Sample], raw: RawScores, shown: Shown, size: int,
         yield np.concatenate([picture, mixed], axis=1)
 
 
-def page_rows(samples: Sequence[Sample], raw: RawScores, shown: Shown, size: int) -> list[Row]:
+def page_rows(
+    samples: Sequence[Sample], raw: RawScores, shown: Shown, size: int, calibration: Calibration | None
+) -> list[Row]:
     """A row of the report page for every sample; maps are made when the page asks for them."""
+    evidence = None if calibration is None else calibration.evidence.get(shown.branch)
+    verdicts = [Verdict.of(float(score), shown.colours.score_threshold, evidence) for score in shown.scores]
     return [
         Row(
             _name(sample.image),
@@ -87,8 +92,10 @@ def page_rows(samples: Sequence[Sample], raw: RawScores, shown: Shown, size: int
             image=sample.image,
             truth=sample.mask,
             map=partial(shown.map_of, raw, place, size),
+            confidence=verdict.confidence,
+            uncertain=verdict.uncertain,
         )
-        for place, (sample, score) in enumerate(zip(samples, shown.scores, strict=True))
+        for place, (sample, score, verdict) in enumerate(zip(samples, shown.scores, verdicts, strict=True))
     ]
 
 

@@ -9,6 +9,7 @@ from dataset import Sample
 from runtime.files import atomic_write, no_formula
 from scoring.maps import Calibration
 from scoring.raw_scores import RawScores, main_branch
+from scoring.reliability import Verdict
 
 
 def write_scores(
@@ -37,10 +38,23 @@ def write_scores(
             **scores,
             "threshold": threshold,
             "abnormal": None if calibration is None else (scores[branch] >= threshold).astype(int),
+            **_verdicts(scores[branch], threshold, calibration, branch),
         }
         tables.append(pd.DataFrame(columns))
     with atomic_write(path) as draft:
         pd.concat(tables).to_csv(draft, index=False, errors="backslashreplace")
+
+
+def _verdicts(scores: np.ndarray, threshold: float, calibration: Calibration | None, branch: str) -> dict[str, list]:
+    """How sure the verdicts are, by column; empty where no image that was held out says so."""
+    evidence = None if calibration is None else calibration.evidence.get(branch)
+    found = [Verdict.of(float(score), threshold, evidence) for score in scores]
+    known = evidence is not None and evidence.held_out
+    return {
+        "confidence": [one.confidence for one in found],
+        "p_value": [one.p_value for one in found],
+        "uncertain": [int(one.uncertain) if known else None for one in found],
+    }
 
 
 def image_name(image: Path, root: Path) -> str:

@@ -214,6 +214,28 @@ def threshold_words(rule: str, normal: int, abnormal: bool) -> str:
     return "at the threshold either verdict is as probable, both kinds being as frequent"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What an image's score means. abnormal: whether it reaches the threshold. confidence: how probable the verdict is,
+    p_value: conformal, against the normal images; None where no image says. uncertain: whether it is a guess."""
+
+    score: float
+    threshold: float
+    abnormal: bool
+    confidence: float | None = None
+    p_value: float | None = None
+    uncertain: bool = False
+
+    @staticmethod
+    def of(score: float, threshold: float, evidence: Evidence | None) -> "Verdict":
+        """By the evidence of scores like this one, if it is of images held out."""
+        if evidence is None or not evidence.held_out:
+            return Verdict(score, threshold, score >= threshold)
+        found = evidence.confidence(score, threshold), evidence.p_value(score)
+        confidence, p_value = (None if math.isnan(one) else one for one in found)
+        return Verdict(score, threshold, score >= threshold, confidence, p_value, evidence.uncertain(score, threshold))
+
+
 def auroc_interval(normal: Sequence[float], abnormal: Sequence[float]) -> Separation:
     """AUROC with a score-type 95 % interval that holds at 0 and 1 and for a few images (Newcombe, "Confidence intervals
     for an effect size measure based on the Mann-Whitney statistic, part 2", 2006, method 5)."""

@@ -16,6 +16,7 @@ from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import named, open_checkpoint
 from engine.picture_scorer import by_prompts
 from engine.predictor import NORMAL_TOP, Predictor, of_opened, settled, support_of, tiling_of
+from engine.spec import ROBUST
 from engine.system import System
 from engine.tiled_calibration import in_tiles
 from runtime.errors import InputError
@@ -38,6 +39,7 @@ def open_predictor(
         predictor, origin = of_checkpoint(spec.ckpt, asked, files)
     else:
         seed_everything(spec.seed)
+        spec = untrained_recipe(spec, asked)
         predictor, origin = of_folders(spec, asked, reader, files) if spec.normal else of_prompts(spec, asked)
         predictor = settled(predictor, spec)
     origin["options"] |= {"features_list": list(predictor.system.decoder.taps)}
@@ -76,8 +78,17 @@ def of_folders(
     if len(run.support.labels) > len(run.pictures):
         print(f"each in {len(run.support.labels) // len(run.pictures)} variants, as in few-shot training")
     found = (run.banks(keep=True), run.rule, run.calibrate())
-    predictor = Predictor(system, run.scored_text(), *found, True, **told)
+    predictor = Predictor(system, run.scored_text(), *found, True, reader=run.reader(), **told)
     return predictor, origin | {"options": run.spec.plain()}
+
+
+def untrained_recipe(spec: PredictSpec, asked: Mapping[str, Any]) -> PredictSpec:
+    """The spec with the robust recipe unless another is asked for; where scores must be those of maps (tiles, regions,
+    --score), images are scored by these."""
+    of_maps = spec.tile or spec.roi or "score" in asked
+    if of_maps and "image_score" not in asked:
+        spec = replace(spec, image_score="published", head="none")
+    return spec.of_recipe(ROBUST)
 
 
 def of_prompts(spec: PredictSpec, asked: Mapping[str, Any]) -> tuple[Predictor, dict]:

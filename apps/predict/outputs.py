@@ -26,8 +26,21 @@ from engine.predictor import Predictor
 from report import html_report
 from report.colours import ColourScale, overlay
 from runtime.files import atomic_write, check_writable, no_formula, remove_drafts
+from scoring.reliability import Verdict
 
-COLUMNS = ("file", "slice", "score", "threshold", "verdict", "seconds", "note", "findings")
+COLUMNS = (
+    "file",
+    "slice",
+    "score",
+    "threshold",
+    "verdict",
+    "seconds",
+    "note",
+    "findings",
+    "confidence",
+    "p_value",
+    "uncertain",
+)
 TABLE, RECORD, PAGE, PROGRESS = "scores.csv", "settings.json", "report.html", "progress.jsonl"
 UNREADABLE = "unreadable"
 FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\":]+[/\\])+")  # of an absolute path in a fault's words
@@ -41,7 +54,7 @@ class ScoredPicture:
 
     image: a file that browsers show; map, overlay, mask: files in the output folder. All relative to that folder, or
     absolute outside it; None of an unreadable file. findings: of an abnormal one, as JSON (`segmentation.cell`). shown,
-    plane: as of a `Stack`.
+    plane: as of a `Stack`. confidence, p_value, uncertain: as of a `Verdict`.
     """
 
     file: str
@@ -58,6 +71,9 @@ class ScoredPicture:
     findings: str = ""
     shown: str = ""
     plane: str = ""
+    confidence: float | None = None
+    p_value: float | None = None
+    uncertain: bool = False
 
 
 class Outputs:
@@ -75,6 +91,10 @@ class Outputs:
         self.source, self.threshold_given = predictor.source, threshold_given
         self.folder, self.calibrated = folder, predictor.calibrated
         self.threshold, self.pixel_threshold = thresholds.image[predictor.branch], thresholds.pixel[predictor.branch]
+        self.evidence, self.reliability = (
+            thresholds.evidence.get(predictor.branch),
+            thresholds.sentences(predictor.branch),
+        )
         dark = thresholds.dark.get(predictor.branch, 0.0)
         self.scale = ColourScale(dark, predictor.top, self.pixel_threshold, self.threshold)
         self.map_top = MAP_TOP if predictor.calibrated else 1.0  # of probabilities
@@ -99,6 +119,7 @@ class Outputs:
             "calibrated": self.calibrated,
             "threshold": self.threshold,
             "pixel_threshold": self.pixel_threshold,
+            "reliability": self.reliability,
             "colours": {"from": self.scale.low, "to": self.scale.high},
             "maps": {"0": 0.0, "65535": self.map_top},
         }
@@ -160,9 +181,10 @@ class Outputs:
 
     def row(self, file: Path, number: int | None, score: float, seconds: float, **paths: str) -> ScoredPicture:
         """The row of a picture that was scored; paths: of what is written of it, by kind; and its findings."""
-        verdict = "abnormal" if score >= self.threshold else "normal"
-        certain = "" if self.calibrated else "uncalibrated"
-        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, certain, **paths)
+        found = Verdict.of(score, self.threshold, self.evidence)
+        verdict, certain = "abnormal" if found.abnormal else "normal", "" if self.calibrated else "uncalibrated"
+        told = {"confidence": found.confidence, "p_value": found.p_value, "uncertain": found.uncertain, **paths}
+        return ScoredPicture(str(file), number, score, self.threshold, verdict, seconds, certain, **told)
 
     def _own(self, name: str) -> str:
         """The name, or the first of name_2, name_3, ... that no picture of this run has."""
@@ -190,6 +212,7 @@ class Outputs:
             f"(abnormal from {self.threshold:.4g}{certain})"
         )
         colours = f"{self.scale.low:.3g} to {self.scale.high:g}"
+        print(*self.reliability, sep="\n")
         print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from {colours}")
 
     def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str, notes: Sequence[str] = ()) -> Path:
@@ -201,7 +224,7 @@ class Outputs:
             else f"Scores and threshold come from {self.source}, never from the images scored here."
         )
         page_rows = [self._page_row(row) for row in rows]
-        told = {"notes": notes, "origin": origin, "beside": [TABLE]}
+        told = {"notes": notes, "origin": origin, "beside": [TABLE], "reliability": self.reliability}
         html_report.write(path, html_report.Report(title, settings, page_rows, self.scale, **told))
         return path
 
@@ -211,7 +234,7 @@ class Outputs:
         for folder in self.hidden:
             reason = reason.replace(f"{folder}{os.sep}", "").replace(folder, Path(folder).name or folder)
         pictures = {} if row.map is None else {"image": self.folder / row.image, "map": partial(self._map, row.map)}
-        pictures["findings"] = read_cell(row.findings)
+        pictures |= {"findings": read_cell(row.findings), "confidence": row.confidence, "uncertain": row.uncertain}
         return html_report.Row(name, row.score, reason=FOLDERS.sub("", reason), **pictures)
 
     def _map(self, path: str) -> np.ndarray:

@@ -136,7 +136,13 @@ def _row(plain: Mapping[str, Any]) -> ScoredPicture:
     row = ScoredPicture(**plain)
     pictures = (row.image, row.map, row.overlay, row.mask)
     texts = (row.file, row.verdict, row.note, *pictures, row.findings, row.shown, row.plane)
-    if not all(isinstance(one, str) for one in texts) or not isfinite(row.score + row.threshold + row.seconds):
+    numbers = [
+        row.score,
+        row.threshold,
+        row.seconds,
+        *(one for one in (row.confidence, row.p_value) if one is not None),
+    ]
+    if not all(isinstance(one, str) for one in texts) or type(row.uncertain) is not bool or not isfinite(sum(numbers)):
         raise ValueError(f"{plain} is no row")
     read_cell(row.findings)
     return row

@@ -77,11 +77,14 @@ class UntrainedRun(FewShotRun):
 
     def score_support(self) -> RawScores:
         text = self.scored_text()
-        scored_by = (self.rule, self.spec.bank_cap, self.spec.seed, self.calibration_rows().tolist())
+        spec = self.spec
+        scored_by = (self.rule, spec.bank_cap, spec.seed, spec.folds, spec.head, spec.neighbourhood, spec.bank_variants)
+        scored_by += (self.calibration_rows().tolist(),)
         words = None if text is None else digest(text)
         files = (sha256(sample.image) for sample in (*self.data.support_abnormal, *self.data.support_normal))
         key = key_of(self.system.key, *self.known_by, scored_by, words, *files)
-        return KeptScores(self.system.cache, code_sha256()).at(key, RawScores, super().score_support)
+        kept = KeptScores(self.system.cache, code_sha256())
+        return kept.at(key, RawScores, super().score_support).by_recipe(self.rule.recipe)
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         prefixes = super()._prefixes(rows)
@@ -171,5 +174,5 @@ def _support(pictures: Sequence[KnownPicture], size: int, variants: int) -> Supp
         masks=torch.zeros(1, 1, 1, 1).expand(rows, 1, size, size),
         labels=torch.tensor([float(known.label) for known in pictures]).repeat_interleave(variants),
         source=torch.tensor([known.source for known in pictures]).repeat_interleave(variants),
-        variant=torch.arange(rows),
+        variant=torch.arange(rows) % variants,
     )
