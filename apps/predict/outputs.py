@@ -29,17 +29,8 @@ from runtime.files import atomic_write, check_writable, no_formula, remove_draft
 from scoring.reliability import Verdict
 
 COLUMNS = (
-    "file",
-    "slice",
-    "score",
-    "threshold",
-    "verdict",
-    "seconds",
-    "note",
+    *("file", "slice", "score", "threshold", "verdict", "confidence", "p_value", "uncertain", "seconds", "note"),
     "findings",
-    "confidence",
-    "p_value",
-    "uncertain",
 )
 TABLE, RECORD, PAGE, PROGRESS = "scores.csv", "settings.json", "report.html", "progress.jsonl"
 UNREADABLE = "unreadable"
@@ -261,7 +252,8 @@ def open_table(path: Path, mode: str) -> TextIO:
 def cells(row: ScoredPicture) -> list:
     """A row of scores.csv."""
     values = (getattr(row, name) for name in COLUMNS)
-    return ["" if value is None else no_formula(value) for value in values]
+    plain = (int(value) if isinstance(value, bool) else value for value in values)
+    return ["" if value is None else no_formula(value) for value in plain]
 
 
 def check_outputs(folder: Path) -> None:

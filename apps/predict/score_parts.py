@@ -29,6 +29,9 @@ SCHEMA = pa.schema(
         "score": pa.float64(),
         "threshold": pa.float64(),
         "verdict": pa.string(),
+        "confidence": pa.float64(),
+        "p_value": pa.float64(),
+        "uncertain": pa.bool_(),
         "seconds": pa.float64(),
         "note": pa.string(),
         "error": pa.string(),  # why it was not scored; null if it was
