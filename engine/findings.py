@@ -154,10 +154,10 @@ def _rounded(value: Any) -> Any:
 def shares(amounts: Sequence[float], areas: Sequence[int], whole: float | None) -> list[float]:
     """What of the score each region makes, in [0, 1].
 
-    Where the score is the map's maximum, amounts are the regions' sums of what lies above the pixel threshold, and
-    shares their parts of all regions' (whole: None); they add up to 1. Regions that only just reach the threshold share
-    by area. Where the score is a mean, amounts are the regions' sums of the map (what is negative counts as 0), and
-    shares their parts of the whole picture's; the rest lies below the threshold.
+    Where the score is the map's maximum (or made of cues), amounts are the regions' sums of what lies above the pixel
+    threshold, and shares their parts of all regions' (whole: None); they add up to 1. Regions that only just reach the
+    threshold share by area. Where the score is a mean, amounts are the regions' sums of the map (what is negative
+    counts as 0), and shares their parts of the whole picture's; the rest lies below the threshold.
     """
     total = sum(amounts) if whole is None else whole
     if total > 0:

@@ -133,7 +133,7 @@ class PictureScorer:
 
     def _findings(self, full: np.ndarray, score: float, pieces: Sequence[Piece]) -> tuple[Finding, ...]:
         thresholds, texts = self.calibration, self.finding_texts
-        found = find_regions(full, thresholds.pixel.get(self.branch, math.nan), self.rule.mean_head is not None)
+        found = find_regions(full, thresholds.pixel.get(self.branch, math.nan), self.rule.by_mean)
         if texts is not None and found.findings and score >= thresholds.image.get(self.branch, math.nan):
             found = found.compared(texts, [(piece.tile, piece.raw.margins[0]) for piece in pieces])
         return found.sorted()

@@ -91,6 +91,11 @@ class ScoreRule:
         """The heads whose patch scores are needed."""
         return (self.map_head,) if self.mean_head in (None, self.map_head) else (self.map_head, self.mean_head)
 
+    @property
+    def by_mean(self) -> bool:
+        """Whether an image's score is a mean over patches: neither a map's highest values nor made of cues."""
+        return self.mean_head is not None and not self.cues
+
     def raw_scores(self, found: Mapping[str, PatchScores | Cues]) -> RawScores:
         """From patch scores by head, and cues by the name `CUES`."""
         by_head = {name: part.by_recipe(self.recipe) for name, part in found.items() if name != CUES}

@@ -217,7 +217,7 @@ class Lab:
         """The regions of one image, in its own pixels, and what they resemble; none of a normal one."""
         if not float(result.scores[result.branch][0]) >= result.threshold:
             return ()
-        (anomaly_map,), mean = tuple(result.maps()), self.rule.mean_head is not None
+        (anomaly_map,), mean = tuple(result.maps()), self.rule.by_mean
         texts = finding_texts(self.encoder, self.info, result.words.text)
         margins = texts.margins(decoded, self.system.decoder)
         return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, margins)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from engine.findings import (
     place_of,
     plain,
 )
+from engine.kept_scores import KeptScores
 from engine.tiles import Tiling, tiles
-from scoring.raw_scores import DET_MEAN
+from runtime.cache import Cache
+from scoring.raw_scores import DET_MEAN, MAP_MAXIMUM
 
 TEXTS = FindingTexts.of(
     torch.tensor([1.0, 0, 0, 0]),
@@ -228,6 +231,18 @@ def test_other_finding_texts_are_another_predictor(predictor):
     texts = predictor.finding_texts
     other = replace(predictor, finding_texts=replace(texts, findings=("another", *texts.findings[1:])))
     assert other.digest() != predictor.digest()
+
+
+def test_scores_from_the_cache_have_the_same_findings(predictor, tmp_path):
+    first = judged(predictor, -9.0, 0.3, kept=KeptScores(Cache(tmp_path, 1 << 30), "known"))
+    made = first.predict(PIXELS)
+    with patch.object(type(first), "_raw_scores", side_effect=AssertionError("made again")):
+        assert first.predict(PIXELS).findings == made.findings
+    assert made.findings and all(one.resembles for one in made.findings)
+
+
+def test_cues_make_no_mean():
+    assert DET_MEAN.by_mean and not replace(DET_MEAN, cues=True).by_mean and not MAP_MAXIMUM.by_mean
 
 
 def test_findings_as_json_are_plain():
