@@ -13,7 +13,7 @@ QUICK = 1.0  # seconds; what takes less leaves no line while it goes on
 class LogLines:
     """What a bar writes, as lines of a log: of all that is drawn over and over, what it shows once in a while.
 
-    A bar that stays when it is done ends with a line of its own, one that goes leaves none behind.
+    A bar that stays when it is done ends with a line of its own, if it took long enough to have others.
     """
 
     last: float | None = None  # when any bar last wrote a line, or the first one began

@@ -1,7 +1,7 @@
 """Scoring without any training: folders of normal and abnormal images as the support of a run on the bare trunk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from engine.build import EncodedPrompts
 from engine.few_shot_run import FewShotRun
 from engine.kept_scores import KeptScores
 from engine.open_checkpoint import named
+from engine.spec import RecipeSpec
 from engine.support import Support
 from engine.system import System
 from engine.tiled_calibration import KnownPicture, with_bank_limit
@@ -76,10 +77,9 @@ class UntrainedRun(FewShotRun):
         return iter((*self.known_by, *(sha256(sample.image) for sample in self.data.support_normal)))
 
     def score_support(self) -> RawScores:
+        recipe = [(one.name, getattr(self.spec, one.name)) for one in fields(RecipeSpec)]
+        scored_by = (self.rule, recipe, self.spec.bank_cap, self.spec.seed, self.calibration_rows().tolist())
         text = self.scored_text()
-        spec = self.spec
-        scored_by = (self.rule, spec.bank_cap, spec.seed, spec.folds, spec.head, spec.neighbourhood, spec.bank_variants)
-        scored_by += (self.calibration_rows().tolist(),)
         words = None if text is None else digest(text)
         files = (sha256(sample.image) for sample in (*self.data.support_abnormal, *self.data.support_normal))
         key = key_of(self.system.key, *self.known_by, scored_by, words, *files)

@@ -97,8 +97,8 @@ def _bare(spec: LabSpec) -> Lab:
     """Nothing trained: the trunk's tokens, put into the joint space, under the prompts."""
     (obj,) = objects_of(spec)
     info, test = dataset.open_test(obj, spec.data_path, classname=spec.classname)
-    note = "no checkpoint: prompts alone, on the bare trunk's tokens"
-    return _lab(spec, info, test, build_system(spec, bare=True), score_rule(bool(info.masks)), [note])
+    notes = ["no checkpoint: prompts alone, on the bare trunk's tokens", *dataset.own_words(info, spec.classname)]
+    return _lab(spec, info, test, build_system(spec, bare=True), score_rule(bool(info.masks)), notes)
 
 
 def _without_support(asked: Mapping[str, Any], obj: str, path: Path, fault: InputError) -> Lab:

@@ -46,15 +46,20 @@ def test_a_log_gets_a_line_a_minute(clock):
     assert 9 <= len(found) <= 10 and all(line.startswith("scoring: ") and "/100 [" in line for line in found)
 
 
-def test_what_is_quick_leaves_nothing_and_what_stays_its_last_line(clock):
+@pytest.mark.parametrize("leave", [False, True])
+def test_what_is_quick_leaves_nothing(clock, leave):
     log = io.StringIO()
-    for _ in Bar(range(3), desc="reading", leave=False, file=log):
-        clock.now += 5
+    for _ in range(10):
+        for _ in Bar(range(3), desc="reading", leave=leave, file=log):
+            clock.now += 5
     assert lines(log) == []
-    for _ in Bar(range(3), desc="training", file=log):
+
+
+def test_what_stays_ends_with_its_last_line(clock):
+    log = io.StringIO()
+    for _ in Bar(range(30), desc="training", file=log):
         clock.now += 5
-    (last,) = lines(log)
-    assert last.startswith("training: 100% 3/3 [")
+    assert [line.partition(" [")[0] for line in lines(log)][-1] == "training: 100% 30/30" and len(lines(log)) == 3
 
 
 def test_bars_within_bars_share_the_minute(clock):
