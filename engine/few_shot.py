@@ -18,7 +18,7 @@ from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
 from engine.series import Series
 from engine.spec import FEW_EVERY, METHODS, NO_ADAPTER, PAPER, ROBUST, FewShotSpec, RecipeSpec, SupportSpec
-from engine.support import Support, load_support
+from engine.support import Support, load_support, with_synthetic
 from engine.training import Evaluations, Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
 from prompt import digest
@@ -45,6 +45,8 @@ def open_run(spec: FewShotSpec, obj: str, series: Series | None = None, scored: 
     series = series or Series()
     spec, data = prepare(spec, obj, scored)
     support = series.once("support", support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
+    if getattr(spec, "synthetic", 0) and data.support_abnormal and not _is_baseline(spec):
+        support = with_synthetic(support, spec.synthetic, spec.seed)
     prompts = None
     if has_words(spec, data):
         (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory

@@ -76,7 +76,9 @@ class FewShotRun(Run):
     def keep_prefixes(self) -> Tensor:
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
         if self.kept_prefixes is None:
-            key, rows = (self.system.key, *support_key(self.data, self.system.size)), range(len(self.support.images))
+            made_of = (self.spec.synthetic, self.spec.seed) if self.spec.synthetic else ()
+            key = (self.system.key, *support_key(self.data, self.system.size), *made_of)
+            rows = range(len(self.support.images))
             made = self.series.once("prefixes", key, lambda: torch.cat([self._prefix(row) for row in rows]))
             self.kept_prefixes = made
         return self.kept_prefixes

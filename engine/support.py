@@ -3,11 +3,16 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from dataset import FewShotSet, Sample, load_image, load_mask
+from runtime.errors import InputError
 from utils import VARIANTS, augment
+
+SOFT = 9  # pixels of the Gaussian that a pasted lesion's edge is softened by, four deviations
 
 
 class ImageRows(Protocol):
@@ -46,6 +51,34 @@ def load_support(data: FewShotSet, size: int) -> Support:
     images, masks, labels, source, variant = (torch.cat(part) for part in zip(*columns, strict=True))
     source = source + len(data.support_abnormal) * (labels == 0)
     return Support(images, masks, labels, source, variant)
+
+
+def with_synthetic(support: Support, count: int, seed: int) -> Support:
+    """The support with `count` further abnormal images from each normal one: lesions of abnormal variants, cut by their
+    masks, lie in it where they lay, their edges softened (as CutPaste, Li et al., CVPR 2021, but of real lesions).
+
+    They come last, each an image of its own without variants. Raises InputError where nothing is marked.
+    """
+    marked = ((support.labels == 1) & support.masks.flatten(1).any(dim=1)).nonzero()[:, 0]
+    if not len(marked):
+        raise InputError(
+            "--synthetic pastes lesions by their masks, and no abnormal support image has one; leave it out"
+        )
+    rng, itself = np.random.default_rng(seed), support.normal[support.variant[support.normal] == 0]
+    normal = itself.repeat_interleave(count)
+    taken = marked[torch.from_numpy(rng.integers(len(marked), size=len(normal)))]
+    masks = support.masks[taken]
+    weight = gaussian_blur2d(masks, (SOFT, SOFT), (SOFT / 4, SOFT / 4))
+    made = len(normal)
+    none = torch.full((len(support.labels), 2), -1)
+    return Support(
+        torch.cat([support.images, support.images[normal].lerp(support.images[taken], weight)]),
+        torch.cat([support.masks, masks]),
+        torch.cat([support.labels, torch.ones(made)]),
+        torch.cat([support.source, support.source.max() + 1 + torch.arange(made)]),
+        torch.cat([support.variant, torch.zeros(made, dtype=torch.long)]),
+        torch.cat([none, torch.stack([support.source[taken], support.source[normal]], dim=1)]),
+    )
 
 
 def _variants(samples: tuple[Sample, ...], size: int) -> tuple[Tensor, ...]:
