@@ -13,7 +13,7 @@ from dataset import FewShotSet
 from engine.baselines import baseline_run
 from engine.build import build_system, encode_prompts, objects_of, resolve, sentences
 from engine.few_shot_run import FewShotRun, run_name, support_files, support_key
-from engine.fold_training import best_epoch, few_shot_steps, out_of_fold
+from engine.fold_training import best_epoch, few_shot_steps, out_of_fold, training_key
 from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
 from engine.series import Series
@@ -172,11 +172,17 @@ def _train_object(spec: FewShotSpec, obj: str, among: bool, series: Series | Non
             print(f"epoch {epochs} of {spec.epoch}: the best on folds of the support")
             run.system.decoder.load_adapters(start)
         training = _training(run, folder, started, epochs)
-        history = training.train()
+        history = training.train() if spec.eval_every else _shared(run, epochs, training)
         if spec.folds and not run.out_of_fold:
             wanted = {one.epoch for one in (history.last, history.best) if one is not None and one.epoch}
             run.out_of_fold = out_of_fold(run, folder, start, wanted) if wanted else {}
         return finish(run, SCRIPT, folder, history, training.started)
+
+
+def _shared(run: FewShotRun, epochs: int, training: Training) -> TrainingHistory:
+    """The history of a training without evaluations, or of one that came to the same adapters."""
+    history = run.series.once("trained", (*training_key(run), epochs), training.train)
+    return replace(history, last_scores=None, best_scores=None)
 
 
 def _training(run: FewShotRun, folder: RunFolder, started: float, epochs: int) -> Training:

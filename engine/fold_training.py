@@ -1,21 +1,21 @@
 """Training on folds: adapters for every part of the support that is left out, and which epoch they speak for."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import torch
 
-from engine.few_shot_run import FewShotRun
+from engine.few_shot_run import FewShotRun, support_key
 from engine.folds import Fold, Found, in_order, kept_or_made
 from engine.run_folder import RunFolder
 from engine.training import Trainer, shuffled
-from engine.weight_average import WeightAverage
+from engine.weight_average import Adapters, WeightAverage
 from runtime.bars import Bar
 from runtime.errors import Stopped
 from runtime.stopping import StopRequest, heeding
 from scoring.evaluation import selection
 
 
-def out_of_fold(run: FewShotRun, folder: RunFolder, start: dict, epochs: Collection[int]) -> dict[int, Found]:
+def out_of_fold(run: FewShotRun, folder: RunFolder, start: Adapters, epochs: Collection[int]) -> dict[int, Found]:
     """What adapters trained without an image find of it after so many epochs, of the rows of `calibration_rows`.
 
     start: the decoder's adapters before any step, where every fold begins. A fold that is done is kept in the run's
@@ -25,29 +25,52 @@ def out_of_fold(run: FewShotRun, folder: RunFolder, start: dict, epochs: Collect
     with heeding() as request:
         for number, fold in enumerate(Bar(run.folds, "folds", unit="fold", leave=False)):
             file = folder.fold(f"{number}_{'_'.join(map(str, sorted(epochs)))}")
-            found = kept_or_made(file, lambda own=fold: _train(run, own, start, epochs, request))
+            found = kept_or_made(file, lambda own=fold: _found(run, own, start, epochs, request))
             parts.append((fold.left_out, found))
     return {epoch: in_order([(left_out, found[epoch]) for left_out, found in parts], rows) for epoch in epochs}
 
 
-def _train(run: FewShotRun, fold: Fold, start: dict, epochs: Collection[int], request: StopRequest) -> dict[int, Found]:
-    """Train on what a fold keeps; what its left-out rows get after each of the `epochs`."""
-    run.system.decoder.load_adapters(start)
-    trainer, order = Trainer(run.system, run.spec.learning_rate), torch.Generator().manual_seed(run.spec.seed)
-    average, found = WeightAverage(run.spec.average_epochs), {}
-    for epoch in range(max(epochs) + 1):
-        if epoch:
-            for _ in few_shot_steps(run, trainer, order, fold.kept):
-                pass
-            average.add(run.system.decoder.adapter_state())
-        if request.asked:
-            raise Stopped("stopped in a fold of the support; the same command goes on from the folds that are done")
-        if epoch in epochs:
-            trained = run.system.decoder.adapter_state()
-            run.system.decoder.load_adapters(average.value() or trained)
-            found[epoch] = _score(run, fold)
-            run.system.decoder.load_adapters(trained)
+def _found(
+    run: FewShotRun, fold: Fold, start: Adapters, epochs: Collection[int], request: StopRequest
+) -> dict[int, Found]:
+    """What a fold's left-out rows get after each of the `epochs`; of runs that train alike one trains for all."""
+    trained: Iterable[tuple[int, Adapters]] = _trained(run, fold, start, epochs, request)
+    if len(epochs) == 1:  # the adapters of more would be many
+        key = (*training_key(run), *epochs, fold.owners)
+        trained = run.series.once("trained", key, lambda once=trained: list(once))
+    found = {}
+    for epoch, adapters in trained:
+        before = run.system.decoder.adapter_state()
+        run.system.decoder.load_adapters(adapters)
+        found[epoch] = _score(run, fold)
+        run.system.decoder.load_adapters(before)
     return found
+
+
+def _trained(
+    run: FewShotRun, fold: Fold, start: Adapters, epochs: Collection[int], request: StopRequest
+) -> Iterator[tuple[int, Adapters]]:
+    """Train on what a fold keeps; the adapters after each of the `epochs`."""
+    decoder = run.system.decoder
+    decoder.load_adapters(start)
+    trainer, order = Trainer(run.system, run.spec.learning_rate), torch.Generator().manual_seed(run.spec.seed)
+    average = WeightAverage(run.spec.average_epochs)
+    for epoch in range(1, max(epochs) + 1):
+        for _ in few_shot_steps(run, trainer, order, fold.kept):
+            if request.asked:
+                raise Stopped("stopped in a fold of the support; the same command goes on after those that are done")
+        average.add(decoder.adapter_state())
+        if epoch in epochs:
+            yield epoch, average.value() or decoder.adapter_state()
+
+
+def training_key(run: FewShotRun) -> tuple[object, ...]:
+    """What decides the adapters that a run's training comes to, but for its epochs."""
+    spec = run.spec
+    settings = (spec.seed, spec.learning_rate, spec.batch_size, spec.synthetic, spec.average_epochs, spec.folds)
+    decoder = run.system.decoder
+    made_of = (decoder.kind, decoder.taps, decoder.wiring, decoder.ensemble, run.prompts_sha256)
+    return (*settings, *made_of, run.system.key, *support_key(run.data, run.system.size))
 
 
 def few_shot_steps(

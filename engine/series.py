@@ -7,12 +7,19 @@ from typing import Any, TypeVar
 from cachetools import LRUCache
 
 T = TypeVar("T")
-MOST = {"tower": 1, "support": 4, "prefixes": 4, "truth": 2, "bank": 2}  # of each kind, the last used stay
+MOST = {
+    "tower": 1,
+    "support": 4,
+    "prefixes": 4,
+    "truth": 2,
+    "bank": 2,
+    "trained": 8,
+}  # of each kind, the last used stay
 
 
 class Series:
     """What runs share, by kind: the image tower, the support in all its variants and their prefix tokens, the test
-    set's ground truth, the memory bank of the adapters at hand.
+    set's ground truth, the memory bank of the adapters at hand, adapters that are trained alike.
 
     keep False, as for a run by itself: nothing is kept, and the newest run's files are copied to where they always lie.
     keep True: no copies are made, and test images' prefix tokens go to the cache, since later runs want them.

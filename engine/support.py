@@ -5,14 +5,14 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
 from dataset import FewShotSet, Sample, load_image, load_mask
 from runtime.errors import InputError
+from scoring.maps import smoothed
 from utils import VARIANTS, augment
 
-SOFT = 9  # pixels of the Gaussian that a pasted lesion's edge is softened by, four deviations
+SOFT = 2.0  # pixels, deviation of the Gaussian that a pasted lesion's edge is softened by
 
 
 class ImageRows(Protocol):
@@ -68,7 +68,7 @@ def with_synthetic(support: Support, count: int, seed: int) -> Support:
     normal = itself.repeat_interleave(count)
     taken = marked[torch.from_numpy(rng.integers(len(marked), size=len(normal)))]
     masks = support.masks[taken]
-    weight = gaussian_blur2d(masks, (SOFT, SOFT), (SOFT / 4, SOFT / 4))
+    weight = smoothed(masks[:, 0], SOFT)[:, None]
     made = len(normal)
     none = torch.full((len(support.labels), 2), -1)
     return Support(
