@@ -53,7 +53,8 @@ class FewShotRun(Run):
     @property
     def rule(self) -> ScoreRule:
         spec = self.spec
-        recipe = ScoreRecipe(spec.smooth, TOP if spec.image_score == "top" else 0.0, spec.recipe != PAPER)
+        by_support = spec.recipe != PAPER or spec.fusion == "support" or spec.image_score == "cues"
+        recipe = ScoreRecipe(spec.smooth, TOP if spec.image_score == "top" else 0.0, by_support)
         return score_rule(self.masks, recipe=recipe, cues=spec.image_score == "cues")
 
     @property

@@ -36,7 +36,7 @@ def _found(
     """What a fold's left-out rows get after each of the `epochs`; of runs that train alike one trains for all."""
     trained: Iterable[tuple[int, Adapters]] = _trained(run, fold, start, epochs, request)
     if len(epochs) == 1:  # the adapters of more would be many
-        key = (*training_key(run), *epochs, fold.owners)
+        key = (*training_key(run), *epochs, fold.owners, run.spec.folds)
         trained = run.series.once("trained", key, lambda once=trained: list(once))
     found = {}
     for epoch, adapters in trained:
@@ -67,7 +67,7 @@ def _trained(
 def training_key(run: FewShotRun) -> tuple[object, ...]:
     """What decides the adapters that a run's training comes to, but for its epochs."""
     spec = run.spec
-    settings = (spec.seed, spec.learning_rate, spec.batch_size, spec.synthetic, spec.average_epochs, spec.folds)
+    settings = (spec.seed, spec.learning_rate, spec.batch_size, spec.synthetic, spec.average_epochs)
     decoder = run.system.decoder
     made_of = (decoder.kind, decoder.taps, decoder.wiring, decoder.ensemble, run.prompts_sha256)
     return (*settings, *made_of, run.system.key, *support_key(run.data, run.system.size))

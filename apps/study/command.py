@@ -32,6 +32,7 @@ STORED = ("list", "publish", "leaderboard")  # what is done with studies that we
 HELP = """\
 python study.py paper                      the paper's few-shot tables, untrained baselines beside them
 python study.py ablation --obj Brain       attention branches, taps, axis, adapters, branches, prompts
+python study.py recipe                     the robust recipe's parts, beside the published method
 python study.py reproduction               MVFA-AD's zero-shot and few-shot tables, the skin objects
 python study.py my_study.yaml              a grid of your own (docs/study.md)
 python study.py compare A B                two studies, or two prompt sets or files, seed by seed

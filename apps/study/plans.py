@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 from apps.study.outputs.rows import SELECTION
 from apps.study.plan import ZERO, Column, Plan
@@ -10,7 +11,7 @@ from dataset.demo import OBJECTS as IN_THE_DEMO
 from dataset.registry import FAMILIES
 from decoder import default_taps
 from engine.build import taps_of
-from engine.spec import FewShotSpec
+from engine.spec import PAPER, ROBUST, FewShotSpec
 from madff import ATTENTIONS
 from report.tables import INDUSTRIAL_THREE, SIX_MEDICAL
 from runtime.errors import InputError
@@ -105,6 +106,52 @@ def _prompts(sets: Sequence[str]) -> list[Column]:
     return found
 
 
+def recipe(demo: bool) -> Plan:
+    """The parts of the robust recipe, each alone beside the published method, and all that are in it (docs/recipe.md).
+
+    Parts that need no out-of-fold scores are run without folds, which change nothing of their figures.
+    """
+    alone: dict[str, dict[str, Any]] = {
+        "averaged weights": {"average_epochs": 2},
+        "ensemble of 4": {"ensemble": 4},
+        "synthetic": {"synthetic": 2},
+        "top 1 %": {"image_score": "top"},
+        "3 x 3": {"neighbourhood": 3},
+        "5 x 5": {"neighbourhood": 5},
+        "smoothed": {"smooth": 4.0},
+        "bank of images alone": {"bank_variants": "none"},
+    }
+    by_support: dict[str, dict[str, Any]] = {
+        "epoch by support": {"epoch_by": "support"},
+        "fusion by support": {"fusion": "support"},
+        "taps by support": {"bank_taps": "support"},
+        "cues": {"image_score": "cues"},
+        "cues, linear": {"image_score": "cues", "head": "linear"},
+    }
+    masked = tuple(name for name, one in IN_THE_DEMO.items() if one.masks)
+    parts = [
+        Column(label, {"folds": 0, **settings}, "parts", objects=masked if "synthetic" in settings else None)
+        for label, settings in alone.items()
+    ]
+    parts += [Column(label, settings, "parts") for label, settings in by_support.items()]
+    untrained = {"adapter": "none"}
+    whole = [
+        Column(ROBUST, {"recipe": ROBUST}),
+        Column("untrained, robust", {**untrained, "recipe": ROBUST}),
+        Column("untrained", untrained),
+        Column("PatchCore", {"method": "patchcore"}),
+        Column("linear", {"method": "linear"}),
+    ]
+    return Plan(
+        "recipe",
+        "The robust recipe and its parts, 4-shot",
+        (Column(PAPER), *whole, Column(PAPER, group="parts"), *parts),
+        tuple(IN_THE_DEMO) if demo else SIX_MEDICAL + INDUSTRIAL,
+        settings={"eval_every": 0, **DRAWN, **(DEMO if demo else {})},
+        reference=PAPER,
+    )
+
+
 def reproduction(demo: bool) -> Plan:
     """MVFA-AD's zero-shot and few-shot tables, and its reproduction study's skin objects, shots and ablations."""
     mvfa = {"adapter": "mvfa", "prompts": "base", **PUBLISHED}
@@ -150,9 +197,9 @@ def comparison(files: Sequence[str]) -> Plan:
 
 def named(name: str, demo: bool, prompts: Sequence[str]) -> Plan:
     """The plan called so; InputError for a name that there is not."""
-    made = {"paper": paper, "reproduction": reproduction}
+    made = {"paper": paper, "recipe": recipe, "reproduction": reproduction}
     if name == "ablation":
         return ablation(demo, prompts)
     if name not in made:
-        raise InputError(f"no study {name}: name paper, ablation, reproduction, or a .yaml file of your own")
+        raise InputError(f"no study {name}: name paper, ablation, recipe, reproduction, or a .yaml file of your own")
     return made[name](demo)
