@@ -59,7 +59,8 @@ def calibrate(
     if raw.cues is not None:
         found = replace(found, cues=CueWeights.fit(raw.cues, labels))
     for branch, scores in raw.image_scores(size, found).items():
-        found.evidence[branch] = Evidence.of(scores.double().numpy(), labels, known.images, known.held_out)
+        values = measure(metrics.finite, scores.double().numpy())
+        found.evidence[branch] = Evidence.of(values, labels, known.images, known.held_out)
         found.image[branch] = found.evidence[branch].threshold(rule.threshold)
         if pixels:
             maps = full_maps(raw.map_patches, found.maps, size, branch)

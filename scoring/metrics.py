@@ -204,14 +204,19 @@ def _ranks(ascending: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
     return below, upto
 
 
+def finite(scores: np.ndarray) -> np.ndarray:
+    """The scores; ValueError unless all are finite."""
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is not a finite number")
+    return scores
+
+
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores and `is abnormal`, both (N,)."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if scores.shape != labels.shape or scores.ndim != 1:
         raise ValueError(f"scores {scores.shape} and labels {labels.shape} must be of one length")
-    if not np.isfinite(scores).all():
-        raise ValueError("a score is not a finite number")
-    return scores, labels != 0
+    return finite(scores), labels != 0
 
 
 def _chunks(maps: np.ndarray) -> Iterator[slice]:

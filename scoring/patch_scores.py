@@ -51,7 +51,7 @@ class PatchScores:
 
     def by_recipe(self, recipe: ScoreRecipe) -> "PatchScores":
         """The same scores, of which maps are made otherwise."""
-        return replace(self, recipe=recipe)
+        return self if recipe == self.recipe else replace(self, recipe=recipe)
 
     def of_taps(self, taps: Sequence[int]) -> "PatchScores":
         """With the memory bank's distances at some of the taps alone, counted from 0."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -11,6 +11,8 @@ from runtime.errors import InputError
 from scoring.cues import CUES, Cues
 from scoring.maps import Calibration, Scale, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
 from scoring.patch_scores import AS_PUBLISHED, PatchScores, ScoreRecipe
+
+M = TypeVar("M")
 
 
 class Masks(Protocol):
@@ -133,7 +135,7 @@ def main_branch(patches: PatchScores) -> str:
     return "few" if patches.zero is None else "zero"
 
 
-def measure(metric: Callable[..., dict[str, float]], *arrays: object) -> dict[str, float]:
+def measure(metric: Callable[..., M], *arrays: object) -> M:
     """A metric of arrays, or InputError when a score is not a number."""
     try:
         return metric(*arrays)

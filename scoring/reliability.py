@@ -17,6 +17,7 @@ from runtime.errors import InputError
 
 RULES = ("f1", "balanced", "recall", "specificity")
 LEVEL = 1.959964  # standard deviations of a 95 % interval
+TINY = 1e-9
 CHANCE = 0.5  # AUROC of guessing
 FALSE_ALARMS = 0.05  # share of normal images that may be called abnormal where no abnormal image is known
 GUESSES = (
@@ -247,8 +248,8 @@ def auroc_interval(normal: Sequence[float], abnormal: Sequence[float]) -> Separa
         spread = theta * (1 - theta) * (1 + more * (1 - theta) / (2 - theta) + more * theta / (1 + theta))
         return (auroc - theta) ** 2 - LEVEL**2 * spread / pairs.size
 
-    low = 0.0 if auroc == 0 else brentq(beyond, 0.0, auroc)
-    high = 1.0 if auroc == 1 else brentq(beyond, auroc, 1.0)
+    low = 0.0 if auroc == 0 else brentq(beyond, 0.0, min(auroc, 1 - TINY))  # at 0 and 1 the spread is none
+    high = 1.0 if auroc == 1 else brentq(beyond, max(auroc, TINY), 1.0)
     return Separation(auroc, float(low), float(high))
 
 
@@ -277,7 +278,8 @@ def best_threshold(normal: Sequence[float], abnormal: Sequence[float], rule: str
     """The threshold with the highest F1 or balanced accuracy; of several that are as good the middle of the widest
     run of them, since new images will not lie where these few do."""
     scores = np.unique(np.concatenate([normal, abnormal]).astype(np.float64))
-    edges = np.concatenate([[scores[0] - 1e-6], (scores[1:] + scores[:-1]) / 2, [scores[-1] + 1e-6]])
+    above = np.nextafter(np.float32(scores[-1]), np.float32(np.inf))
+    edges = np.concatenate([scores[:1], (scores[1:] + scores[:-1]) / 2, [above]])
     found = np.array([[np.mean(np.asarray(abnormal) >= edge), np.mean(np.asarray(normal) >= edge)] for edge in edges])
     if rule == "balanced":
         value = found[:, 0] - found[:, 1]

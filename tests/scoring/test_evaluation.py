@@ -7,19 +7,26 @@ import pytest
 import torch
 
 from runtime.errors import InputError
-from scoring.calibration import NORMAL_QUANTILE, calibrate
+from scoring.calibration import NORMAL_QUANTILE, CalibrationRule, Known, calibrate
 from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration, Scale, map_scale, mean_scale
 from scoring.patch_scores import PatchScores
 from scoring.raw_scores import RawScores, full_maps, main_branch, score_rule
+from scoring.reliability import ThresholdRule
 
 SIZE = 2  # grids of 2 x 2 are their own maps
 NONE = np.zeros((4, SIZE, SIZE), bool)
+F1 = CalibrationRule(ThresholdRule("f1"))
 
 
 def few(*images: list[float]) -> PatchScores:
     """Distances of images of four patches, at one tap."""
     return PatchScores(None, torch.tensor(images, dtype=torch.float32).view(-1, 1, SIZE, SIZE))
+
+
+def calibrated(raw: RawScores, labels: np.ndarray, masks: np.ndarray | None, rule: CalibrationRule = F1) -> Calibration:
+    """Of images that each stand for themselves."""
+    return calibrate(raw, Known(labels, masks, np.arange(len(labels))), SIZE, rule)
 
 
 def both(zero: list[float], few: list[float]) -> PatchScores:
@@ -35,7 +42,7 @@ MASKS = np.stack([*NONE[:2], [[True, False], [False, False]], [[True, True], [Fa
 
 
 def test_thresholds_lie_half_way_below_the_largest_f1():
-    found = calibrate(RawScores(IMAGES, None), LABELS, MASKS, SIZE)
+    found = calibrated(RawScores(IMAGES, None), LABELS, MASKS)
     assert found.maps == found.means == Scale(None, (0.0, 1.0))
     assert found.image == {"few": 0.625}  # between 0.75 and 0.5
     assert found.pixel == {"few": 0.75}  # all three abnormal pixels are at or above it, and no other
@@ -43,20 +50,20 @@ def test_thresholds_lie_half_way_below_the_largest_f1():
 
 def test_a_mistaken_order_takes_the_largest_f1():
     mixed = few([0, 0, 0, 0], [0.75, 0, 0, 0], [0.5, 0, 0, 0], [1, 0, 0, 0])
-    found = calibrate(RawScores(mixed, None), LABELS, None, SIZE)
+    found = calibrated(RawScores(mixed, None), LABELS, None)
     assert found.image == {"few": 0.25}  # F1 at 1: 2/3, at 0.75: 1/2, at 0.5: 4/5
     masks = NONE.copy()
     masks[2:, 0, 0] = True
-    assert calibrate(RawScores(mixed, None), LABELS, masks, SIZE).pixel == {"few": 0.5}
+    assert calibrated(RawScores(mixed, None), LABELS, masks).pixel == {"few": 0.5}
 
 
 def test_no_lower_score_leaves_the_threshold_where_it_is():
     same = few([1, 0, 0, 0], [1, 0, 0, 0])
-    assert calibrate(RawScores(same, None), np.array([0, 1]), None, SIZE).image == {"few": 1.0}
+    assert calibrated(RawScores(same, None), np.array([0, 1]), None).image == {"few": 1.0}
 
 
 def test_normal_support_alone_puts_the_threshold_above_its_highest_score():
-    found = calibrate(RawScores(IMAGES, None), np.zeros(4, int), NONE, SIZE)
+    found = calibrated(RawScores(IMAGES, None), np.zeros(4, int), NONE)
     assert found.image == {"few": float(np.nextafter(np.float32(1), np.float32(2)))}
     pixels = np.sort(IMAGES.few.flatten().numpy())
     assert found.pixel["few"] == pytest.approx(np.quantile(pixels, NORMAL_QUANTILE))
@@ -64,19 +71,19 @@ def test_normal_support_alone_puts_the_threshold_above_its_highest_score():
 
 
 def test_without_masks_the_pixel_threshold_comes_of_normal_images():
-    found = calibrate(RawScores(IMAGES, None), LABELS, None, SIZE)
+    found = calibrated(RawScores(IMAGES, None), LABELS, None)
     normal = IMAGES.few[:2].flatten().numpy()
     assert found.pixel["few"] == pytest.approx(np.quantile(normal, NORMAL_QUANTILE))
     assert found.pixel["few"] < 0.5
 
 
 def test_no_normal_image_and_no_mask_leave_nothing_above_the_thresholds():
-    found = calibrate(RawScores(IMAGES, None), np.ones(4, int), None, SIZE)
+    found = calibrated(RawScores(IMAGES, None), np.ones(4, int), None)
     assert 1 < found.image["few"] == found.pixel["few"] < 1 + 1e-6
 
 
 def test_an_object_without_masks_has_a_scale_of_its_means():
-    found = calibrate(RawScores(IMAGES, IMAGES), LABELS, None, SIZE)
+    found = calibrated(RawScores(IMAGES, IMAGES), LABELS, None)
     low, high = 0.0625, 0.46875  # means of the first and of the last image
     assert found.maps.few == (0.0, 1.0) and found.means.few == (low, high)
     scaled = [(mean - low) / (high - low) for mean in (0.15625, 0.25)]  # of the second and of the third
@@ -84,7 +91,7 @@ def test_an_object_without_masks_has_a_scale_of_its_means():
 
 
 def test_every_branch_is_calibrated():
-    found = calibrate(RawScores(both([0.25, 0.5, 0.75], [0.5, 0.25, 1]), None), np.array([0, 0, 1]), None, SIZE)
+    found = calibrated(RawScores(both([0.25, 0.5, 0.75], [0.5, 0.25, 1]), None), np.array([0, 0, 1]), None)
     assert found.maps.zero == pytest.approx((0.25, 0.75)) and found.maps.few == (0.25, 1)
     assert found.image["zero"] == pytest.approx(0.75)  # between 1 and 0.5
     assert found.image["few"] == pytest.approx((1 + 1 / 3) / 2)
@@ -140,7 +147,7 @@ def test_the_calibrations_scale_is_for_thresholds_only():
 
 def test_the_support_judged_by_its_own_calibration_is_all_right():
     seen = RawScores(IMAGES, None)
-    found = branch_figures(seen, LABELS, MASKS, SIZE, calibrate(seen, LABELS, MASKS, SIZE))["few"]
+    found = branch_figures(seen, LABELS, MASKS, SIZE, calibrated(seen, LABELS, MASKS))["few"]
     assert all(
         found[name] == 1 for name in ("image_auroc", "sensitivity", "specificity", "pixel_f1_max", "pixel_aupro")
     )
@@ -148,7 +155,7 @@ def test_the_support_judged_by_its_own_calibration_is_all_right():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_alone_has_no_figures(label):
-    calibration = calibrate(RawScores(IMAGES, None), LABELS, MASKS, SIZE)
+    calibration = calibrated(RawScores(IMAGES, None), LABELS, MASKS)
     found = branch_figures(RawScores(IMAGES, None), np.full(4, label), NONE, SIZE, calibration)["few"]
     defined = {name for name, value in found.items() if not isnan(value)}
     name = "sensitivity" if label else "specificity"
@@ -184,7 +191,7 @@ def test_a_score_that_is_not_finite_is_refused(bad, place):
         for judge in (
             lambda seen: branch_figures(seen, LABELS, None, SIZE, None),
             lambda seen: selection(seen, LABELS, MASKS, SIZE),
-            lambda seen: calibrate(seen, LABELS, MASKS, SIZE),
+            lambda seen: calibrated(seen, LABELS, MASKS),
         ):
             with pytest.raises(InputError, match=r"scores are not finite .* lower --learning_rate") as caught:
                 judge(seen)

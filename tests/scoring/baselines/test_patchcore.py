@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from scoring.baselines import MAP
-from scoring.baselines.patchcore import CORESET, PatchCore, descriptors, inner_taps, neighbourhood_means
-from scoring.memory_bank import BankLimit
+from scoring.baselines.patchcore import CORESET, PatchCore, descriptors, inner_taps
+from scoring.memory_bank import BankLimit, neighbourhood_means
 
 GRID, WIDTH, TAPS = 4, 6, 4
 
@@ -29,7 +29,7 @@ def test_the_inner_taps(taps, inner):
 
 def test_a_neighbourhood_is_the_mean_of_what_is_there():
     patches = torch.arange(9.0).view(1, 9, 1)  # 0 1 2 / 3 4 5 / 6 7 8
-    means = neighbourhood_means(patches).flatten().tolist()
+    means = neighbourhood_means(patches, 3).flatten().tolist()
     assert means == [2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0]
 
 

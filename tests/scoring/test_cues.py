@@ -1,0 +1,97 @@
+"""Cues: read off tokens, weighed by what they told the support apart."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from scoring.baselines.linear import LinearProbe, features
+from scoring.cues import FLOOR, CueReader, Cues, CueWeights
+from scoring.memory_bank import BankLimit, MemoryBank
+from scoring.patch_scores import PatchScores
+
+TAPS, TOKENS, WIDTH = 2, 17, 8
+
+
+@pytest.fixture
+def levels():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(3, TOKENS, WIDTH, generator=generator) for _ in range(TAPS)]
+
+
+@pytest.fixture
+def text():
+    return F.normalize(torch.randn(WIDTH, 2, generator=torch.Generator().manual_seed(1)), dim=0)
+
+
+def bank_of(levels, rows):
+    images = (([level[row : row + 1] for level in levels], row) for row in rows)
+    return MemoryBank.build(images, len(rows), BankLimit(), 0)
+
+
+def test_cues_by_hand(levels, text):
+    probe = LinearProbe.fit(features(levels), torch.tensor([0.0, 1, 1]))
+    found = CueReader(text, bank_of(levels, [0]), probe).read(
+        levels, levels, PatchScores(torch.zeros(3, 1, 4, 4), None)
+    )
+    named = dict(zip(found.names, found.values.T, strict=True))
+    assert list(named) == [
+        *("bank peak", "bank mean", "text peak", "text mean", "text whole", "linear", "adapted peak", "adapted mean")
+    ]
+    unit = [F.normalize(level, dim=-1) for level in levels]
+    distance = sum(1 - (level[:, 1:] @ level[0].T).amax(dim=-1) for level in unit)  # (3, P)
+    assert torch.allclose(named["bank peak"], distance.amax(dim=1), atol=1e-5)
+    assert torch.allclose(named["bank mean"], distance.mean(dim=1), atol=1e-5)
+    axis = text[:, 1] - text[:, 0]
+    likeness = sum((100 * level[:, 1:] @ axis).sigmoid() for level in unit)
+    assert torch.allclose(named["text mean"], likeness.mean(dim=1), atol=1e-4)
+    assert torch.allclose(named["text whole"], 100 * unit[-1][:, 0] @ axis, atol=1e-4)
+    assert torch.allclose(named["linear"], probe.decide(features(levels)).float())
+    assert torch.equal(named["adapted peak"], torch.full((3,), 0.5))
+
+
+def test_what_is_missing_gives_no_cue(levels, text):
+    assert CueReader(text, None, None).read(levels, levels, None).names == ("text peak", "text mean", "text whole")
+    assert CueReader(None, bank_of(levels, [0]), None).read(levels, levels, None).names == ("bank peak", "bank mean")
+
+
+def test_owners_are_left_out(levels):
+    both, bank = CueReader(None, bank_of(levels, [1]), None), bank_of(levels, [0, 1])
+    without = CueReader(None, bank, None, (0,)).read(levels, levels, None).values
+    assert torch.equal(without, both.read(levels, levels, None).values)
+    assert not torch.equal(without, CueReader(None, bank, None).read(levels, levels, None).values)
+
+
+def cues(*columns):
+    return Cues(torch.tensor(columns, dtype=torch.float32).T, tuple(f"cue {place}" for place in range(len(columns))))
+
+
+def test_weights_by_auroc_shrunk():
+    """The first tells all apart, the second half of what it could, the third nothing, the fourth never changes."""
+    known = cues([0, 1, 4, 5], [0, 2, 1, 3], [0, 1, 0, 1], [7, 7, 7, 7])
+    found = CueWeights.fit(known, np.array([0, 0, 1, 1]))
+    assert found.weights == pytest.approx((1, FLOOR + (1 - FLOOR) * 0.5, FLOOR, 0))
+    assert found.centers[0] == 2.5 and found.spreads[0] == pytest.approx(0.5)
+    scores = found.scores(known)
+    assert scores.min() == 0 and scores.max() == 1
+    assert torch.equal(scores, found.scores(known[[0, 1, 2, 3]]))
+
+
+def test_of_normal_images_alone_all_weigh_the_same():
+    found = CueWeights.fit(cues([0, 2], [10, 30]), np.zeros(2, int))
+    assert found.weights == (1, 1) and found.centers == (1, 20) and found.spreads == (1, 10)
+
+
+def test_a_score_does_not_depend_on_its_company():
+    found, many = CueWeights.fit(cues([0, 1, 4, 5.5]), np.array([0, 0, 1, 1])), cues([0.1, 0.7, 9.3])
+    together = found.scores(many)
+    assert all(torch.equal(together[place], found.scores(many[[place]])[0]) for place in range(3))
+
+
+def test_joined_and_put_back():
+    known = cues([1, 2, 3])
+    assert torch.equal(Cues.join([known[:1], known[1:]]).values, known.values)
+    room = known.room(3)
+    room.put(0, known[:2])
+    room.put(2, known[2:])
+    assert torch.equal(room.values, known.values) and room.names == known.names and len(room) == 3
