@@ -44,7 +44,7 @@ MASKS = {
     "ground_truth",
     "Masks",
 }  # folders whose files `paint` leaves alone
-BAR = re.compile(r"(training|epoch|scoring|pictures|demo data|report): ")
+BAR = re.compile(r"(training|epoch|folds|scoring|pictures|demo data|report): ")
 
 
 def write_clip(folder: Path, seed: int = 0, layers: int = 4) -> tuple[Path, Path]:
@@ -132,6 +132,8 @@ class Lab:
             flags += ["--shot", 1, "--iterate", -1] * script.endswith("few")
         if script.startswith("train"):
             flags += ["--epoch", 1, "--batch_size", 11, "--log_dir", self.root / "runs"]
+            # One training, and not four more on folds, of which tests of their own take care.
+            flags += ["--folds", 0, "--threshold_rule", "f1"] * script.endswith("few")
         return flags
 
     def run(self, script: str, *flags: object, bare: bool = False) -> Run:
