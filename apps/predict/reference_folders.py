@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -81,10 +81,24 @@ class UntrainedRun(FewShotRun):
         scored_by = (self.rule, recipe, self.spec.bank_cap, self.spec.seed, self.calibration_rows().tolist())
         text = self.scored_text()
         words = None if text is None else digest(text)
+        kept = KeptScores(self.system.cache, self.pictures_sha256)
+        found = kept.at(key_of(scored_by, words), RawScores, super().score_support)
+        return found.by_recipe(self.rule.recipe)
+
+    @cached_property
+    def described(self) -> Tensor:
+        cache, key = self.system.cache, key_of("described", self.pictures_sha256)
+        if (kept := cache.get(key)) is not None:
+            return kept["described"]
+        made = super().described
+        cache.put(key, {"described": made})
+        return made
+
+    @cached_property
+    def pictures_sha256(self) -> str:
+        """Of all pictures of the support, of what they are seen by, and of the code."""
         files = (sha256(sample.image) for sample in (*self.data.support_abnormal, *self.data.support_normal))
-        key = key_of(self.system.key, *self.known_by, scored_by, words, *files)
-        kept = KeptScores(self.system.cache, code_sha256())
-        return kept.at(key, RawScores, super().score_support).by_recipe(self.rule.recipe)
+        return key_of(code_sha256(), self.system.key, *self.known_by, *files)
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         prefixes = super()._prefixes(rows)

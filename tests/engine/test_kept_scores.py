@@ -11,6 +11,7 @@ from PIL import Image
 from engine.few_shot_run import FewShotRun
 from engine.kept_scores import KeptScores, from_tensors, tensors_of
 from engine.picture_scorer import PictureScorer
+from engine.system import System
 from runtime.cache import Cache
 from scoring.patch_scores import PatchScores
 from scoring.raw_scores import RawScores
@@ -62,6 +63,7 @@ def test_a_second_command_scores_no_picture_again(folders, flags):
     with (
         patch.object(PictureScorer, "_raw_scores", side_effect=AssertionError("scored again")),
         patch.object(FewShotRun, "score_support", side_effect=AssertionError("calibrated again")),
+        patch.object(System, "prefix", side_effect=AssertionError("seen again")),
     ):
         same = predict(folders, *known, "--input", folders.root / "new", to="first")
         other = predict(folders, *known, "--input", folders.root / "new", to="other")
