@@ -210,7 +210,10 @@ def test_transfer_without_adapters_is_the_trunk_under_the_prompts(usual):
 
 @pytest.mark.parametrize(("method", "name"), [(method, name) for method, names in UNFIT.items() for name in names])
 def test_settings_that_mean_nothing_are_refused(method, name):
-    values = {"adapter": "mvfa", "madff": ("sca",), "madff_axis": "token", "bank_cap": "5"}
+    values = {"adapter": "mvfa", "madff": ("sca",), "madff_axis": "token", "bank_cap": "5", "recipe": "robust"}
+    values |= {"epoch_by": "support", "average_epochs": 2, "ensemble": 2, "synthetic": 1, "fusion": "support"}
+    values |= {"image_score": "top", "smooth": 1.0, "neighbourhood": 3, "bank_taps": "support", "bank_variants": "none"}
+    values |= {"head": "linear"}
     with pytest.raises(InputError, match=f"^--{name} means nothing for --method {method}; leave it out$"):
         FewShotSpec(method=method, **{name: values[name]})
 

@@ -444,7 +444,7 @@ def published(kind: str, attentions: tuple[str, ...] = ATTENTIONS) -> Checkpoint
 )
 def test_without_a_record_the_adapters_tell_and_all_else_is_as_asked_for(adapters, asked, adapter, madff):
     found = options.recall(FewShotTestSpec, asked | {"shot": 7}, published(*adapters), Path("a.pth"), "Liver")
-    assert found == FewShotTestSpec(obj="Liver", shot=7, adapter=adapter, madff=madff)
+    assert found == FewShotTestSpec(obj="Liver", shot=7, adapter=adapter, madff=madff, recipe="paper")
 
 
 @pytest.mark.parametrize("kind", KINDS.values())

@@ -10,6 +10,7 @@ from decoder import MDecoder
 from engine import unfinished
 from engine.checkpoint import Snapshot
 from engine.unfinished import Progress, TrainingHistory
+from engine.weight_average import WeightAverage
 from runtime.errors import InputError
 
 
@@ -47,7 +48,9 @@ def test_there_and_back(tmp_path, decoder, clip, best):
     if best != "none":
         history.best = history.last if best == "last" else Snapshot(0.4, decoder.adapter_state(), None)
         history.best_value = 1.25
-    progress = Progress(history, unfinished.random_states(order), 7, [0.5, 0.1 + 0.2], True, 12.5)
+    average = WeightAverage(3)
+    average.add(decoder.adapter_state())
+    progress = Progress(history, unfinished.random_states(order), average, 7, [0.5, 0.1 + 0.2], True, 12.5)
     unfinished.save(tmp_path / "a.pth", progress, decoder, both)
     expected = drawn(order)
     stepped(decoder, both)
@@ -59,6 +62,8 @@ def test_there_and_back(tmp_path, decoder, clip, best):
     assert drawn(order) == expected
     assert (found.steps, found.losses, found.evaluated, found.seconds) == (7, [0.5, 0.1 + 0.2], True, 12.5)
     assert found.history.best_value == history.best_value
+    (kept,) = found.average.states
+    assert all(tensor.equal(average.states[0][head][name]) for head in kept for name, tensor in kept[head].items())
     assert (found.history.best is found.history.last) == (best == "last")
     assert (found.history.best is None) == (best == "none")
     stepped(other, theirs)  # the optimisers' own state matters here
@@ -70,7 +75,12 @@ def test_there_and_back(tmp_path, decoder, clip, best):
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "empty", "text", "another format"])
 def test_a_damaged_file_is_refused(tmp_path, decoder, damage):
     path, order, both = tmp_path / "a.pth", torch.Generator(), optimizers(decoder)
-    unfinished.save(path, Progress(TrainingHistory.untrained(decoder), unfinished.random_states(order)), decoder, both)
+    unfinished.save(
+        path,
+        Progress(TrainingHistory.untrained(decoder), unfinished.random_states(order), WeightAverage(1)),
+        decoder,
+        both,
+    )
     content = bytearray(path.read_bytes())
     if damage == "another format":
         torch.save(torch.load(path, weights_only=True) | {"format": 99}, path)

@@ -37,7 +37,7 @@ def test_an_owner_left_out_is_not_found():
     bank, queries = built(), tokens()[0][2:3]
     assert torch.allclose(bank.distance(0, queries), torch.zeros(1, LENGTH - 1), atol=1e-6)
     others = bank_of([level[[0, 1, 4, 5]] for level in tokens()])
-    assert torch.allclose(bank.distance(0, queries, without=1), others.distance(0, queries), atol=1e-6)
+    assert torch.allclose(bank.distance(0, queries, without=[1]), others.distance(0, queries), atol=1e-6)
 
 
 @pytest.mark.parametrize(
