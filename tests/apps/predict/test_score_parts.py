@@ -72,7 +72,7 @@ def test_the_table_is_in_the_files_order_however_many_rows_are_in_memory(run, mo
     assert counts.verdicts == {"normal": FILES} and counts.missing == counts.duplicates == 0
     assert rows[3] == {
         **{"file": str(run.files[3]), "slice": "", "score": repr(3 / 7), "threshold": "0.5", "verdict": "normal"},
-        **{"seconds": "0.25", "note": "", "findings": ""},
+        **{"confidence": "", "p_value": "", "uncertain": "0", "seconds": "0.25", "note": "", "findings": ""},
     }
 
 
