@@ -89,12 +89,12 @@ def prepare(spec: FewShotSpec, obj: str, scored: bool = True) -> tuple[FewShotSp
 def settled(spec: FewShotSpec, data: FewShotSet) -> FewShotSpec:
     """The spec as it will run on these images: the memory bank alone scores without abnormal support, or in baselines
     that have no words; benchmarks are evaluated after every epoch, as published, and own images at the end, by the
-    robust recipe."""
+    robust recipe where --folds let it."""
     own = data.info.layout == "own"
     if getattr(spec, "eval_every", 0) is None:  # test scripts have none
         spec = replace(spec, eval_every=FEW_EVERY * (not own))
     if isinstance(spec, RecipeSpec):  # ranking has none
-        spec = spec.of_recipe(ROBUST if own else PAPER)
+        spec = spec.of_recipe(ROBUST if own and spec.folds else PAPER)
     if _is_baseline(spec):
         if spec.method == "linear" and not data.support_abnormal:
             raise InputError("--method linear is fitted on both labels: leave --abnormal_shot 0 out")

@@ -251,8 +251,8 @@ class ScoreSpec(RecipeSpec, ModelSpec):
 def check_method(method: str, asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings that are asked for and mean nothing for a method."""
     for name in UNFIT.get(method, ()):
-        usual = RECIPES[PAPER].get(name, PAPER)
-        if name in asked and asked[name] not in (None, NO_ADAPTER, usual):
+        usual = {"adapter": NO_ADAPTER, "recipe": PAPER, **RECIPES[PAPER]}.get(name)
+        if name in asked and asked[name] not in (None, usual):
             raise InputError(f"--{name} means nothing for --method {method}; leave it out")
 
 

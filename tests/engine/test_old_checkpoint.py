@@ -20,7 +20,7 @@ from helpers.lab import Lab, run
 
 from engine import Predictor, checkpoint, evaluate
 from engine.open_checkpoint import open_checkpoint
-from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec
+from engine.spec import PARTS, FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec
 from runtime.errors import InputError
 
 FIGURES = json.loads((GOLDEN / "before_specs.json").read_text(encoding="utf-8"))
@@ -30,7 +30,7 @@ KINDS = {  # protocol -> file, spec of training, spec of testing, what it is ope
     "transfer": ("before_specs_transfer.pth", TransferSpec, TransferTestSpec, "transfer test"),
 }
 LATER = {  # settings that came since
-    "few": {"save_every", "resume", "restart", "method"},
+    "few": {"save_every", "resume", "restart", "method", "recipe", "folds", "threshold_rule", *PARTS},
     "transfer": {"save_every", "resume", "restart"},
 }
 

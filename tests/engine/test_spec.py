@@ -72,7 +72,7 @@ OTHER = {  # flags, and what they make of their settings: of every field another
     "--ensemble 2": 2,
     "--synthetic 1": 1,
     "--fusion support": "support",
-    "--image_score top": "top",
+    "--image_score cues": "cues",
     "--smooth 1.5": 1.5,
     "--neighbourhood 3": 3,
     "--bank_taps support": "support",
