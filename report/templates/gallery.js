@@ -55,7 +55,8 @@ function describe(node, place) {
   }
   if (data.labels[place] !== null) node.append(badge(data.labels[place] ? "labelled abnormal" : "labelled normal", "plain"));
   if (result in ERRORS) node.append(badge(ERRORS[result], "wrong"));
-  const confidence = place in data.confidences ? `confidence ${Math.round(100 * data.confidences[place])} %` : "";
+  const share = data.confidences[place];
+  const confidence = share === undefined ? "" : `confidence ${share > 0.99 ? "over 99" : Math.round(100 * share)} %`;
   if (unsure.has(place)) node.append(badge(["uncertain", confidence].filter(Boolean).join(", "), "unsure"));
   else if (confidence) node.append(badge(confidence, "plain"));
   if (data.reasons[place]) {

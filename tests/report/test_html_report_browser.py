@@ -78,7 +78,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "origin": "Here.",
     }
     bare = [replace(row, label=None, truth=None) for row in ROWS]
-    unsure = [replace(row, confidence=0.51 if n < 7 else 0.9, uncertain=n < 7) for n, row in enumerate(ROWS)]
+    unsure = [
+        replace(row, confidence=0.51 if n < 7 else 0.9 if n < 30 else 1, uncertain=n < 7) for n, row in enumerate(ROWS)
+    ]
     pages = {
         "labelled": Report(rows=ROWS, scale=scale, **whole),
         "unlabelled": Report("Folder", {}, bare, scale),
@@ -203,6 +205,7 @@ def test_uncertain_verdicts_are_counted_shown_and_filtered(open_page, files):
     assert "uncertain, confidence 51 %" in badges
     tab.pick("all")
     assert "confidence 90 %" in tab.page.locator(".card[data-place='20'] .badge").all_inner_texts()
+    assert "confidence over 99 %" in tab.page.locator(".card[data-place='30'] .badge").all_inner_texts()
 
 
 def test_pictures_stand_side_by_side_on_a_phone(open_page, files):
