@@ -10,6 +10,7 @@ from dataset import ObjectInfo, registry
 from engine import few_shot, zero_shot
 from engine.build import build_system, encode_prompts, objects_of
 from engine.checkpoint import Checkpoint, Snapshot, read
+from engine.few_shot_run import FewShotRun
 from engine.options import method_of, recall
 from engine.run import Run, same_weights
 from engine.series import Series
@@ -44,7 +45,8 @@ class OpenedCheckpoint:
             return None
         loaded = self.run.load_snapshot(snapshot if self.holds else replace(snapshot, calibration=None), self.path)
         rule = getattr(self.spec, "threshold_rule", None)
-        if loaded.calibration is None or rule is None or not loaded.calibration.evidence:
+        of_support = isinstance(self.run, FewShotRun)  # of transfer the rule is its own
+        if loaded.calibration is None or rule is None or not of_support or not loaded.calibration.evidence:
             return loaded
         return replace(loaded, calibration=loaded.calibration.by_rule(ThresholdRule.parse(rule)))
 
