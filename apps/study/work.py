@@ -67,7 +67,7 @@ def _keep_maps(folder: Path, run: Any, evaluated: Sequence[Evaluated]) -> None:
     """The maps on which a run errs most and least, for the study's page."""
     last, size = evaluated[0], run.system.size
     shown = Shown.of(last.raw, last.calibration, size)
-    rows = page_rows(run.test, last.raw, shown, size)
+    rows = page_rows(run.test, last.raw, shown, size, last.calibration)
     threshold = shown.colours.score_threshold
     keep_maps(
         folder / MAPS,
