@@ -12,14 +12,16 @@ import dataset
 from dataset import FewShotSet
 from engine.baselines import baseline_run
 from engine.build import build_system, encode_prompts, objects_of, resolve, sentences
-from engine.few_shot_run import FewShotRun, run_name, support_files, support_key
+from engine.evaluations import Evaluations
+from engine.few_shot_run import FewShotRun, run_name
 from engine.fold_training import best_epoch, few_shot_steps, out_of_fold, training_key
+from engine.recipe import PAPER, ROBUST, RecipeSpec
 from engine.run import Identity, identity, write_means
 from engine.run_folder import RunFolder
 from engine.series import Series
-from engine.spec import FEW_EVERY, METHODS, NO_ADAPTER, PAPER, ROBUST, FewShotSpec, RecipeSpec, SupportSpec
-from engine.support import Support, load_support, with_synthetic
-from engine.training import Evaluations, Trainer, Training, finish, open_outputs
+from engine.spec import FEW_EVERY, METHODS, NO_ADAPTER, FewShotSpec, SupportSpec
+from engine.support import Support, load_support, support_files, support_key, with_synthetic
+from engine.training import Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dataset import FewShotSet
 from engine.folds import Fold, Found, deal, in_order, left_out_together
+from engine.recipe import PAPER
 from engine.run import Run, same_weights
 from engine.score_images import score_images
-from engine.spec import PAPER, FewShotSpec
-from engine.support import Support
+from engine.spec import FewShotSpec
+from engine.support import Support, support_files, support_key
 from engine.system import BARE
 from runtime.cache import key_of
 from runtime.errors import InputError
@@ -26,7 +27,8 @@ from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
 from scoring.patch_scores import ScoreRecipe
 from scoring.raw_scores import RawScores, ScoreRule, score_rule
-from scoring.reliability import ThresholdRule, threshold_words
+from scoring.reliability import ThresholdRule
+from scoring.reliability_words import threshold_words
 
 
 @dataclass
@@ -290,14 +292,3 @@ def _name(image: Path) -> str:
 def run_name(obj: str, shot: int) -> str:
     """Brain_4-shot; the slash of an industrial class becomes an underscore."""
     return f"{obj.replace('/', '_')}_{shot}-shot"
-
-
-def support_files(data: FewShotSet) -> Iterator[object]:
-    """The bytes of the support's images and masks, in their order."""
-    samples = (*data.support_abnormal, *data.support_normal)
-    return (path.read_bytes() for one in samples for path in (one.image, one.mask) if path is not None)
-
-
-def support_key(data: FewShotSet, size: int) -> tuple[object, ...]:
-    """What tells the support's images of a side of `size` pixels from others, their bytes too, within one process."""
-    return data.support_abnormal, data.support_normal, size, key_of(*support_files(data))

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterable, Iterator
 
 import torch
 
-from engine.few_shot_run import FewShotRun, support_key
+from engine.few_shot_run import FewShotRun
 from engine.folds import Fold, Found, in_order, kept_or_made
 from engine.run_folder import RunFolder
+from engine.support import support_key
 from engine.training import Trainer, shuffled
 from engine.weight_average import Adapters, WeightAverage
 from runtime.bars import Bar

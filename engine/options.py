@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.checkpoint import Checkpoint, recognise
+from engine.recipe import PAPER, PARTS
 from engine.settings import Spec
-from engine.spec import METHODS, PAPER, PARTS, check_method
+from engine.spec import METHODS, check_method
 from runtime.errors import InputError, Parser, naming
 
 S = TypeVar("S", bound=Spec)

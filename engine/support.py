@@ -1,5 +1,6 @@
 """The support images in all their variants."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dataset import FewShotSet, Sample, load_image, load_mask
+from runtime.cache import key_of
 from runtime.errors import InputError
 from scoring.maps import smoothed
 from utils import VARIANTS, augment
@@ -91,3 +93,14 @@ def _variants(samples: tuple[Sample, ...], size: int) -> tuple[Tensor, ...]:
     labels = torch.full((len(images),), float(samples[0].label))
     source = torch.arange(len(samples)).repeat(VARIANTS)
     return images, masks, labels, source, torch.arange(VARIANTS).repeat_interleave(len(samples))
+
+
+def support_files(data: FewShotSet) -> Iterator[object]:
+    """The bytes of the support's images and masks, in their order."""
+    samples = (*data.support_abnormal, *data.support_normal)
+    return (path.read_bytes() for one in samples for path in (one.image, one.mask) if path is not None)
+
+
+def support_key(data: FewShotSet, size: int) -> tuple[object, ...]:
+    """What tells the support's images of a side of `size` pixels from others, their bytes too, within one process."""
+    return data.support_abnormal, data.support_normal, size, key_of(*support_files(data))

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from engine import unfinished
 from engine.checkpoint import Checkpoint, Snapshot, write
+from engine.evaluations import Evaluations
 from engine.run import Evaluated, Run
 from engine.run_folder import ABANDONED, CHECKPOINT, RunFolder
 from engine.system import System
@@ -31,7 +31,6 @@ from runtime.stopping import StopRequest, heeding
 from scoring.raw_scores import main_branch
 
 BETAS = (0.5, 0.999)  # of Adam
-ROUNDING = 1e-9  # of fractions of an epoch
 STATES = 14  # times the adapters: what an unfinished run is kept as, while it is written anew, and the checkpoint
 SNAPSHOTS = 4  # times the adapters: a checkpoint, while one is replaced
 PANEL = 8  # bytes a pixel of a test image: of its picture
@@ -85,31 +84,6 @@ class Trainer:
 def shuffled(count: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Row numbers 0 to count - 1 in a new random order, a batch at a time."""
     return torch.randperm(count, generator=generator).split(batch_size)
-
-
-@dataclass(frozen=True)
-class Evaluations:
-    """When training scores the test set to choose `best`, as the published script of either protocol has it.
-
-    every: epochs, or a fraction of one; 0: never.
-    ahead: before the steps of each such part of training, the first time before any step; else after them.
-    later: of equal scores the later one is kept; else the first.
-    """
-
-    every: float
-    ahead: bool = False
-    later: bool = False
-
-    def plan(self, epochs: int, steps: int) -> dict[int, float]:
-        """Steps done -> epochs done, of every evaluation of `epochs` epochs of `steps` steps each.
-
-        Evaluations less than a step apart fall together, on the earliest of them.
-        """
-        if not self.every:
-            return {}
-        parts = math.ceil(epochs / self.every - ROUNDING) if self.ahead else math.floor(epochs / self.every + ROUNDING)
-        times = [round((part + (not self.ahead)) * self.every, 6) for part in range(parts)]
-        return {math.floor(time * steps + ROUNDING): time for time in reversed(times)}
 
 
 class Log:

@@ -14,12 +14,13 @@ from torch.utils.data import ConcatDataset
 import dataset
 from dataset import Batches, ImageSet, ObjectInfo, Sample
 from engine.build import EncodedPrompts, build_system, encode_prompts, objects_of, resolve, sentences
+from engine.evaluations import Evaluations
 from engine.run import Identity, Run, identity, same_weights, write_means
 from engine.run_folder import RunFolder
 from engine.score_images import ground_truth, score_images
 from engine.series import Series
 from engine.spec import ZERO_EVERY, TransferSpec
-from engine.training import Evaluations, Trainer, Training, finish, open_outputs
+from engine.training import Trainer, Training, finish, open_outputs
 from engine.unfinished import TrainingHistory
 from prompt import digest
 from report.tables import Result

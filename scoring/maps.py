@@ -12,7 +12,8 @@ from torch import Tensor
 from decoder import upsample
 from scoring.cues import CueWeights
 from scoring.patch_scores import PatchScores
-from scoring.reliability import Evidence, ThresholdRule, sentences
+from scoring.reliability import Evidence, ThresholdRule
+from scoring.reliability_words import sentences
 
 FUSION = 0.5  # the zero branch's share; the few branch has the rest
 MAP_CHUNK = 64  # images whose maps are built at a time

@@ -16,7 +16,7 @@ from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import named, open_checkpoint
 from engine.picture_scorer import by_prompts
 from engine.predictor import NORMAL_TOP, Predictor, of_opened, settled, support_of, tiling_of
-from engine.spec import ROBUST
+from engine.recipe import ROBUST
 from engine.system import System
 from engine.tiled_calibration import in_tiles
 from runtime.errors import InputError

@@ -19,7 +19,7 @@ from engine.build import EncodedPrompts
 from engine.few_shot_run import FewShotRun
 from engine.kept_scores import KeptScores
 from engine.open_checkpoint import named
-from engine.spec import RecipeSpec
+from engine.recipe import RecipeSpec
 from engine.support import Support
 from engine.system import System
 from engine.tiled_calibration import KnownPicture, with_bank_limit

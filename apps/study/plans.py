@@ -11,7 +11,8 @@ from dataset.demo import OBJECTS as IN_THE_DEMO
 from dataset.registry import FAMILIES
 from decoder import default_taps
 from engine.build import taps_of
-from engine.spec import PAPER, ROBUST, FewShotSpec
+from engine.recipe import PAPER, ROBUST
+from engine.spec import FewShotSpec
 from madff import ATTENTIONS
 from report.tables import INDUSTRIAL_THREE, SIX_MEDICAL
 from runtime.errors import InputError

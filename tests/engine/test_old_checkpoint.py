@@ -20,7 +20,8 @@ from helpers.lab import Lab, run
 
 from engine import Predictor, checkpoint, evaluate
 from engine.open_checkpoint import open_checkpoint
-from engine.spec import PARTS, FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec
+from engine.recipe import PARTS
+from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec
 from runtime.errors import InputError
 
 FIGURES = json.loads((GOLDEN / "before_specs.json").read_text(encoding="utf-8"))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from engine import Predictor, evaluate, options
+from engine.recipe import PARTS
 from engine.settings import Spec
 from engine.spec import (
     DEMO,
-    PARTS,
     FewShotSpec,
     FewShotTestSpec,
     ModelSpec,

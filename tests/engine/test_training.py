@@ -14,9 +14,10 @@ from dataset import FewShotSet, Sample, load_image, load_mask
 from dataset.registry import find
 from decoder import MDecoder
 from engine.checkpoint import Snapshot
+from engine.evaluations import Evaluations
 from engine.support import load_support
 from engine.system import System
-from engine.training import BETAS, Evaluations, Log, Trainer, TrainingHistory, shuffled
+from engine.training import BETAS, Log, Trainer, TrainingHistory, shuffled
 from loss import adapter_loss
 from runtime.errors import InputError
 from utils import VARIANTS, augment

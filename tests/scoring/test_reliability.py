@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from runtime.errors import InputError
 from scoring.reliability import (
-    GUESSES,
     Evidence,
     ThresholdRule,
     Verdict,
@@ -18,9 +17,8 @@ from scoring.reliability import (
     false_alarms,
     fit_logistic,
     normal_quantile,
-    sentences,
-    threshold_words,
 )
+from scoring.reliability_words import GUESSES, sentences, threshold_words
 
 BALANCED = ThresholdRule("balanced")
 SCORES = st.lists(st.floats(-5, 5, width=32), min_size=2, max_size=12)
