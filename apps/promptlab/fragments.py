@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from apps.promptlab.lab import PromptResult, Pull
+from apps.promptlab.held import PromptResult, Pull
 from dataset import Sample, read_rgb
 from engine.findings import plain
 from report.colours import ColourScale, heat, overlay, truth
