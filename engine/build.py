@@ -87,7 +87,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
         axis=spec.madff_axis,
         precision=spec.precision,
         compiled=spec.compile,
-        ensemble=getattr(spec, "ensemble", 1),  # transfer has no recipe
+        ensemble=spec.ensemble,
     )
     versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads(), linear.WIDE)
     known_by = (trunk.sha256, clip.activation, clip.vision_config, spec.img_size, trunk.normalisation, taps[0])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dataset import FewShotSet
 from engine.folds import Fold, Found, deal, in_order, left_out_together
-from engine.recipe import PAPER
+from engine.recipe import AS_IN_THE_PAPER, PAPER, RecipeSpec
 from engine.run import Run, same_weights
 from engine.score_images import score_images
 from engine.spec import FewShotSpec
@@ -54,10 +54,15 @@ class FewShotRun(Run):
 
     @property
     def rule(self) -> ScoreRule:
-        spec = self.spec
-        by_support = spec.recipe != PAPER or spec.fusion == "support" or spec.image_score == "cues"
-        recipe = ScoreRecipe(spec.smooth, TOP if spec.image_score == "top" else 0.0, by_support)
-        return score_rule(self.masks, recipe=recipe, cues=spec.image_score == "cues")
+        made = self.recipe
+        by_support = made.recipe != PAPER or made.fusion == "support" or made.image_score == "cues"
+        recipe = ScoreRecipe(made.smooth, TOP if made.image_score == "top" else 0.0, by_support)
+        return score_rule(self.masks, recipe=recipe, cues=made.image_score == "cues")
+
+    @property
+    def recipe(self) -> RecipeSpec:
+        """What is made of the published method; ranking has no say in it."""
+        return self.spec if isinstance(self.spec, RecipeSpec) else AS_IN_THE_PAPER
 
     @property
     def calibration_note(self) -> str:
@@ -67,19 +72,19 @@ class FewShotRun(Run):
         how = "each scored without itself" if self.holds_out else "which the adapters were trained on"
         return (
             f"Scores and thresholds are calibrated on the support ({counts}, {how}): "
-            f"{threshold_words(self.spec.threshold_rule, normal, bool(abnormal))}. "
+            f"{threshold_words(self.recipe.threshold_rule, normal, bool(abnormal))}. "
             "Nothing of the images below went into it."
         )
 
     @property
     def holds_out(self) -> bool:
         """Whether the support is scored by systems that have not seen the image at hand."""
-        return not self.trainable or bool(self.spec.folds)
+        return not self.trainable or bool(self.recipe.folds)
 
     def keep_prefixes(self) -> Tensor:
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
         if self.kept_prefixes is None:
-            made_of = (self.spec.synthetic, self.spec.seed) if self.spec.synthetic else ()
+            made_of = (self.recipe.synthetic, self.spec.seed) if self.recipe.synthetic else ()
             key = (self.system.key, *support_key(self.data, self.system.size), *made_of)
             rows = range(len(self.support.images))
             made = self.series.once("prefixes", key, lambda: torch.cat([self._prefix(row) for row in rows]))
@@ -108,12 +113,12 @@ class FewShotRun(Run):
         if not keep or not (self.series.keep or cache.limit):  # hashing adapters and files would be for nothing
             return self.bank_of(head, rows)
         adapters = "" if head == BARE else self.system.adapters_digest()
-        known_by = (adapters, head, self.spec.bank_cap, self.spec.neighbourhood, self.spec.seed, owners)
+        known_by = (adapters, head, self.spec.bank_cap, self.recipe.neighbourhood, self.spec.seed, owners)
         key = key_of("bank", self.system.key, *known_by, *self.bank_files())
         if self.series.keep:  # many adapters, none of which comes again
             return self.series.once("bank", key, lambda: self.bank_of(head, rows))
         kept = cache.get(key, MemoryBank.like(*self.system.shape_of(head)))
-        given = (self.system.device, self.spec.neighbourhood)
+        given = (self.system.device, self.recipe.neighbourhood)
         if kept is not None and (bank := MemoryBank.from_tensors(kept, *given)).is_of(owners):
             return bank
         bank = self.bank_of(head, rows)
@@ -123,13 +128,13 @@ class FewShotRun(Run):
     def bank_rows(self) -> Tensor:
         """Rows of the support whose tokens make the bank."""
         rows = self.support.normal
-        return rows if self.spec.bank_variants == "all" else rows[self.support.variant[rows] == 0]
+        return rows if self.recipe.bank_variants == "all" else rows[self.support.variant[rows] == 0]
 
     def bank_of(self, head: str, rows: Tensor) -> MemoryBank:
         """The bank of the tokens of normal rows, each with its owner."""
         limit, owners = BankLimit.parse(self.spec.bank_cap), self.owners[rows].tolist()
         parts = (self.system.levels([prefix], head) for prefix in self._prefixes(rows))
-        given = (len(owners), limit, self.spec.seed, self.spec.neighbourhood)
+        given = (len(owners), limit, self.spec.seed, self.recipe.neighbourhood)
         bank = MemoryBank.build(zip(parts, owners, strict=True), *given)
         if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
             raise InputError(f"--bank_cap {self.spec.bank_cap} leaves tokens of one support image alone; take more")
@@ -150,7 +155,7 @@ class FewShotRun(Run):
     @cached_property
     def folds(self) -> list[Fold]:
         """The support dealt into --folds, of the rows of `calibration_rows`."""
-        return deal(self.support, self.spec.folds, self.spec.seed, self.calibration_rows())
+        return deal(self.support, self.recipe.folds, self.spec.seed, self.calibration_rows())
 
     def reader(self, fold: Fold | None = None) -> CueReader | None:
         """What reads cues, made of all the support or without a fold; None where scores are not made of cues."""
@@ -162,7 +167,7 @@ class FewShotRun(Run):
             self.bare_bank = self.bare_bank or self._bank(BARE, keep=True)
             bank = self.bare_bank
         labels, probe = self.support.labels[rows], None
-        if self.spec.head == "linear" and 0 < labels.sum() < len(labels):
+        if self.recipe.head == "linear" and 0 < labels.sum() < len(labels):
             probe = LinearProbe.fit(self.described[rows], labels)
         return CueReader(self.scored_text(), bank, probe, () if fold is None else fold.owners)
 
@@ -230,9 +235,9 @@ class FewShotRun(Run):
     @property
     def calibration_rule(self) -> CalibrationRule:
         """What of it the support decides."""
-        spec = self.spec
-        by_support = (spec.fusion == "support", spec.bank_taps == "support")
-        return CalibrationRule(ThresholdRule.parse(spec.threshold_rule), *by_support)
+        made = self.recipe
+        by_support = (made.fusion == "support", made.bank_taps == "support")
+        return CalibrationRule(ThresholdRule.parse(made.threshold_rule), *by_support)
 
     def support_truth(self, held_out: bool = True) -> Known:
         """What is known of the rows of `calibration_rows`."""

@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 from engine.checkpoint import Checkpoint, recognise
 from engine.recipe import PAPER, PARTS
 from engine.settings import Spec
-from engine.spec import METHODS, check_method
+from engine.spec import ADAPTED, METHODS, check_method
 from runtime.errors import InputError, Parser, naming
 
 S = TypeVar("S", bound=Spec)
 # What decides the numbers of a trained model: it is recalled from the checkpoint, and nothing else is taken.
 FITTED = (
-    *("model_name", "pretrain", "img_size", "features_list", "adapter", "madff", "madff_axis", "protocol"),
+    *("model_name", "pretrain", "img_size", "features_list", "adapter", "madff", "madff_axis", "ensemble", "protocol"),
     *("shot", "abnormal_shot", "iterate", "seed", "classname", "demo", "method", "recipe", "folds", *PARTS),
 )
 FOLLOWED = (
@@ -94,7 +94,7 @@ def method_of(record: Mapping[str, Any] | None) -> str:
 
 def without_adapters(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of adapters where there is no checkpoint to have any."""
-    for name in ("adapter", "madff", "madff_axis"):
+    for name in ADAPTED:
         if name in asked:
             raise InputError(f"--{name} says which adapters, and without a checkpoint there are none; leave it out")
     if "method" in asked:

@@ -12,7 +12,6 @@ RECIPES: dict[str, dict[str, Any]] = {  # what each makes of settings that nobod
     PAPER: {
         "epoch_by": "last",
         "average_epochs": 1,
-        "ensemble": 1,
         "synthetic": 0,
         "fusion": "half",
         "image_score": "published",
@@ -54,7 +53,6 @@ class RecipeSpec(Spec):
         None, "which epoch counts: the last, or the one with the best out-of-fold scores", choices=("last", "support")
     )
     average_epochs: int | None = setting(None, "epochs, the last ones, whose weights are averaged", type=positive)
-    ensemble: int | None = setting(None, "starts that are trained side by side on one trunk", type=number(int, 1, 64))
     synthetic: int | None = setting(
         None, "further abnormal images from each normal one, by pasting lesions of abnormal ones", type=natural
     )
@@ -99,3 +97,6 @@ class RecipeSpec(Spec):
     def of_recipe(self, recipe: str) -> Self:
         """The same settings, what is open of them as that recipe has it, unless they have one."""
         return replace(self, recipe=recipe) if self.recipe is None else self
+
+
+AS_IN_THE_PAPER = RecipeSpec(recipe=PAPER, folds=0)

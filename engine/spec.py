@@ -22,12 +22,13 @@ PROTOCOLS = ("paper", "sound")
 SCORED = ("few", "zero", "both")
 METHODS = ("clipmpcad", "patchcore", "winclip", "linear")  # the paper's, and baselines on the bare trunk
 NO_ADAPTER = "none"  # the bare trunk, nothing to train
-_ADAPTERS = ("adapter", "madff", "madff_axis")
+ADAPTED = ("adapter", "madff", "madff_axis", "ensemble")  # settings of adapters
 UNFIT = {  # method -> settings that mean nothing for it
-    "patchcore": (*_ADAPTERS, "recipe", *PARTS),
-    "winclip": (*_ADAPTERS, "bank_cap", "recipe", *PARTS),
-    "linear": (*_ADAPTERS, "bank_cap", "recipe", *PARTS),
+    "patchcore": (*ADAPTED, "recipe", *PARTS),
+    "winclip": (*ADAPTED, "bank_cap", "recipe", *PARTS),
+    "linear": (*ADAPTED, "bank_cap", "recipe", *PARTS),
 }
+MOST_MEMBERS = 64
 FEW_EVERY, ZERO_EVERY = 1, 0.2  # epochs between evaluations of the published scripts
 TRAINED, TESTED = ("fp32", "bf16"), ("fp32", "bf16", "fp16", "int8")  # precisions; only some have gradients
 DEMO_CLIP = {"model_name": sources.TOY, "pretrain": "demo"}
@@ -73,6 +74,7 @@ class ModelSpec(Spec):
     adapter: str = setting("madff", "the adapters' kind; none: the bare trunk", choices=(*ADAPTERS, NO_ADAPTER))
     madff: tuple[str, ...] = setting(ATTENTIONS, "attention branches that are on", choices=ATTENTIONS, nargs="*")
     madff_axis: str = setting("sequence", "token: what the released code computes", choices=AXES)
+    ensemble: int = setting(1, "starts that are trained side by side on one trunk", type=number(int, 1, MOST_MEMBERS))
     protocol: str = setting("paper", "sound: CLIP's normalisation, QuickGELU for OpenAI's weights", choices=PROTOCOLS)
     prompts: str = setting("all", "base, llm, all, or a JSON file")
 
@@ -160,7 +162,7 @@ class ScoreSpec(RecipeSpec, ModelSpec):
 def check_method(method: str, asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings that are asked for and mean nothing for a method."""
     for name in UNFIT.get(method, ()):
-        usual = {"adapter": NO_ADAPTER, "recipe": PAPER, **RECIPES[PAPER]}.get(name)
+        usual = {"adapter": NO_ADAPTER, "ensemble": 1, "recipe": PAPER, **RECIPES[PAPER]}.get(name)
         if name in asked and asked[name] not in (None, usual):
             raise InputError(f"--{name} means nothing for --method {method}; leave it out")
 

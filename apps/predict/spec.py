@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.settings import Spec, setting
-from engine.spec import DEMO_CLIP, PredictorSpec
+from engine.spec import ADAPTED, DEMO_CLIP, PredictorSpec
 from runtime.errors import InputError
 from runtime.flags import WORKERS, finite, name, number, path, words
 
@@ -112,7 +112,7 @@ def check_scale(asked: Mapping[str, Any]) -> None:
 def check_asked(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of `PredictSpec` that contradict each other."""
     with_checkpoint = asked.get("ckpt") is not None
-    adapters = ("adapter", "madff", "madff_axis", "abnormal_shot", "iterate", "method")
+    adapters = (*ADAPTED, "abnormal_shot", "iterate", "method")
     for one in ("normal", "abnormal", "score", "demo_clip") if with_checkpoint else adapters:
         if one in asked:
             why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"

@@ -10,7 +10,7 @@ from torch import Tensor
 import prompt
 from dataset import Sample
 from engine.findings import Finding
-from scoring.calibration import Calibration, Known
+from scoring.calibration import Calibration, CalibrationRule, Known
 from scoring.maps import scaled_maps
 from scoring.patch_scores import PatchScores, patch_scores
 from scoring.raw_scores import RawScores, main_branch
@@ -35,10 +35,12 @@ class HeldImage:
 
 @dataclass(frozen=True)
 class HeldSupport:
-    """What calibrates: held support images that the bank knows without themselves, and what is known of them."""
+    """What calibrates: held support images that the bank knows without themselves, what is known of them, and what
+    they decide."""
 
     held: list[HeldImage]
     known: Known
+    rule: CalibrationRule
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from engine.text import Encoder, directions, without_each
 from runtime.bars import Bar
 from runtime.cache import Cache
 from runtime.errors import InputError
-from scoring.calibration import Calibration, Known, calibrate
+from scoring.calibration import Calibration, CalibrationRule, Known, calibrate
 from scoring.evaluation import branch_figures
 from scoring.maps import Scale
 from scoring.memory_bank import MemoryBank
@@ -141,7 +141,9 @@ class Lab:
             found.append(tuple(pair))
         return found
 
-    def calibrate_on(self, support: Iterable[tuple[list[Tensor], tuple[int, ...]]], known: Known) -> None:
+    def calibrate_on(
+        self, support: Iterable[tuple[list[Tensor], tuple[int, ...]]], known: Known, rule: CalibrationRule
+    ) -> None:
         """Hold the support (`FewShotRun.support_tokens`) for calibration, unless it takes more than images may."""
         head = self.rule.map_head
         held, count = [], len(known.labels)
@@ -150,7 +152,7 @@ class Lab:
             if held[0].size * count > self.store.maxsize:
                 self.notes.append("the support takes more memory than --tokens_gb: thresholds are the checkpoint's own")
                 return
-        self.support = HeldSupport(held, known)
+        self.support = HeldSupport(held, known, rule)
 
     def _prompt_scores(self, held: HeldImage, texts: Tensor) -> Tensor:
         """An image's prompt scores (N,) under texts (N, D, 2), see `Pull`."""
@@ -177,7 +179,7 @@ class Lab:
             return self.own[1]
         if self.support is not None:
             seen = self._see(self.support.held, words.text)
-            return calibrate(seen, self.support.known, self.system.size, pixels=pixels)
+            return calibrate(seen, self.support.known, self.system.size, self.support.rule, pixels)
         if self.banks:
             return replace(self.own[1], image={}, pixel={})
         return self._absolute()

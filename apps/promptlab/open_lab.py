@@ -136,5 +136,7 @@ def _with_support(opened: OpenedCheckpoint) -> Lab:
         return _lab(*parts, [note], own=own)
     notes = ["this checkpoint scores images by cues; the lab shows scores of maps"] if run.rule.cues else []
     lab = _lab(*parts, notes, banks=run.banks(keep=True), own=own)
-    lab.calibrate_on(run.support_tokens(run.rule.map_head), run.support_truth(held_out=not run.trainable))
+    lab.calibrate_on(
+        run.support_tokens(run.rule.map_head), run.support_truth(held_out=not run.trainable), run.calibration_rule
+    )
     return lab

@@ -1,6 +1,7 @@
 """Image files of every kind as tensors, masks as 0 and 1, and faults that name the file."""
 
 import os
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -264,10 +265,11 @@ def test_check_reads_headers_only(tmp_path, monkeypatch):
 
 def test_a_bar_for_many_files(tmp_path, capsys):
     path = trees.picture(tmp_path / "a.png")
-    images.check_headers([Sample(path, 0)] * images.BAR_FROM, "Brain")
-    assert capsys.readouterr().err == ""
-    images.check_headers([Sample(path, 0)] * (images.BAR_FROM + 1), "Brain")
-    assert "checking Brain" in capsys.readouterr().err
+    for more in (0, 1):
+        with patch.object(images, "Bar", side_effect=images.Bar) as bar:
+            images.check_headers([Sample(path, 0)] * (images.BAR_FROM + more), "Brain")
+        assert "checking Brain" in str(bar.call_args) and bar.call_args.kwargs["disable"] == (not more)
+    assert capsys.readouterr().err == ""  # no terminal
 
 
 def test_a_pipe_is_named_and_not_waited_for(tmp_path):

@@ -55,6 +55,7 @@ class SmallStudy:
             "epoch": self.epochs,
             "eval_every": 0,
             "batch_size": 11,
+            "folds": 0,
         }
         plan = Plan("small", "small", self.columns, ("Brain",), (1,), self.seeds, settings)
         made = Study(plan, self.folder, "python study.py small", demo=False)
@@ -85,10 +86,10 @@ class SmallStudy:
         """What unfinished trainings go on from."""
         return list(self.results.rglob(UNFINISHED))
 
-    def training(self) -> list[Run]:
-        """Runs whose training has begun and that are not finished."""
-        made = self.study()
-        return [run for run in made.left if _says(made.journal.output(run), "training:")]
+    def training(self) -> list[Path]:
+        """Folders of runs whose training has begun, which then have curves, and that are not finished."""
+        begun = [path.parent for path in self.results.glob("train_few/*/*/curves")]
+        return [folder for folder in begun if not (folder / RESULTS).exists()]
 
     def went_on(self) -> list[Run]:
         """Runs that went on with what was saved."""

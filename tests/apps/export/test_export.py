@@ -240,7 +240,7 @@ def test_adapters_published_by_others_are_calibrated_on_the_support(brain, file,
     torch.save(brain.checkpoint().last.adapters, published)
     target = tmp_path / "model.onnx"
     flags = ["--model_name", brain.config, "--clip_path", brain.weights, "--img_size", SIZE, "--data_path", brain.data]
-    flags += ["--prompts", brain.words, "--shot", 1, "--iterate", -1, *cached(brain)]
+    flags += ["--prompts", brain.words, "--shot", 1, "--iterate", -1, "--threshold_rule", "f1", *cached(brain)]
     done = run(EXPORT, "--ckpt", published, "--onnx", target, "--obj", "Brain", *flags)
     assert done.code == 0, done.err
     facts, own = (session(path).get_modelmeta().custom_metadata_map for path in (target, file))

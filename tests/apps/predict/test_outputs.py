@@ -27,7 +27,8 @@ from scoring.raw_scores import MAP_MAXIMUM
 
 def test_pictures_are_at_the_inputs_own_resolution(folders):
     noise(folders.root / "one" / "wide.png", (130, 70))
-    out = predict(folders, "--normal", folders.root / "good", "--input", folders.root / "one")
+    paper = ("--recipe", "paper")  # whose scores are maxima of maps
+    out = predict(folders, "--normal", folders.root / "good", "--input", folders.root / "one", *paper)
     score = float(out.rows[0]["score"])
     raw = out.picture("maps", "wide.png")
     assert raw.shape == (70, 130) and raw.dtype == np.uint16
@@ -63,7 +64,7 @@ def test_a_nifti_volume(folders):
     affine = np.array([[0.9, 0, 0, 4], [0, 1.1, 0, 5], [0, 0, 3, 6], [0, 0, 0, 1]])
     path = folders.root / "Scan.nii.gz"
     nibabel.save(nibabel.Nifti1Image(values, affine), path)
-    out = predict(folders, "--normal", folders.root / "good", "--input", path)
+    out = predict(folders, "--normal", folders.root / "good", "--input", path, "--recipe", "paper")
     assert out.code == 0 and [row["slice"] for row in out.rows] == list("012345")
     (written,) = (out.folder / "volumes").iterdir()
     found = nibabel.load(written)

@@ -38,6 +38,7 @@ def plan(lab: Lab, results: Path, columns: Sequence[Column], **changes: Any) -> 
     settings = {
         **{"model_name": lab.config, "clip_path": lab.weights, "img_size": SIZE, "data_path": lab.data},
         **{"prompts": lab.words, "device": "cpu", "iterate": -1, "epoch": 1, "batch_size": 11, "eval_every": 0},
+        **{"folds": 0, "threshold_rule": "f1"},
         **{"results_path": results, "cache_path": results / "cache"},
     }
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
