@@ -259,7 +259,7 @@ class FewShotSpec(TrainSpec, ScoreSpec, SupportSpec, SystemSpec):
 
     @classmethod
     def demo_settings(cls) -> dict[str, Any]:
-        return DEMO | {"epoch": 5}  # a toy learns fast, and minutes should do
+        return DEMO | {"epoch": 3}  # a toy learns fast, and minutes should do
 
 
 @dataclass(frozen=True, kw_only=True)

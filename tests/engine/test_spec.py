@@ -236,7 +236,7 @@ def test_the_demo_brings_its_settings_and_gives_way(kind):
 
 
 def test_the_demo_trains_less():
-    assert (FewShotSpec.of(demo=True).epoch, FewShotSpec().epoch) == (5, 50)
+    assert (FewShotSpec.of(demo=True).epoch, FewShotSpec().epoch) == (3, 50)
     short = TransferSpec.of(demo=True)
     assert (short.epoch, short.learning_rate) == (5, 1e-3)
     assert FewShotSpec.of(demo=True, epoch=2).epoch == 2
