@@ -21,7 +21,7 @@ from runtime.cache import Cache
 from runtime.environment import environment
 from runtime.errors import exit_code
 
-MEMBERS = (1, 2, 4, 8)
+MEMBERS = (1, 4)
 
 
 def step(clip: CLIP.CLIP, members: int, folder: Path) -> Callable[[], object]:

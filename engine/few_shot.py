@@ -167,7 +167,7 @@ def _train_object(spec: FewShotSpec, obj: str, among: bool, series: Series | Non
         if not run.trainable:
             return finish(run, SCRIPT, folder, TrainingHistory.untrained(run.system.decoder), started)
         start, epochs = run.system.decoder.adapter_state(), spec.epoch
-        if spec.epoch_by == "support":
+        if spec.epoch_by == "support" and spec.epoch:
             every = out_of_fold(run, folder, start, range(1, spec.epoch + 1))
             epochs = best_epoch(run, every)
             run.out_of_fold = {epochs: every[epochs]}

@@ -69,17 +69,11 @@ class FewShotRun(Run):
         """A sentence on the support."""
         normal, abnormal = len(self.data.support_normal), len(self.data.support_abnormal)
         counts = f"{normal} normal and {abnormal} abnormal images" if abnormal else f"{normal} normal images"
-        how = "each scored without itself" if self.holds_out else "which the adapters were trained on"
         return (
-            f"Scores and thresholds are calibrated on the support ({counts}, {how}): "
+            f"Scores and thresholds are calibrated on the support ({counts}): "
             f"{threshold_words(self.recipe.threshold_rule, normal, bool(abnormal))}. "
             "Nothing of the images below went into it."
         )
-
-    @property
-    def holds_out(self) -> bool:
-        """Whether the support is scored by systems that have not seen the image at hand."""
-        return not self.trainable or bool(self.recipe.folds)
 
     def keep_prefixes(self) -> Tensor:
         """The prefix tokens (V, L, C) of the support's variants, which every epoch sees; kept from now on."""
@@ -164,7 +158,8 @@ class FewShotRun(Run):
         rows = torch.arange(len(self.support.labels)) if fold is None else fold.kept
         rows, bank = rows[~self.support.is_synthetic[rows]], None
         if self.spec.branches != "zero":
-            self.bare_bank = self.bare_bank or self._bank(BARE, keep=True)
+            head = BARE if self.trainable else self.rule.map_head  # whose tokens are the trunk's own
+            self.bare_bank = self.bare_bank or self._bank(head, keep=True)
             bank = self.bare_bank
         labels, probe = self.support.labels[rows], None
         if self.recipe.head == "linear" and 0 < labels.sum() < len(labels):

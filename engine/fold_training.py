@@ -6,11 +6,12 @@ import torch
 
 from engine.few_shot_run import FewShotRun
 from engine.folds import Fold, Found, in_order, kept_or_made
-from engine.run_folder import RunFolder
+from engine.run_folder import SHOWN, RunFolder
 from engine.support import support_key
 from engine.training import Trainer, shuffled
 from engine.weight_average import Adapters, WeightAverage
 from runtime.bars import Bar
+from runtime.cache import key_of
 from runtime.errors import Stopped
 from runtime.stopping import StopRequest, heeding
 from scoring.evaluation import selection
@@ -25,7 +26,7 @@ def out_of_fold(run: FewShotRun, folder: RunFolder, start: Adapters, epochs: Col
     rows, parts = run.calibration_rows(), []
     with heeding() as request:
         for number, fold in enumerate(Bar(run.folds, "folds", unit="fold", leave=False)):
-            file = folder.fold(f"{number}_{'_'.join(map(str, sorted(epochs)))}")
+            file = folder.fold(f"{number}_{key_of(sorted(epochs))[:SHOWN]}")
             found = kept_or_made(file, lambda own=fold: _found(run, own, start, epochs, request))
             parts.append((fold.left_out, found))
     return {epoch: in_order([(left_out, found[epoch]) for left_out, found in parts], rows) for epoch in epochs}

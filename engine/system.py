@@ -122,15 +122,16 @@ class System:
             head: self.patch_scores(decoded.tokens(head), text, banks.get(head), without) for head in heads
         }
         if reader is not None:
-            found[CUES] = self.cues(prefixes, reader, found[heads[0]])
+            found[CUES] = self._cues(prefixes, decoded.tokens(heads[0]), reader, found[heads[0]])
         return found
 
     @torch.inference_mode()
-    def cues(self, prefixes: Tensor, reader: CueReader, adapted: PatchScores) -> Cues:
-        """Cues of prefix tokens (B, L, C), and of the patch scores of their adapted tokens if there are adapters."""
-        bare = self.decoder.bare(prefixes)
+    def _cues(self, prefixes: Tensor, tokens: list[Tensor], reader: CueReader, adapted: PatchScores) -> Cues:
+        """Cues of prefix tokens (B, L, C), of a head's tokens and patch scores if there are adapters."""
+        adapters = self.decoder.kind != "none"
+        bare = self.decoder.bare(prefixes) if adapters else tokens
         joint = [self.decoder.visual.project(level) for level in bare]
-        return reader.read(bare, joint, None if self.decoder.kind == "none" else adapted)
+        return reader.read(bare, joint, adapted if adapters else None)
 
     def shape_of(self, head: str) -> tuple[int, int]:
         """How many levels a head's tokens have, and how wide they are."""

@@ -15,7 +15,6 @@ from engine.spec import FewShotSpec
 from engine.system import System
 from engine.tiles import Tiling, tiles
 from runtime.bars import Bar
-from runtime.errors import InputError
 from scoring.calibration import CALIBRATION_IMAGES, dark_end, pixel_threshold
 from scoring.maps import Calibration
 from scoring.memory_bank import BankLimit, MemoryBank
@@ -45,10 +44,8 @@ def in_tiles(
     Each normal picture is scored against a bank without its own tiles, a single one tile by tile. With --branches zero
     there is no bank. Gives the spec too, as a bank of many tiles is limited.
     """
-    if scorer.rule.cues:
-        raise InputError("--tile scores pieces by their maps; give --image_score published or top beside it")
     print(f"the support is cut into tiles of {tiling.side} pixels too: bank, scales and thresholds are of tiles")
-    scorer = replace(scorer, tiling=tiling)
+    scorer = replace(scorer, tiling=tiling, rule=replace(scorer.rule, cues=False), reader=None)  # scores are of maps
     normal, chosen = [known for known in support if known.label == 0], _some(support, spec.seed)
     alone = len({known.source for known in normal}) == 1
     if spec.branches != "zero":

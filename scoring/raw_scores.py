@@ -115,6 +115,8 @@ def score_rule(
 ) -> ScoreRule:
     """The rule for an object that has masks or has none, in few-shot scoring or in zero-shot transfer."""
     published = (TRANSFER_TO_MASKS if transfer else MAP_MAXIMUM) if masks else DET_MEAN
+    if recipe.top:  # of the map, whatever head it is of
+        published = replace(published, mean_head=None)
     return replace(published, recipe=recipe, cues=cues)
 
 

@@ -149,7 +149,7 @@ class Evidence:
 
     def confidence(self, score: float, threshold: float) -> float:
         """How probable a verdict is, in [0, 1]: with both labels that of its side, with normal images alone 1 - p of
-        an abnormal one and p's share above chance of a normal one."""
+        an abnormal one and p of a normal one."""
         abnormal = score >= threshold
         if self.logistic is not None:
             found = self.probability(score)

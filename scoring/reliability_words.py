@@ -20,7 +20,7 @@ def sentences(evidence: Evidence, threshold: float) -> list[str]:
         above = sum(score >= threshold for score in evidence.normal)
         return [
             f"No abnormal image is known. Of {_count(normal, 'normal image')}, each scored without itself, {above} "
-            f"reach the threshold; of new ones up to {false_alarms(normal):.0%} may."
+            f"reach the threshold; of new ones up to {(above + 1) / (normal + 1):.0%} may."
         ]
     found, (sensitivity, specificity) = evidence.separation, evidence.rates(threshold)
     said = [

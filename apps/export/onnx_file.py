@@ -19,6 +19,7 @@ from apps.export.graph import ScoringGraph, settle, without_fft
 from engine.checkpoint import Snapshot, read
 from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import open_checkpoint
+from engine.recipe import AS_IN_THE_PAPER
 from engine.run import Run
 from engine.settings import fixed, setting
 from engine.spec import METHODS, ScoreSpec, SupportSpec, SystemSpec
@@ -62,6 +63,7 @@ def export(asked: Mapping[str, Any]) -> None:
     if opened.run.spec.method != METHODS[0]:
         raise InputError(f"{spec.ckpt} holds a baseline (--method {opened.run.spec.method}), which has no ONNX form")
     snapshot, run = opened.load(spec.stage), opened.run
+    check_recipe(spec.ckpt, run)
     scorer = scorer_of(run, snapshot.calibration)
     images = test_images(run)
     expected = scorer.reference(images)
@@ -106,6 +108,17 @@ def stages() -> Iterator[Callable[[], None]]:
 
         bar.set_description(STEPS[0])
         yield done
+
+
+def check_recipe(path: Path, run: FewShotRun | TransferRun) -> None:
+    """Raise InputError for a part of a recipe that the graph has not, since thresholds would not be of its scores."""
+    made = run.recipe if isinstance(run, FewShotRun) else AS_IN_THE_PAPER
+    for name in ("image_score", "neighbourhood", "bank_taps"):
+        value = getattr(made, name)
+        if value != getattr(AS_IN_THE_PAPER, name):
+            raise InputError(
+                f"{path} was trained with --{name} {value}, which has no ONNX form; train with --recipe paper"
+            )
 
 
 def scorer_of(run: FewShotRun | TransferRun, calibration: Calibration | None) -> ScoringGraph:

@@ -2,17 +2,20 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers.lab import Lab
 
+from apps.export.onnx_file import export
 from engine import FewShotSpec, Predictor, evaluate, few_shot
 from engine.checkpoint import read
 from engine.fold_training import out_of_fold, training_key
 from engine.options import parse
 from engine.weight_average import WeightAverage
+from runtime.errors import InputError
 from scoring.reliability import ThresholdRule
 from utils import seed_everything
 
@@ -175,3 +178,31 @@ def test_runs_that_train_alike_have_one_key(lab):
 
     assert key() == key(neighbourhood=3, smooth=2.0, image_score="top")
     assert len({key(), key(seed=7), key(synthetic=1), key(ensemble=2), key(prompts="base")}) == 5
+
+
+def test_top_is_of_the_map_where_nothing_is_masked_too(lab):
+    chest = few_shot.open_run(replace(spec_of(lab, shot=2), obj="Chest", image_score="top"), "Chest")
+    assert (chest.rule.map_head, chest.rule.mean_head) == ("det", None)
+    assert few_shot.open_run(replace(spec_of(lab, shot=2), obj="Chest"), "Chest").rule.mean_head == "det"
+
+
+def test_tiles_are_scored_by_their_maps(lab):
+    _, path = trained(lab, "robust", "--recipe", "robust", "--folds", 3)
+    predictor = Predictor.from_checkpoint(path, data_path=lab.data, tile=8, overlap=0)
+    assert not predictor.rule.cues and predictor.reader is None and predictor.calibration.cues is None
+    image = next((lab.data / "Brain_AD" / "test").rglob("*.png"))
+    found = predictor.predict(image)
+    assert found.score == pytest.approx(float(found.anomaly_map.max()), abs=0.05)
+
+
+def test_many_epochs_have_a_short_name_and_none_no_folds(lab):
+    run, _ = trained(lab, "many", "--epoch", 90, "--epoch_by", "support", "--folds", 2, "--batch_size", 99, shot=1)
+    assert "of 90: the best on folds" in run.out
+    trained(lab, "untrained", "--epoch", 0, "--epoch_by", "support", "--folds", 2)
+
+
+def test_what_onnx_has_no_form_for_is_refused(lab):
+    _, path = trained(lab, "robust", "--recipe", "robust", "--folds", 3)
+    with pytest.raises(InputError, match="--image_score cues, which has no ONNX form"):
+        export({"ckpt": path, "onnx": lab.root / "a.onnx", "data_path": lab.data, "device": "cpu"})
+    assert not (lab.root / "a.onnx").exists()
