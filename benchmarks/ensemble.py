@@ -20,14 +20,16 @@ from engine.training import Trainer
 from runtime.cache import Cache
 from runtime.environment import environment
 from runtime.errors import exit_code
+from utils import pick_device
 
 MEMBERS = (1, 4)
+DEVICE = pick_device("cpu")
 
 
 def step(clip: CLIP.CLIP, members: int, folder: Path) -> Callable[[], object]:
     """A training step of one image whose prefix is known."""
     torch.manual_seed(0)
-    system = System(MDecoder(clip, ensemble=members), torch.device("cpu"), SIZE, cache=Cache(folder, 0))
+    system = System(MDecoder(clip, ensemble=members), DEVICE, SIZE, cache=Cache(folder, 0))
     trainer, text = Trainer(system, 1e-3), torch.nn.functional.normalize(torch.randn(768, 2), dim=0)
     prefix, labels, masks = system.prefix(torch.rand(1, 3, SIZE, SIZE)), torch.ones(1), torch.zeros(1, 1, SIZE, SIZE)
     masks[..., 60:120, 60:120] = 1

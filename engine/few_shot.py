@@ -46,9 +46,6 @@ def open_run(spec: FewShotSpec, obj: str, series: Series | None = None, scored: 
     """
     series = series or Series()
     spec, data = prepare(spec, obj, scored)
-    support = series.once("support", support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
-    if getattr(spec, "synthetic", 0) and data.support_abnormal and not _is_baseline(spec):
-        support = with_synthetic(support, spec.synthetic, spec.seed)
     prompts = None
     if has_words(spec, data):
         (prompts,) = encode_prompts(spec, [data.info])  # before the image tower is in memory
@@ -56,6 +53,9 @@ def open_run(spec: FewShotSpec, obj: str, series: Series | None = None, scored: 
     if why := _untrained_because(spec, bare):
         print(why)
     system = build_system(spec, bare=bare, series=series)
+    support = series.once("support", support_key(data, spec.img_size), lambda: load_support(data, spec.img_size))
+    if getattr(spec, "synthetic", 0) and data.support_abnormal and not _is_baseline(spec):
+        support = with_synthetic(support, spec.synthetic, spec.seed)
     if _is_baseline(spec):
         return baseline_run(spec, data, system, prompts, support, series)
     return FewShotRun(spec, data.info, data.test, system, prompts, data, support, series=series)

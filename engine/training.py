@@ -49,7 +49,7 @@ class Trainer:
         decoder = system.decoder
         self.adapters = {"seg": decoder.seg_adapters, "det": decoder.det_adapters}
         self.optimizers = {
-            head: torch.optim.Adam(adapters.parameters(), lr=learning_rate, betas=BETAS)
+            head: torch.optim.Adam(adapters.parameters(), lr=learning_rate, betas=BETAS, fused=True)
             for head, adapters in self.adapters.items()
         }
 

@@ -1,7 +1,10 @@
 """Seeds, devices, and the eleven variants: golden numbers, their order, and where pixels go."""
 
 import math
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -152,3 +155,21 @@ def test_rotations_and_translations_are_kornias():
         pixels = -32 * torch.tensor([shift])  # a shift of the grid moves the picture the other way
         moved = geometry.translate(image[None], pixels, padding_mode="reflection", align_corners=False)
         assert torch.allclose(variants[place], moved[0], atol=1e-4)
+
+
+FLUSHED = """
+import torch
+from utils import pick_device
+if {picks}:
+    pick_device("cpu")
+small = torch.full((1 << 22,), 1e-39)  # large enough for every thread
+print((small * 0.5).count_nonzero().item())
+"""
+
+
+@pytest.mark.parametrize(("picks", "left"), [(True, 0), (False, 1 << 22)])
+def test_tiny_numbers_count_as_0_in_every_thread(picks, left):
+    """In a process of its own: threads take it from the one that starts them."""
+    env = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-c", FLUSHED.format(picks=picks)], env=env, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{left}\n", "")

@@ -31,8 +31,8 @@ KINDS = {  # protocol -> file, spec of training, spec of testing, what it is ope
     "transfer": ("before_specs_transfer.pth", TransferSpec, TransferTestSpec, "transfer test"),
 }
 LATER = {  # settings that came since
-    "few": {"save_every", "resume", "restart", "method", "recipe", "folds", "threshold_rule", *PARTS},
-    "transfer": {"save_every", "resume", "restart"},
+    "few": {"save_every", "resume", "restart", "method", "recipe", "folds", "threshold_rule", "ensemble", *PARTS},
+    "transfer": {"save_every", "resume", "restart", "ensemble"},
 }
 
 
