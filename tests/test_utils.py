@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +171,6 @@ print((small * 0.5).count_nonzero().item())
 @pytest.mark.parametrize(("picks", "left"), [(True, 0), (False, 1 << 22)])
 def test_tiny_numbers_count_as_0_in_every_thread(picks, left):
     """In a process of its own: threads take it from the one that starts them."""
-    env = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": os.getcwd()}
+    env = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(Path.cwd())}
     done = subprocess.run([sys.executable, "-c", FLUSHED.format(picks=picks)], env=env, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (f"{left}\n", "")

@@ -130,11 +130,11 @@ def recipe(demo: bool) -> Plan:
         "cues, linear": {"image_score": "cues", "head": "linear"},
     }
     masked = tuple(name for name, one in IN_THE_DEMO.items() if one.masks)
-    parts = [
+    parts = [Column(label, settings, "parts") for label, settings in by_support.items()]  # first: they share folds
+    parts += [
         Column(label, {"folds": 0, **settings}, "parts", objects=masked if "synthetic" in settings else None)
         for label, settings in alone.items()
     ]
-    parts += [Column(label, settings, "parts") for label, settings in by_support.items()]
     untrained = {"adapter": "none"}
     whole = [
         Column(ROBUST, {"recipe": ROBUST}),
