@@ -20,7 +20,7 @@ def test_what_it_trains_can_be_opened_and_predicts(lab: Lab, shot: int):
     path = lab.root / "ckpt" / f"Brain_{shot}-shot.pth"
     calibration = read(path).last.calibration
     assert all(type(one.share) is float for one in (calibration.maps, calibration.means))
-    assert calibration.maps.share != 0.5
+    assert max(calibration.cues.weights) == 1  # something told them apart
     known = calibration.evidence["fused"]
     assert len(known.normal) == len(known.abnormal) == shot
     found = Predictor.from_checkpoint(path).predict(next(folder.rglob("test/good/img/*")))
