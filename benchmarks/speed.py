@@ -110,8 +110,8 @@ def in_turns(calls: dict[str, Callable[[], object]], repeats: int = REPEATS) -> 
 def system(folder: Path, weights: Path, precision: str = "fp32", compiled: bool = False) -> System:
     """The system at ViT-L's shape, with random weights."""
     torch.manual_seed(0)
-    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), int8=precision == "int8")
-    decoder = MDecoder(clip, precision=precision, compiled=compiled)
+    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), precision=precision)
+    decoder = MDecoder(clip, half=CLIP.HALVES.get(precision), compiled=compiled)
     return System(decoder, torch.device("cpu"), SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
 
 
