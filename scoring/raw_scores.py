@@ -59,14 +59,17 @@ class RawScores:
         maps = map_scale(self.map_patches, size)
         return maps, maps if self.mean_patches is None else mean_scale(self.mean_patches, size)
 
-    def image_scores(self, size: int, calibration: Calibration | None = None) -> dict[str, Tensor]:
+    def image_scores(
+        self, size: int, calibration: Calibration | None = None, known: Mapping[Scale, dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales.
 
-        Cues that the calibration weighs make the score of the branch that stands for the run.
+        Cues that the calibration weighs make the score of the branch that stands for the run. known: what a pass over
+        the maps found already, by the scale.
         """
         if self.mean_patches is None:
             scale = map_scale(self.map_patches, size) if calibration is None else calibration.maps
-            found = max_scores(self.map_patches, scale, size)
+            found = dict((known or {}).get(scale) or max_scores(self.map_patches, scale, size))
         else:
             scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
             found = mean_scores(self.mean_patches, scale, size)
@@ -130,11 +133,15 @@ def full_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> np.
     return maps
 
 
+def branches_on(patches: PatchScores) -> list[str]:
+    """The branches that have maps: zero, few, and the fusion where both are on."""
+    on = [name for name in ("zero", "few") if getattr(patches, name) is not None]
+    return [*on, "fused"] if len(on) == 2 else on
+
+
 def main_branch(patches: PatchScores) -> str:
     """The branch that stands for the run: the fusion, or the only one that is on."""
-    if patches.zero is not None and patches.few is not None:
-        return "fused"
-    return "few" if patches.zero is None else "zero"
+    return branches_on(patches)[-1]
 
 
 def measure(metric: Callable[..., M], *arrays: object) -> M:
