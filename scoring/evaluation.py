@@ -1,13 +1,13 @@
 """Raw scores of a test set to figures."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from scoring import metrics
 from scoring.map_pass import MapPass, map_pass
-from scoring.maps import Calibration, Scale, map_scale
-from scoring.raw_scores import Masks, RawScores, branches_on, full_maps, main_branch, measure
+from scoring.maps import Calibration, Scale, branches_on, map_scale
+from scoring.raw_scores import Masks, RawScores, full_maps, main_branch, measure
 
 IN_MEMORY = 1 << 26  # pixels whose maps are kept for exact figures; those of more are counted in one pass
 ABOVE_HALF = float(np.nextafter(np.float32(0.5), np.float32(1)))  # float32 scores from here on are above a half
@@ -24,11 +24,13 @@ def branch_figures(
     by the calibration. Raises InputError when a score is not a number.
     """
     by_support = calibration is not None and raw.map_patches.recipe.support_scaled
-    seen = MapPass({}, {})
+    seen = MapPass()
     if masks is not None:
         own = map_scale(raw.map_patches, size)
         limits = calibration.maps.within(own) if by_support else own
-        scales = {own} if calibration is None else {calibration.maps} if by_support else {own, calibration.maps}
+        scales = {} if by_support else {None: own}
+        if calibration is not None:
+            scales[calibration.maps] = calibration.maps
         seen = pixel_figures(raw, limits, size, masks, branches_on(raw.map_patches), scales)
     judged = {} if calibration is None else raw.image_scores(size, calibration, seen.highest)
     figures = {}
@@ -50,29 +52,29 @@ def _image_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def pixel_figures(
-    raw: RawScores, limits: Scale, size: int, masks: Masks, branches: Sequence[str], scales: Collection[Scale]
+    raw: RawScores, limits: Scale, size: int, masks: Masks, branches: Sequence[str], scales: dict[Scale | None, Scale]
 ) -> MapPass:
     """`metrics.pixel_metrics` of branches on maps scaled by `limits`.
 
     Of more pixels than IN_MEMORY as exact as `PixelCounts` says, and in one pass: where image scores are of maps, it
-    finds them too, by each of `scales`.
+    finds them too, by each of `scales` (`map_pass`).
     """
     patches = raw.map_patches
     if len(patches) * size**2 > IN_MEMORY:
-        scales = scales if raw.mean_patches is None else ()
+        scales = scales if raw.mean_patches is None else {}
         return measure(map_pass, patches, limits, size, masks, branches, scales)
     found = {}
     for branch in branches:  # one at a time: a branch's maps may fill much of the memory
         found[branch] = measure(metrics.pixel_metrics, full_maps(patches, limits, size, branch), masks[:])
-    return MapPass(found, {})
+    return MapPass(found)
 
 
 def selection(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
     """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
-    branch, seen, value = main_branch(raw.map_patches), MapPass({}, {}), {}
+    branch, seen, value = main_branch(raw.map_patches), MapPass(), {}
     if masks is not None:
         own = map_scale(raw.map_patches, size)
-        seen = pixel_figures(raw, own, size, masks, [branch], {own})
+        seen = pixel_figures(raw, own, size, masks, [branch], {None: own})
         value["pixel_auroc"] = seen.pixels[branch]["auroc"]
     scores = raw.image_scores(size, known=seen.highest)[branch]
     return {"image_auroc": measure(metrics.image_metrics, scores.numpy(), labels)["auroc"]} | value

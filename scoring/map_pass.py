@@ -1,7 +1,7 @@
 """One pass over the maps of many images: the pixel figures of all branches, and image scores."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,20 +18,11 @@ PIXELS = 1 << 21  # of a branch, counted at once
 
 @dataclass(frozen=True)
 class MapPass:
-    """pixels: figures by branch, as of `metrics.pixel_metrics`. highest: by scale, `maps.max_scores`."""
+    """pixels: figures by branch, as of `metrics.pixel_metrics`. highest: `maps.max_scores` by the scale, None for the
+    range of these very images."""
 
-    pixels: dict[str, dict[str, float]]
-    highest: dict[Scale, dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What the images `rows` add: the steps of their abnormal pixels by branch, and highest values by scale."""
-
-    rows: slice
-    regions: Regions
-    marked: dict[str, Tensor]
-    highest: dict[Scale, dict[str, Tensor]]
+    pixels: dict[str, dict[str, float]] = field(default_factory=dict)
+    highest: dict[Scale | None, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def map_pass(
@@ -40,7 +31,7 @@ def map_pass(
     size: int,
     masks: Masks,
     branches: Sequence[str],
-    scales: Collection[Scale] = (),
+    scales: Mapping[Scale | None, Scale],
 ) -> MapPass:
     """Pixel figures of the `branches` on maps scaled by `limits`, and the highest values of maps by each of `scales`.
 
@@ -48,52 +39,35 @@ def map_pass(
     score is not finite.
     """
     counts = {branch: PixelCounts() for branch in branches}
+    tops = {key: {branch: torch.empty(len(patches)) for branch in maps.branches_on(patches)} for key in scales}
 
-    def piece(rows: slice) -> _Piece:
-        return _count(patches[rows], rows, limits, size, masks, counts, scales)
+    def count(rows: slice) -> tuple[Regions, dict[str, Tensor]]:
+        """Of these images the abnormal pixels' steps by branch; all pixels are counted and highest values filled in."""
+        steps = {branch: torch.empty(rows.stop - rows.start, size, size, dtype=torch.int32) for branch in counts}
+        first = rows.start
+        for part in maps.chunks(patches[rows]):
+            unscaled = by_branch(part, branch_maps, size)
+            scaled = limits.fuse(*unscaled)
+            for branch, found in steps.items():
+                found[first - rows.start :][: len(part)] = counts[branch].steps(scaled[branch])
+            for key, scale in scales.items():
+                for branch, values in (scaled if scale == limits else scale.fuse(*unscaled)).items():
+                    tops[key][branch][first : first + len(part)] = highest(values, patches.recipe.top)
+            first += len(part)
+        for branch, found in steps.items():
+            counts[branch].count(found)
+        regions = Regions.of(masks[rows])
+        places = torch.from_numpy(regions.pixels)
+        return regions, {branch: found.flatten()[places] for branch, found in steps.items()}
 
-    found = MapPass({}, {scale: {} for scale in scales})
-    for one in in_order(piece, _pieces(len(patches), size)):
-        for branch, steps in one.marked.items():
-            counts[branch].mark(steps, one.regions)
-        for scale, by_name in one.highest.items():
-            for name, values in by_name.items():
-                found.highest[scale].setdefault(name, torch.empty(len(patches)))[one.rows] = values
-    found.pixels.update({branch: count.figures() for branch, count in counts.items()})
-    return found
+    for regions, marked in in_order(count, _runs(len(patches), size)):
+        for branch, steps in marked.items():
+            counts[branch].mark(steps, regions)
+    return MapPass({branch: found.figures() for branch, found in counts.items()}, tops)
 
 
-def _pieces(images: int, size: int) -> Iterator[slice]:
+def _runs(images: int, size: int) -> Iterator[slice]:
     """Runs of images that begin where `maps.chunks` begins one."""
     step = max(1, PIXELS // (maps.MAP_CHUNK * size**2)) * maps.MAP_CHUNK
     for first in range(0, images, step):
         yield slice(first, min(images, first + step))
-
-
-def _count(
-    patches: PatchScores,
-    rows: slice,
-    limits: Scale,
-    size: int,
-    masks: Masks,
-    counts: dict[str, PixelCounts],
-    scales: Collection[Scale],
-) -> _Piece:
-    steps = {branch: torch.empty(len(patches), size, size, dtype=torch.int32) for branch in counts}
-    tops = {scale: {} for scale in scales}
-    done = 0
-    for part in maps.chunks(patches):
-        unscaled = by_branch(part, branch_maps, size)
-        here = slice(done, done + len(part))
-        scaled = limits.fuse(*unscaled)
-        for branch, count in counts.items():
-            steps[branch][here] = count.steps(scaled[branch])
-        for scale, found in tops.items():
-            for name, values in (scaled if scale == limits else scale.fuse(*unscaled)).items():
-                found.setdefault(name, torch.empty(len(patches)))[here] = highest(values, patches.recipe.top)
-        done = here.stop
-    regions = Regions.of(masks[rows])
-    places = torch.from_numpy(regions.pixels)
-    for branch, count in counts.items():
-        count.count(steps[branch])
-    return _Piece(rows, regions, {branch: found.flatten()[places] for branch, found in steps.items()}, tops)

@@ -80,6 +80,12 @@ def by_branch(patches: PatchScores, what: Callable[[PatchScores, str, int], T], 
     return zero, few
 
 
+def branches_on(patches: PatchScores) -> list[str]:
+    """The branches that have maps: zero, few, and the fusion where both are on."""
+    on = [name for name in ("zero", "few") if getattr(patches, name) is not None]
+    return [*on, "fused"] if len(on) == 2 else on
+
+
 def means_at_once(patches: PatchScores, branch: str, size: int) -> Tensor:
     """`branch_means` of as few images as fit into memory together."""
     if branch == "zero":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from runtime.errors import InputError
 from scoring.cues import CUES, Cues
-from scoring.maps import Calibration, Scale, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
+from scoring.maps import Calibration, Scale, branches_on, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
 from scoring.patch_scores import AS_PUBLISHED, PatchScores, ScoreRecipe
+
+NOTHING: Mapping = MappingProxyType({})
 
 M = TypeVar("M")
 
@@ -60,16 +63,21 @@ class RawScores:
         return maps, maps if self.mean_patches is None else mean_scale(self.mean_patches, size)
 
     def image_scores(
-        self, size: int, calibration: Calibration | None = None, known: Mapping[Scale, dict[str, Tensor]] | None = None
+        self,
+        size: int,
+        calibration: Calibration | None = None,
+        known: Mapping[Scale | None, dict[str, Tensor]] = NOTHING,
     ) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales.
 
-        Cues that the calibration weighs make the score of the branch that stands for the run. known: what a pass over
-        the maps found already, by the scale.
+        Cues that the calibration weighs make the score of the branch that stands for the run. known: maxima of maps
+        that were found already, by the maps' scale, None for that over these images.
         """
-        if self.mean_patches is None:
-            scale = map_scale(self.map_patches, size) if calibration is None else calibration.maps
-            found = dict((known or {}).get(scale) or max_scores(self.map_patches, scale, size))
+        asked = None if calibration is None else calibration.maps
+        if self.mean_patches is None and asked in known:
+            found = dict(known[asked])
+        elif self.mean_patches is None:
+            found = max_scores(self.map_patches, asked or map_scale(self.map_patches, size), size)
         else:
             scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
             found = mean_scores(self.mean_patches, scale, size)
@@ -131,12 +139,6 @@ def full_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> np.
         maps[done : done + len(part)] = part
         done += len(part)
     return maps
-
-
-def branches_on(patches: PatchScores) -> list[str]:
-    """The branches that have maps: zero, few, and the fusion where both are on."""
-    on = [name for name in ("zero", "few") if getattr(patches, name) is not None]
-    return [*on, "fused"] if len(on) == 2 else on
 
 
 def main_branch(patches: PatchScores) -> str:
