@@ -49,7 +49,7 @@ def map_pass(
             unscaled = by_branch(part, branch_maps, size)
             scaled = limits.fuse(*unscaled)
             for branch, found in steps.items():
-                found[first - rows.start :][: len(part)] = counts[branch].steps(scaled[branch])
+                counts[branch].steps(scaled[branch], found[first - rows.start :][: len(part)])
             for key, scale in scales.items():
                 for branch, values in (scaled if scale == limits else scale.fuse(*unscaled)).items():
                     tops[key][branch][first : first + len(part)] = highest(values, patches.recipe.top)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
 from threading import Lock
 
 import numpy as np
@@ -52,11 +53,16 @@ class PixelCounts:
     def __post_init__(self) -> None:
         self.every, self.positives, self.overlap = (np.zeros(self.bins, kind) for kind in (np.int64, np.int64, float))
 
-    def steps(self, maps: Tensor) -> Tensor:
-        """The step of every pixel of maps in [0, 1], int32. Raises ValueError if a value is not a number."""
-        if maps.numel() and not torch.stack(maps.aminmax()).isfinite().all():
+    def steps(self, maps: Tensor, out: Tensor | None = None) -> Tensor:
+        """The step of every pixel of maps (B, H, W) in [0, 1], int32. Raises ValueError if a value is not a number."""
+        out = torch.empty(maps.shape, dtype=torch.int32) if out is None else out
+        low, high = torch.stack(maps.aminmax()).tolist() if maps.numel() else (0.0, 0.0)
+        if not isfinite(low + high):
             raise ValueError("an anomaly map holds a value that is not a finite number")
-        return (maps * self.bins).clamp_(0, self.bins - 1).to(torch.int32)
+        steps = maps * self.bins
+        if low < 0 or high >= 1:
+            steps.clamp_(0, self.bins - 1)
+        return out.copy_(steps)  # rounds towards 0
 
     def count(self, steps: Tensor) -> None:
         """Add pixels, abnormal or not; from any thread, in any order."""
