@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -145,14 +146,14 @@ def map_scale(patches: PatchScores, size: int) -> Scale:
 
 def _map_limits(patches: PatchScores, branch: str, size: int) -> tuple[float, float]:
     """Of the maps' values; maps are built of those images alone whose patches leave it open."""
-    parts, seen = list(chunks(patches)), {}
-    lows, highs = torch.tensor([_bounds(part, branch) for part in parts]).view(-1, 2).unbind(dim=1)
-    slack = SLACK * torch.cat([lows, highs]).abs().max() if parts else 0
+    lows, highs = torch.tensor([_bounds(part, branch) for part in chunks(patches)]).view(-1, 2).unbind(dim=1)
+    slack = SLACK * torch.cat([lows, highs]).abs().max() if len(patches) else 0
 
+    @cache
     def limits(place: int) -> tuple[float, float]:
-        if place not in seen:
-            seen[place] = tuple(map(float, branch_maps(parts[place], branch, size).aminmax()))
-        return seen[place]
+        part = patches[place * MAP_CHUNK : (place + 1) * MAP_CHUNK]
+        low, high = map(float, branch_maps(part, branch, size).aminmax())
+        return low, high
 
     lowest, highest = math.inf, -math.inf
     for place in lows.argsort().tolist():
