@@ -1,12 +1,12 @@
 """Raw scores of a test set to figures."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from scoring import metrics
-from scoring.maps import Calibration, Scale, map_scale, scaled_maps
-from scoring.patch_scores import PatchScores
+from scoring.map_pass import MapPass, map_pass
+from scoring.maps import Calibration, Scale, branches_on, map_scale
 from scoring.raw_scores import Masks, RawScores, full_maps, main_branch, measure
 
 IN_MEMORY = 1 << 26  # pixels whose maps are kept for exact figures; those of more are counted in one pass
@@ -23,46 +23,58 @@ def branch_figures(
     abnormal above 0.5, as the reproduction study does. The others are at the calibration's threshold, on scores scaled
     by the calibration. Raises InputError when a score is not a number.
     """
-    figures = {}
-    judged = {} if calibration is None else raw.image_scores(size, calibration)
     by_support = calibration is not None and raw.map_patches.recipe.support_scaled
-    for branch, scores in (judged if by_support else raw.image_scores(size)).items():
-        found = measure(metrics.image_metrics, scores.numpy(), labels)
-        figures[branch] = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
-        halved = measure(metrics.at_threshold, scores.numpy(), labels, ABOVE_HALF)
-        figures[branch] |= {f"{name}_at_half": value for name, value in halved.items()}
+    seen = MapPass()
+    if masks is not None:
+        own = map_scale(raw.map_patches, size)
+        limits = calibration.maps.within(own) if by_support else own
+        scales = {} if by_support else {None: own}
+        if calibration is not None:
+            scales[calibration.maps] = calibration.maps
+        seen = pixel_figures(raw, limits, size, masks, branches_on(raw.map_patches), scales)
+    judged = {} if calibration is None else raw.image_scores(size, calibration, seen.highest)
+    figures = {}
+    for branch, scores in (judged if by_support else raw.image_scores(size, known=seen.highest)).items():
+        figures[branch] = _image_figures(scores.numpy(), labels)
         if branch in judged:
             threshold = calibration.image[branch]
             figures[branch] |= measure(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
-    if masks is not None:
-        scale = map_scale(raw.map_patches, size)
-        if by_support:
-            scale = calibration.maps.within(scale)
-        for branch in figures:  # one at a time: a branch's maps may fill much of the memory
-            found = pixel_figures(raw.map_patches, scale, size, branch, masks)
-            figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
+    for branch, found in seen.pixels.items():
+        figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
     return figures
 
 
-def pixel_figures(patches: PatchScores, scale: Scale, size: int, branch: str, masks: Masks) -> dict[str, float]:
-    """`metrics.pixel_metrics` of a branch; of more pixels than IN_MEMORY in one pass, to about 1e-7."""
-    if len(patches) * size**2 <= IN_MEMORY:
-        return measure(metrics.pixel_metrics, full_maps(patches, scale, size, branch), masks[:])
+def _image_figures(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    found = measure(metrics.image_metrics, scores, labels)
+    halved = measure(metrics.at_threshold, scores, labels, ABOVE_HALF)
+    figures = {f"image_{name}": found[name] for name in ("auroc", "ap", "f1_max")}
+    return figures | {f"{name}_at_half": value for name, value in halved.items()}
 
-    def pieces() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        first = 0
-        for part in scaled_maps(patches, scale, size, branch):
-            yield part.numpy(), masks[first : first + len(part)]
-            first += len(part)
 
-    return measure(metrics.binned_pixel_metrics, pieces())
+def pixel_figures(
+    raw: RawScores, limits: Scale, size: int, masks: Masks, branches: Sequence[str], scales: dict[Scale | None, Scale]
+) -> MapPass:
+    """`metrics.pixel_metrics` of branches on maps scaled by `limits`.
+
+    Of more pixels than IN_MEMORY as exact as `PixelCounts` says, and in one pass: where image scores are of maps, it
+    finds them too, by each of `scales` (`map_pass`).
+    """
+    patches = raw.map_patches
+    if len(patches) * size**2 > IN_MEMORY:
+        scales = scales if raw.mean_patches is None else {}
+        return measure(map_pass, patches, limits, size, masks, branches, scales)
+    found = {}
+    for branch in branches:  # one at a time: a branch's maps may fill much of the memory
+        found[branch] = measure(metrics.pixel_metrics, full_maps(patches, limits, size, branch), masks[:])
+    return MapPass(found)
 
 
 def selection(raw: RawScores, labels: np.ndarray, masks: Masks | None, size: int) -> dict[str, float]:
     """The figures whose sum the published scripts choose the best epoch by: image AUROC, with masks pixel AUROC."""
-    branch = main_branch(raw.map_patches)
-    value = {"image_auroc": measure(metrics.image_metrics, raw.image_scores(size)[branch].numpy(), labels)["auroc"]}
+    branch, seen, value = main_branch(raw.map_patches), MapPass(), {}
     if masks is not None:
-        scale = map_scale(raw.map_patches, size)
-        value["pixel_auroc"] = pixel_figures(raw.map_patches, scale, size, branch, masks)["auroc"]
-    return value
+        own = map_scale(raw.map_patches, size)
+        seen = pixel_figures(raw, own, size, masks, [branch], {None: own})
+        value["pixel_auroc"] = seen.pixels[branch]["auroc"]
+    scores = raw.image_scores(size, known=seen.highest)[branch]
+    return {"image_auroc": measure(metrics.image_metrics, scores.numpy(), labels)["auroc"]} | value

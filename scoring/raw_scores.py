@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -9,8 +10,10 @@ from torch import Tensor
 
 from runtime.errors import InputError
 from scoring.cues import CUES, Cues
-from scoring.maps import Calibration, Scale, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
+from scoring.maps import Calibration, Scale, branches_on, map_scale, max_scores, mean_scale, mean_scores, scaled_maps
 from scoring.patch_scores import AS_PUBLISHED, PatchScores, ScoreRecipe
+
+NOTHING: Mapping = MappingProxyType({})
 
 M = TypeVar("M")
 
@@ -59,14 +62,22 @@ class RawScores:
         maps = map_scale(self.map_patches, size)
         return maps, maps if self.mean_patches is None else mean_scale(self.mean_patches, size)
 
-    def image_scores(self, size: int, calibration: Calibration | None = None) -> dict[str, Tensor]:
+    def image_scores(
+        self,
+        size: int,
+        calibration: Calibration | None = None,
+        known: Mapping[Scale | None, dict[str, Tensor]] = NOTHING,
+    ) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales.
 
-        Cues that the calibration weighs make the score of the branch that stands for the run.
+        Cues that the calibration weighs make the score of the branch that stands for the run. known: maxima of maps
+        that were found already, by the maps' scale, None for that over these images.
         """
-        if self.mean_patches is None:
-            scale = map_scale(self.map_patches, size) if calibration is None else calibration.maps
-            found = max_scores(self.map_patches, scale, size)
+        asked = None if calibration is None else calibration.maps
+        if self.mean_patches is None and asked in known:
+            found = dict(known[asked])
+        elif self.mean_patches is None:
+            found = max_scores(self.map_patches, asked or map_scale(self.map_patches, size), size)
         else:
             scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
             found = mean_scores(self.mean_patches, scale, size)
@@ -132,9 +143,7 @@ def full_maps(patches: PatchScores, scale: Scale, size: int, branch: str) -> np.
 
 def main_branch(patches: PatchScores) -> str:
     """The branch that stands for the run: the fusion, or the only one that is on."""
-    if patches.zero is not None and patches.few is not None:
-        return "fused"
-    return "few" if patches.zero is None else "zero"
+    return branches_on(patches)[-1]
 
 
 def measure(metric: Callable[..., M], *arrays: object) -> M:
