@@ -28,7 +28,7 @@ def branch_maps(patches: PatchScores, branch: str, size: int) -> Tensor:
         maps = upsampled_rows(patches.zero, size).sigmoid().sum(dim=2)
     else:
         maps = upsampled_rows(patches.few.sum(dim=1, keepdim=True), size)[:, :, 0]  # upsampling is linear: sum first
-    return smoothed(maps, patches.recipe.smooth)
+    return smoothed(maps.contiguous(), patches.recipe.smooth)  # else means would add up in another order
 
 
 def upsampled_rows(grids: Tensor, size: int) -> Tensor:
