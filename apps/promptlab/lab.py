@@ -115,7 +115,7 @@ class Lab:
         if not float(result.scores[result.branch][0]) >= result.threshold:
             return ()
         (anomaly_map,), mean = tuple(result.maps()), self.rule.by_mean
-        texts = finding_texts(self.encoder, self.info, result.words.text)
+        texts = finding_texts(self.encoder, self.info, result.words.text.to(self.system.device))
         margins = texts.margins(decoded, self.system.decoder)
         return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, margins)
 

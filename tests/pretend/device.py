@@ -9,13 +9,13 @@ the whole process and for good, so it happens in processes of its own (`tests/pr
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 from torch.utils import backend_registration
 
 NAME = "pretend"
@@ -42,7 +42,7 @@ SIZED_BY_VALUES = {
     aten.equal.default,
     aten.bincount.default,
 }  # the host has to know what the device found before it goes on
-UNTOUCHED = (torch.strided,)
+CPU = torch.device("cpu")
 
 
 def unavailable() -> str | None:
@@ -98,58 +98,79 @@ class PretendTensor(Tensor):
 
 def run(func: Any, args: tuple, kwargs: dict) -> Any:
     """One operation: checked, counted, done on the CPU."""
-    parts = func.decompose(*args, **kwargs)  # in inference mode those that are made of others come whole
-    if parts is not NotImplemented:
-        return parts
-    given = pytree.tree_leaves((args, kwargs))
-    tensors = [one for one in given if isinstance(one, Tensor)]
+    if is_composite(func):  # in inference mode those that are made of others come whole
+        return func.decompose(*args, **kwargs)
     if func in COPIES:
         return copied(func, args, kwargs)
+    given = [*leaves(args), *leaves(tuple(kwargs.values()))]
+    tensors = [one for one in given if isinstance(one, Tensor)]
     for one in given:
         if isinstance(one, torch.Generator) and one.device.type == "cpu":
             raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu' ({func})")
     indices = args[INDEXING[func]] if func in INDEXING else ()
     check_devices(func, tensors, indices)
     count(func, args, indices)
-    device = kwargs.get("device")
-    if device is not None and torch.device(device).type == NAME:
-        kwargs = kwargs | {"device": torch.device("cpu")}
+    if kwargs.get("device") is not None and torch.device(kwargs["device"]).type == NAME:
+        kwargs = kwargs | {"device": CPU}
     with torch.inference_mode(False), torch.no_grad():
-        found = func(*unwrapped(args), **unwrapped(kwargs))
-    # a view of a plain tensor is a plain tensor, even where others become inference tensors
-    plain = func.is_view and not any(one.is_inference() for one in tensors)
-    with torch.inference_mode(torch.is_inference_mode_enabled() and not plain):
+        found = func(*there(args), **there(kwargs))
+    # A view of a plain tensor is a plain tensor, even where all others become inference tensors.
+    plain = func.is_view and torch.is_inference_mode_enabled() and not any(one.is_inference() for one in tensors)
+    with torch.inference_mode(False) if plain else nullcontext():
         return given_back(func, args, kwargs, found)
+
+
+@cache
+def is_composite(func: Any) -> bool:
+    """Whether an operation is made of others on every device."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), torch._C.DispatchKey.CompositeImplicitAutograd)
+
+
+def leaves(tree: Any) -> Iterator[Any]:
+    """What lies in tuples and lists within each other."""
+    for one in tree:
+        if isinstance(one, (tuple, list)):
+            yield from leaves(one)
+        else:
+            yield one
+
+
+def there(tree: Any) -> Any:
+    """The same with the CPU tensors of those on the device."""
+    if isinstance(tree, PretendTensor):
+        return tree.data_there
+    if isinstance(tree, dict):
+        return {name: there(one) for name, one in tree.items()}
+    return type(tree)(there(one) for one in tree) if isinstance(tree, (tuple, list)) else tree
+
+
+def wrapped(tree: Any) -> Any:
+    """The same with tensors on the device for those of the CPU."""
+    if isinstance(tree, Tensor):
+        return PretendTensor(tree)
+    return type(tree)(wrapped(one) for one in tree) if isinstance(tree, (tuple, list)) else tree
 
 
 def copied(func: Any, args: tuple, kwargs: dict) -> Any:
     """A copy within the device, into it, or out of it."""
-    if func is aten._copy_from.default:
-        func, args = aten.copy_.default, (args[1], args[0], *args[2:])
-    source = args[0] if func is aten._to_copy.default else args[1]
-    here = isinstance(source, PretendTensor)
-    if func is aten.copy_.default:
-        there = isinstance(args[0], PretendTensor)
-    else:
-        device = kwargs.get("device")
-        there = here if device is None else torch.device(device).type == NAME
-        kwargs = kwargs | {"device": torch.device("cpu") if device is not None else None, "pin_memory": None}
-    move(source, here, there)
-    if func is aten.copy_.default:
-        args[0].data_there.copy_(unwrapped(source)) if there else args[0].copy_(unwrapped(source))
-        return args[0]
-    found = func(unwrapped(source), **kwargs)
-    if there:
-        return PretendTensor(found)
-    return found
+    if func is aten._to_copy.default:
+        source, device = args[0], kwargs.get("device")
+        inside = isinstance(source, PretendTensor) if device is None else torch.device(device).type == NAME
+        move(source, inside)
+        found = aten._to_copy.default(there(source), **kwargs | {"device": device and CPU, "non_blocking": False})
+        return PretendTensor(found) if inside else found
+    target, source = args[:2] if func is aten.copy_.default else args[1::-1]
+    move(source, isinstance(target, PretendTensor))
+    there(target).copy_(there(source))
+    return target
 
 
-def move(source: Tensor, here: bool, there: bool) -> None:
+def move(source: Tensor, inside: bool) -> None:
     """Count a copy between host and device."""
-    if here and not there:
+    if isinstance(source, PretendTensor) and not inside:
         COUNTS.update(copies_out=1, bytes_out=source.nbytes)
         wait("copy to the CPU")
-    elif there and not here and source.dim():  # a number goes along with the operation
+    elif inside and not isinstance(source, PretendTensor) and source.dim():  # a number goes along with the operation
         COUNTS.update(copies_in=1, bytes_in=source.nbytes)
 
 
@@ -159,56 +180,47 @@ def wait(name: str) -> None:
     WAITING[name] += 1
 
 
-def check_devices(func: Any, tensors: list[Tensor], indices: Iterable[Tensor | None]) -> None:
+def check_devices(func: Any, tensors: Sequence[Tensor], indices: Sequence[Tensor | None]) -> None:
     """Raise RuntimeError for tensors of two devices, but for numbers of no dimension, and indices that are copied."""
-    allowed = {id(one) for one in indices or () if isinstance(one, Tensor)}
     for one in tensors:
-        if isinstance(one, PretendTensor) or one.device.type == "meta" or one.dim() == 0:
+        if isinstance(one, PretendTensor) or not one.dim() or one.device.type == "meta":
             continue
-        if id(one) in allowed and isinstance(tensors[0], PretendTensor):
+        if isinstance(tensors[0], PretendTensor) and any(one is index for index in indices):
             continue
         raise RuntimeError(
             f"Expected all tensors to be on the same device, but found {NAME}:0 and {one.device} in {func}"
         )
 
 
-def count(func: Any, args: tuple, indices: Iterable[Tensor | None]) -> None:
+def count(func: Any, args: tuple, indices: Sequence[Tensor | None]) -> None:
     """Count what an operation makes the host wait for, and the indices that it copies in."""
     if func is aten._local_scalar_dense.default:
         COUNTS.update(copies_out=1, bytes_out=args[0].element_size())
         wait("item")
     elif func in SIZED_BY_VALUES:
-        wait(str(func))
-    for one in indices or ():
-        if isinstance(one, Tensor):
-            if not isinstance(one, PretendTensor):
-                COUNTS.update(copies_in=1, bytes_in=one.nbytes)
-            value = args[2] if len(args) > 2 else None
-            filled = isinstance(value, Tensor) and value.numel() == 1  # becomes masked_fill, which waits for nothing
-            if one.dtype in (torch.bool, torch.uint8) and not filled:
-                wait("boolean indexing")
+        wait(func.name())
+    value = args[2] if len(args) > 2 else None
+    filled = isinstance(value, Tensor) and value.numel() == 1  # becomes masked_fill, which waits for nothing
+    for one in indices:
+        if one is not None and not isinstance(one, PretendTensor):
+            COUNTS.update(copies_in=1, bytes_in=one.nbytes)
+        if one is not None and one.dtype in (torch.bool, torch.uint8) and not filled:
+            wait("boolean indexing")
 
 
-def unwrapped(tree: Any) -> Any:
-    return pytree.tree_map_only(PretendTensor, lambda one: one.data_there, tree)
+@cache
+def written(func: Any) -> tuple[tuple[int, str], ...]:
+    """Place and name of the arguments that an operation writes into."""
+    arguments = enumerate(func._schema.arguments)
+    return tuple((place, one.name) for place, one in arguments if one.alias_info and one.alias_info.is_write)
 
 
 def given_back(func: Any, args: tuple, kwargs: dict, found: Any) -> Any:
     """What an operation gives: its own arguments where it wrote into them, else new tensors of the device."""
-    written = [
-        value
-        for argument, value in zip(func._schema.arguments, args, strict=False)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    ]
-    written += [
-        kwargs[argument.name]
-        for argument in func._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write and argument.name in kwargs
-    ]
-    if written and len(func._schema.returns):
-        given = [one for one in written if isinstance(one, Tensor)]
-        return given[0] if len(func._schema.returns) == 1 and given else tuple(given) or written
-    return pytree.tree_map_only(Tensor, lambda one: PretendTensor(one), found)
+    if not written(func) or not func._schema.returns:
+        return wrapped(found)
+    own = [kwargs[name] if name in kwargs else args[place] for place, name in written(func)]
+    return own[0] if len(func._schema.returns) == 1 else tuple(own)
 
 
 def made(func: Any) -> Callable[..., Tensor]:
