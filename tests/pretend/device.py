@@ -233,11 +233,19 @@ def made(func: Any) -> Callable[..., Tensor]:
     return make
 
 
+class Backend(getattr(backend_registration, "_DummyBackendModule", object)):
+    """`torch.pretend`."""
+
+    def synchronize(self, device: object = None) -> None:
+        """Wait for all that the device was given."""
+        wait("synchronize")
+
+
 def register() -> torch.device:
     """Register the backend in this process, once; its device."""
     if torch._C._get_privateuse1_backend_name() == NAME:
         return torch.device(NAME, 0)
-    getattr(backend_registration, SETUP)(NAME)
+    getattr(backend_registration, SETUP)(NAME, backend_module=Backend())
     library = torch.library.Library("aten", "IMPL")
     library.impl("empty.memory_format", made(aten.empty.memory_format), "PrivateUse1")
     library.impl("empty_strided", made(aten.empty_strided.default), "PrivateUse1")
