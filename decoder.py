@@ -40,7 +40,7 @@ class MDecoder(nn.Module):
     taps: blocks after which adapters sit, counted from 1, rising.
     adapter: "madff", "mvfa", "projector", or "none" (bare trunk tokens (B, L, C), nothing to train).
     attentions, axis: MADFF's, see `madff.MADFF`.
-    precision: of the trunk's blocks: "fp32", or "bf16" or "fp16" by autocast (8-bit weights are `load_clip`'s matter).
+    half: torch.bfloat16 or torch.float16 to run the adapters so by autocast (the trunk's precision is `load_clip`'s).
     compiled: run the trunk's blocks through torch.compile where no gradient is wanted.
     ensemble: adapters a tap and head, each with a start of its own. They read the same x, the trunk takes the mean of
     their residuals, and each gives tokens of its own: lists of tokens then have `ensemble` entries a tap.
@@ -55,7 +55,7 @@ class MDecoder(nn.Module):
         *,
         attentions: Sequence[str] = ATTENTIONS,
         axis: str = "sequence",
-        precision: str = "fp32",
+        half: torch.dtype | None = None,
         compiled: bool = False,
         ensemble: int = 1,
     ) -> None:
@@ -66,7 +66,7 @@ class MDecoder(nn.Module):
                 f"--features_list {' '.join(map(str, taps))} must rise within 1 to {depth}, the trunk's depth"
             )
         self.taps, self.kind, self.depth = tuple(taps), adapter, depth
-        self.precision, self.compiled, self.ensemble = precision, compiled, ensemble
+        self.half, self.compiled, self.ensemble = half, compiled, ensemble
         self._compiled: dict[tuple[int, int], Callable[[Tensor], Tensor]] = {}
         self.wiring = (tuple(attentions), axis) if adapter == "madff" else ()
         self.visual = clip.visual.requires_grad_(False)
@@ -110,14 +110,12 @@ class MDecoder(nn.Module):
 
     def blocks(self, first: int, last: int, x: Tensor) -> Tensor:
         """The trunk's blocks first + 1 to last, (B, L, C) -> (B, L, C), in float32 outside."""
-        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         run = nn.Sequential(*self.visual.transformer.resblocks[first:last])
         if self.compiled and not torch.is_grad_enabled():
             if (first, last) not in self._compiled:  # weights may be laid out anew, since they are frozen
                 self._compiled[first, last] = torch.compile(run, options={"freezing": True})
             run = self._compiled[first, last]
-        with nullcontext() if half is None else torch.autocast(x.device.type, half):
-            return run(x).float()
+        return run(x)
 
     def adapt(
         self, tap: int, x: Tensor, heads: Sequence[str], residual: bool
@@ -130,8 +128,9 @@ class MDecoder(nn.Module):
         for head in heads:
             tokens[head] = []
             for adapter in getattr(self, f"{head}_adapters")[tap * self.ensemble : (tap + 1) * self.ensemble]:
-                own, y = adapter(x, residual=residual)
-                tokens[head].append(own)
+                with nullcontext() if self.half is None else torch.autocast(x.device.type, self.half):
+                    own, y = adapter(x, residual=residual)
+                tokens[head].append(own.float())
                 given = given if y is None else given + GIVE / self.ensemble * y
         return tokens, given
 

@@ -8,15 +8,28 @@ from pathlib import Path
 import torch
 
 from CLIP import weights as _weights
-from CLIP.int8 import QUANTISED, quantise_weight, scale_name, to_int8
-from CLIP.model import ACTIVATIONS, CLIP, MEAN, STD, TOWERS, TextConfig, VisionConfig
+from CLIP.half import HALVES, hold_in_half
+from CLIP.int8 import quantise_weight, scale_name, to_int8
+from CLIP.model import ACTIVATIONS, CLIP, MEAN, PRODUCTS, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
 from CLIP.weights import CONFIGS
 from runtime.errors import InputError
 from runtime.memory import trim_memory
 from runtime.tensors import check_weights
 
-__all__ = ["CLIP", "CONFIGS", "MEAN", "STD", "TOWERS", "build", "config", "load_clip", "model_names", "tokenize"]
+__all__ = [
+    "CLIP",
+    "CONFIGS",
+    "HALVES",
+    "MEAN",
+    "STD",
+    "TOWERS",
+    "build",
+    "config",
+    "load_clip",
+    "model_names",
+    "tokenize",
+]
 
 CONFIG_BYTES = 1 << 20  # of a config JSON, at most
 MOST_LAYERS, MOST_WIDTH, MOST_WORDS = 256, 1 << 16, 1 << 20  # in a model config; no published one comes near
@@ -78,9 +91,9 @@ def load_clip(
     *,
     trust: bool = False,
     towers: Collection[str] = tuple(TOWERS),
-    int8: bool = False,
+    precision: str = "fp32",
 ) -> CLIP:
-    """A frozen float32 model in eval mode, on the CPU.
+    """A frozen model in eval mode, on the CPU, float32 but for what `precision` says.
 
     model_name: a name of `model_names()` or the path of a config JSON.
     weights: a file of any format that `CLIP.weights.read` knows; None leaves the random start (seed first).
@@ -88,7 +101,8 @@ def load_clip(
     activation: "gelu" or "quickgelu"; None takes the one the weights were trained with.
     trust: open an OpenAI archive although its sha256 is not an official one.
     towers: "image", "text" or both; one that is left out takes no memory and can't be called.
-    int8: the image tower's linear layers with 8-bit weights and activations, see `CLIP.int8`.
+    precision: of the linear layers in the image tower's blocks: "fp32", "bf16" or "fp16" (`CLIP.half`), or "int8", with
+        8-bit weights and activations (`CLIP.int8`).
     Raises InputError for an unknown model, and for weights that are missing, damaged or another model's.
     """
     unread = {part for tower, parts in TOWERS.items() if tower not in towers for part in parts}
@@ -105,9 +119,10 @@ def load_clip(
             tensor = torch.empty(tensor.shape, device="meta")  # its shape will be checked
         if not used:
             return {name: tensor}
-        if int8 and name.startswith("visual.") and name.endswith(QUANTISED) and tensor.ndim == 2 and tensor.numel():
+        product = name.startswith("visual.") and name.endswith(PRODUCTS)
+        if product and precision == "int8" and name.endswith("weight") and tensor.ndim == 2 and tensor.numel():
             return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
-        return {name: tensor.to(torch.float32, copy=True)}
+        return {name: tensor.to(HALVES.get(precision, torch.float32) if product else torch.float32, copy=True)}
 
     state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust, convert=convert)
     with torch.device("cpu" if state is None else "meta"):  # read weights take the place of what is built
@@ -118,8 +133,10 @@ def load_clip(
     model.image_size = image_size
     if state is None:
         _start(model)
-    if int8:
+    if precision == "int8":
         to_int8(model.visual.transformer)
+    elif precision in HALVES and state is None:
+        hold_in_half(model.visual.transformer, HALVES[precision])
     if state is not None:
         _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
         if faults:
@@ -128,7 +145,7 @@ def load_clip(
     for part in unread:
         setattr(model, part, None)
     trim_memory()  # what passed by while weights were read
-    return model.float().eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 @torch.no_grad()

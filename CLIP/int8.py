@@ -10,7 +10,6 @@ from CLIP.model import Attention, Transformer
 
 STEPS = 127  # of a scale, on either side of zero
 ROWS = 128  # of a weight, taken at a time
-QUANTISED = ("attn.in_proj_weight", "attn.out_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:

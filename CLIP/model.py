@@ -165,6 +165,12 @@ class VisionTower(nn.Module):
         return self.pool(self.transformer(self.embed(images)))
 
 
+# Ends of the names of a block's linear layers.
+PRODUCTS = tuple(
+    f"{layer}{part}"
+    for layer in ("attn.in_proj_", "attn.out_proj.", "mlp.c_fc.", "mlp.c_proj.")
+    for part in ("weight", "bias")
+)
 # The top-level names of each tower's weights.
 TOWERS = {
     "image": ("visual",),

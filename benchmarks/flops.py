@@ -10,7 +10,7 @@ seconds a kernel, since Python starts them one after the other.
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,8 +53,8 @@ class Device:
     memory: float
 
     def seconds(self, kernels: "list[Kernel]", precision: str = "fp32") -> float:
-        """Of all kernels, one after the other; precision: of the trunk's."""
-        busy = sum(self._seconds(one, precision if one.trunk else "fp32") for one in kernels)
+        """Of all kernels, one after the other; precision: of those that --precision is of."""
+        busy = sum(self._seconds(one, precision if one.half else "fp32") for one in kernels)
         return max(busy, LAUNCH * len(kernels))
 
     def _seconds(self, one: "Kernel", precision: str) -> float:
@@ -71,12 +71,12 @@ DEVICES = (
 
 @dataclass(frozen=True)
 class Kernel:
-    """One operation: its floating-point operations, bytes read and written, and whether it is of the frozen trunk."""
+    """One operation: its floating-point operations, bytes read and written, and whether --precision is of it."""
 
     name: str
     flops: float
     bytes: float
-    trunk: bool = False
+    half: bool = False
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Counter(TorchDispatchMode):
     """Notes the kernels of what runs meanwhile; views and empty tensors are none."""
 
     kernels: list[Kernel] = field(default_factory=list)
-    trunk: bool = False
+    half: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Counter(TorchDispatchMode):
         if not (func.is_view or name in ("detach", "_unsafe_view") or name.startswith(("empty", "new_empty"))):
             flops = operations(func._overloadpacket, args, kwargs or {}, found)
             touched = [*tensors(args), *tensors((found,))]
-            self.kernels.append(Kernel(name, flops, sum(one.nbytes for one in touched), self.trunk))
+            self.kernels.append(Kernel(name, flops, sum(one.nbytes for one in touched), self.half))
         return found
 
 
@@ -148,21 +148,25 @@ attention.register_autograd(
 
 @contextmanager
 def counted() -> Iterator[Counter]:
-    """The kernels of what runs meanwhile, the trunk's told from the rest."""
-    counter, blocks = Counter(), MDecoder.blocks
+    """The kernels of what runs meanwhile, those of the trunk's blocks and of the adapters told from the rest."""
+    counter = Counter()
 
-    def of_the_trunk(self: MDecoder, *given: Any) -> Tensor:
-        counter.trunk = True
-        try:
-            return blocks(self, *given)
-        finally:
-            counter.trunk = False
+    def marked(part: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any) -> Any:
+            counter.half = True
+            try:
+                return part(*given)
+            finally:
+                counter.half = False
+
+        return run
 
     def fused(q: Tensor, k: Tensor, v: Tensor, is_causal: bool = False) -> Tensor:
         return attention(q, k, v)
 
     attends = patch("torch.nn.functional.scaled_dot_product_attention", fused)
-    with attends, patch.object(MDecoder, "blocks", of_the_trunk), linear.plain(), counter:
+    parts = {name: marked(getattr(MDecoder, name)) for name in ("blocks", "adapt")}
+    with attends, patch.multiple(MDecoder, **parts), linear.plain(), counter:
         yield counter
 
 
@@ -257,13 +261,13 @@ def table(rows: dict[str, tuple[list[Kernel], int]]) -> list[str]:
 def budget(decoder: MDecoder, device: Device, precision: str, planned: bool = False) -> dict[str, float]:
     """Seconds of 4-shot Brain: what a run of EPOCHS epochs with an evaluation after each is made of.
 
-    planned: bf16 for the adapters and the bank too when scoring, tokens that stay on the device, figures computed while
+    planned: bf16 for the bank too, tokens that stay on the device, figures computed while
     the device goes on.
     """
     images, support = EPOCHS * TEST, 2 * SHOT * VARIANTS
 
     def seconds(kernels: list[Kernel]) -> float:
-        return device.seconds([replace(one, trunk=one.trunk or planned) for one in kernels], precision)
+        return device.seconds([replace(one, half=one.half or planned) for one in kernels], precision)
 
     beside = 0.0 if planned else 1.0
     once = seconds(prefix(decoder, BATCH)) / BATCH

@@ -111,9 +111,9 @@ def system(
 ) -> System:
     """The system at ViT-L's shape, with random weights."""
     torch.manual_seed(0)
-    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), int8=precision == "int8")
+    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), precision=precision)
     taps = default_taps(clip.vision_config.layers)
-    decoder = MDecoder(clip, taps, precision=precision, compiled=compiled).to(device)
+    decoder = MDecoder(clip, taps, half=CLIP.HALVES.get(precision), compiled=compiled).to(device)
     return System(decoder, device, SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
 
 

@@ -74,9 +74,8 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
     """
     device, trunk = pick_device(spec.device), resolve(spec)
     print(*spec.notes, sep="\n", end="\n" * bool(spec.notes))
-    int8 = spec.precision == "int8"
-    known_by = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, int8, spec.trust_weights, device)
-    clip = (series or Series()).once("tower", known_by, lambda: _load(spec, trunk, "image", int8))
+    loaded = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, spec.precision, spec.trust_weights)
+    clip = (series or Series()).once("tower", (*loaded, device), lambda: _load(spec, trunk, "image", spec.precision))
     taps = taps_of(spec)
     torch.manual_seed(spec.seed)
     decoder = MDecoder(
@@ -85,7 +84,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
         "none" if bare else spec.adapter,
         attentions=spec.madff,
         axis=spec.madff_axis,
-        precision=spec.precision,
+        half=CLIP.HALVES.get(spec.precision),
         compiled=spec.compile,
         ensemble=spec.ensemble,
     )
@@ -154,9 +153,9 @@ def objects_of(spec: DataSpec, *, all_medical: bool = False) -> list[str]:
     return made
 
 
-def _load(spec: ModelSpec, trunk: Trunk, tower: str, int8: bool = False) -> CLIP.CLIP:
+def _load(spec: ModelSpec, trunk: Trunk, tower: str, precision: str = "fp32") -> CLIP.CLIP:
     """One tower of the CLIP."""
-    chosen = {"trust": spec.trust_weights, "towers": (tower,), "int8": int8}
+    chosen = {"trust": spec.trust_weights, "towers": (tower,), "precision": precision}
     return CLIP.load_clip(spec.model_name, trunk.file, spec.img_size, trunk.activation, **chosen)
 
 

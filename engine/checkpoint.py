@@ -59,6 +59,7 @@ def write(path: str | Path, checkpoint: Checkpoint) -> None:
     torch.save(content, buffer)
     with atomic_write(path) as draft:
         draft.write_bytes(buffer.getbuffer())
+        load(draft)  # what is more than tensors and plain data could be written, and never be opened
 
 
 def _plain(snapshot: Snapshot) -> dict[str, Any]:
@@ -217,14 +218,14 @@ def _calibration(content: object) -> Calibration:
 
 
 def _evidence(content: object) -> Evidence:
-    """Out-of-fold scores, finite, of images that each have one at least."""
+    """Out-of-fold scores, finite, by label."""
     if not isinstance(content, Mapping) or type(content.get("held_out")) is not bool:
         raise _unlike("its calibration's evidence", content)
-    labels = [content.get(f"{label}_variants") for label in ("normal", "abnormal")]
-    for images in labels:
-        if not isinstance(images, (list, tuple)) or not all(_are_numbers(scores) and scores for scores in images):
-            raise _unlike("its calibration's out-of-fold scores", images)
-    return Evidence(*(tuple(map(tuple, images)) for images in labels), content["held_out"])
+    labels = [content.get(label) for label in ("normal", "abnormal")]
+    for scores in labels:
+        if not _are_numbers(scores):
+            raise _unlike("its calibration's out-of-fold scores", scores)
+    return Evidence(*map(tuple, labels), content["held_out"])
 
 
 def _cue_weights(content: object) -> CueWeights:

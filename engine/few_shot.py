@@ -160,6 +160,7 @@ def _train_object(spec: FewShotSpec, obj: str, among: bool, series: Series | Non
     started = time.time()
     seed_everything(spec.seed)
     run = open_run(spec, obj, series)
+    spec = run.spec  # with its recipe
     if spec.resume and among and (done := run.finished(SCRIPT)):
         print(f"{obj}: finished before")
         return done
@@ -170,13 +171,15 @@ def _train_object(spec: FewShotSpec, obj: str, among: bool, series: Series | Non
         if spec.epoch_by == "support" and spec.epoch:
             every = out_of_fold(run, folder, start, range(1, spec.epoch + 1))
             epochs = best_epoch(run, every)
-            run.out_of_fold = {epochs: every[epochs]}
+            run.out_of_fold = every
             print(f"epoch {epochs} of {spec.epoch}: the best on folds of the support")
             run.system.decoder.load_adapters(start)
         training = _training(run, folder, started, epochs)
         history = training.train() if spec.eval_every else _shared(run, epochs, training)
         if spec.folds and not run.out_of_fold:
-            wanted = {one.epoch for one in (history.last, history.best) if one is not None and one.epoch}
+            averaged = spec.average_epochs > 1  # then folds say nothing of the best epoch by itself
+            known = (history.last, None if averaged else history.best)
+            wanted = {one.epoch for one in known if one is not None and one.epoch}
             run.out_of_fold = out_of_fold(run, folder, start, wanted) if wanted else {}
         return finish(run, SCRIPT, folder, history, training.started)
 

@@ -74,7 +74,7 @@ class FewShotRun(Run):
         counts = f"{normal} normal and {abnormal} abnormal images" if abnormal else f"{normal} normal images"
         return (
             f"Scores and thresholds are calibrated on the support ({counts}): "
-            f"{threshold_words(self.recipe.threshold_rule, normal, bool(abnormal))}. "
+            f"{threshold_words(self.recipe.threshold_rule, min(normal, CALIBRATION_IMAGES), abnormal)}. "
             "Nothing of the images below went into it."
         )
 
@@ -247,7 +247,8 @@ class FewShotRun(Run):
         """What is known of the rows of `calibration_rows`."""
         rows = self.calibration_rows()
         masks = self.support.masks[rows, 0].numpy() > 0.5 if self.masks else None
-        return Known(self.support.labels[rows].numpy().astype(int), masks, self.owners[rows].numpy(), held_out)
+        images = self.support.pictures[rows].numpy()
+        return Known(self.support.labels[rows].numpy().astype(int), masks, images, held_out)
 
     def origin(self) -> dict:
         """Counts, and the names of the support images by label."""

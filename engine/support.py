@@ -42,6 +42,11 @@ class Support:
         return torch.zeros(len(self.labels), dtype=torch.bool) if self.parents is None else self.parents[:, 0] >= 0
 
     @property
+    def pictures(self) -> Tensor:
+        """(V,), equal for the variants of a picture; of a volume every slice is one."""
+        return self.source if self.variant.any() else torch.arange(len(self.source))
+
+    @property
     def normal(self) -> Tensor:
         """Rows of the normal variants."""
         return (self.labels == 0).nonzero()[:, 0]

@@ -289,7 +289,8 @@ def finish(run: Run, script: str, folder: RunFolder, history: TrainingHistory, s
         print(f"checkpoint: {folder.publish(CHECKPOINT, run.spec.save_path / f'{run.name}.pth')}")
     evaluated = [run.evaluated(last, "last", history.last_scores)]
     if last.calibration is not None:
-        print(*last.calibration.sentences(main_branch(evaluated[0].raw.map_patches)), sep="\n")
+        said = last.calibration.sentences(main_branch(evaluated[0].raw.map_patches))
+        print(*said, sep="\n", end="\n" * bool(said))
     if best is not None:
         evaluated.append(run.evaluated(run.load_snapshot(best), "best", history.best_scores))
     if distributed.main_process():

@@ -132,6 +132,7 @@ def _scores(report: Report) -> dict:
         "reasons": {place: row.reason for place, row in enumerate(report.rows) if row.reason},
         "threshold": float(threshold) if isfinite(threshold) else None,
         "findings": findings.within((place, report.rows[place].findings) for place in _by_interest(report)),
+        "regions_sought": any(row.findings for row in report.rows),
         "no_diagnosis": f"{findings.NO_DIAGNOSIS[0].upper()}{findings.NO_DIAGNOSIS[1:]}.",
         "truth": any(row.truth is not None for row in report.rows),
         "opacity": OPACITY,

@@ -87,7 +87,12 @@ def plain() -> Iterator[None]:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., K) by weight (N, K) and bias (N,) -> (..., N), differentiable like `F.linear`."""
+    """x (..., K) by weight (N, K) and bias (N,) -> (..., N), differentiable like `F.linear`.
+
+    Of a weight in 16 bits, the product is in 16 bits too, whatever x is in.
+    """
+    if weight.itemsize < x.itemsize:
+        x = x.to(weight.dtype)
     single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (single and x.device.type == "cpu" and x.numel() and wide()):
         return F.linear(x, weight, bias)

@@ -8,7 +8,7 @@ from scoring import metrics
 from scoring.cues import FLOOR, CueWeights
 from scoring.maps import Calibration, highest
 from scoring.patch_scores import PatchScores
-from scoring.raw_scores import Masks, RawScores, full_maps, measure
+from scoring.raw_scores import Masks, RawScores, full_maps, main_branch, measure
 from scoring.reliability import Evidence, ThresholdRule
 
 CALIBRATION_IMAGES = 64  # normal support images, or images of an object trained on, that are looked at; at most
@@ -59,6 +59,8 @@ def calibrate(
     if raw.cues is not None:
         found = replace(found, cues=CueWeights.fit(raw.cues, labels))
     for branch, scores in raw.image_scores(size, found).items():
+        if found.cues is not None and branch == main_branch(raw.map_patches):
+            scores = found.cues.crossed(raw.cues, labels, known.images)
         values = measure(metrics.finite, scores.double().numpy())
         found.evidence[branch] = Evidence.of(values, labels, known.images, known.held_out)
         found.image[branch] = found.evidence[branch].threshold(rule.threshold)
@@ -80,7 +82,7 @@ def zero_share(raw: RawScores, found: Calibration, labels: np.ndarray, size: int
 
 
 def _weight(scores: np.ndarray, labels: np.ndarray) -> float:
-    return FLOOR + (1 - FLOOR) * max(0.0, 2 * metrics.image_metrics(scores, labels)["auroc"] - 1)
+    return FLOOR + (1 - FLOOR) * max(0.0, 2 * float(metrics.image_metrics(scores, labels)["auroc"]) - 1)
 
 
 def separating_taps(patches: PatchScores, labels: np.ndarray) -> tuple[int, ...] | None:

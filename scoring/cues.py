@@ -7,7 +7,7 @@ words. Each is standardised on the support and weighed by its AUROC there, all o
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -145,3 +145,16 @@ class CueWeights:
         )
         sums = ((cues.values.double() - centers) / spreads * weights).sum(dim=1)
         return ((sums - self.low) / max(self.high - self.low, torch.finfo(torch.float32).tiny)).float()
+
+    def crossed(self, cues: Cues, labels: np.ndarray, images: np.ndarray) -> Tensor:
+        """`scores` of the support itself, (V,), each image by the weights and spreads that the others give, since those
+        that it had a say in flatter it. images: (V,), equal for the variants of an image. Of a label's only image there
+        are no others; centers are the same for all, so that scores can be compared."""
+        found = self.scores(cues)
+        for image in np.unique(images):
+            others = images != image
+            if len(np.unique(labels[others])) == len(np.unique(labels)):
+                theirs = CueWeights.fit(cues[np.flatnonzero(others).tolist()], labels[others])
+                own = replace(self, spreads=theirs.spreads, weights=theirs.weights)
+                found[~others] = own.scores(cues[np.flatnonzero(~others).tolist()])
+        return found

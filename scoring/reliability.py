@@ -25,8 +25,8 @@ SURE = 0.75  # a verdict that is less probable than this is uncertain
 
 @dataclass(frozen=True)
 class ThresholdRule:
-    """How a threshold is chosen: "f1" and "balanced" maximise F1 or balanced accuracy, "recall" and "specificity" keep
-    a share of abnormal, or of normal, images on the right side."""
+    """How a threshold is chosen: "f1" has the highest F1, "balanced" is where either label is as probable, "recall" and
+    "specificity" keep a share of abnormal, or of normal, images on the right side."""
 
     name: str
     share: float = math.nan
@@ -37,7 +37,10 @@ class ThresholdRule:
         name, colon, share = text.partition(":")
         number = re.fullmatch(r"0?\.[0-9]{1,6}", share)
         if name not in RULES or bool(colon) != (name in RULES[2:]) or (colon and not (number and float(share) > 0)):
-            raise InputError(f"--threshold_rule {text} is none of f1, balanced, recall:0.95, specificity:0.95")
+            raise InputError(
+                f"--threshold_rule {text} is none of f1, balanced, recall:R, specificity:S, with R and S between 0 and "
+                "1 as in recall:0.95"
+            )
         return ThresholdRule(name, float(share) if colon else math.nan)
 
 
@@ -55,38 +58,24 @@ class Separation:
         return self.low <= CHANCE <= self.high or self.high < CHANCE
 
 
-Scores = tuple[tuple[float, ...], ...]  # by image, those of all its variants, itself first
-
-
 @dataclass(frozen=True)
 class Evidence:
-    """Scores of the support on the calibrated scale, by image; either label may be empty.
+    """Scores of the support's images as they are, on the calibrated scale; either label may be empty.
 
+    Their variants have no say: new images come as they are too, and turned or moved ones score higher.
     held_out: whether no image was known to the system that scored it; else nothing is said of how sure verdicts are.
     """
 
-    normal_variants: Scores
-    abnormal_variants: Scores
+    normal: tuple[float, ...]
+    abnormal: tuple[float, ...]
     held_out: bool = True
 
     @staticmethod
     def of(scores: np.ndarray, labels: np.ndarray, images: np.ndarray, held_out: bool = True) -> "Evidence":
         """From scores (V,), labels (V,) in {0, 1} and image numbers (V,), an image as it is before its variants."""
-        parts = [
-            tuple(tuple(map(float, scores[images == one])) for one in dict.fromkeys(images[labels == label].tolist()))
-            for label in (0, 1)
-        ]
-        return Evidence(*parts, held_out)
-
-    @cached_property
-    def normal(self) -> list[float]:
-        """Of the normal images as they are."""
-        return [one[0] for one in self.normal_variants]
-
-    @cached_property
-    def abnormal(self) -> list[float]:
-        """Of the abnormal images as they are."""
-        return [one[0] for one in self.abnormal_variants]
+        first = np.unique(images, return_index=True)[1]
+        parts = (scores[np.sort(first[labels[first] == label])] for label in (0, 1))
+        return Evidence(*(tuple(map(float, part)) for part in parts), held_out)
 
     @property
     def both(self) -> bool:
@@ -103,14 +92,14 @@ class Evidence:
         """Slope (0 or more) and offset of the probability of "abnormal", if both labels are there."""
         if not self.both:
             return None
-        return fit_logistic(*(np.concatenate(part) for part in (self.normal_variants, self.abnormal_variants)))
+        return fit_logistic(self.normal, self.abnormal)
 
     def threshold(self, rule: ThresholdRule) -> float:
         """The score from which an image is abnormal.
 
-        "balanced": where either label is equally probable (`logistic`, which all the scores have a say in, while the
-        best cut through a few images jumps with each of them). Without abnormal images a quantile of the normal ones,
-        by `normal_quantile`; without normal images just above all scores.
+        "balanced": where either label is equally probable (`logistic`, since the best cut through a few images jumps
+        with each of them), the middle of the medians where that never is within the scores. Without abnormal images a
+        quantile of the normal ones, by `normal_quantile`; without normal images just above all scores.
         """
         if not self.normal:
             return float(np.nextafter(np.float32(max(self.abnormal)), np.float32(np.inf)))
@@ -119,10 +108,14 @@ class Evidence:
             return normal_quantile(self.normal, share)
         if rule.name == "recall":
             return lower_quantile(self.abnormal, rule.share)
-        if rule.name == "balanced" and self.logistic[0] > 0:
-            return -self.logistic[1] / self.logistic[0]
-        every = (np.concatenate(part) for part in (self.normal_variants, self.abnormal_variants))
-        return best_threshold(*every, rule.name)
+        if rule.name == "f1":
+            return best_threshold(self.normal, self.abnormal)
+        slope, offset = self.logistic
+        every = (*self.normal, *self.abnormal)
+        even = -offset / slope if slope > 0 else math.inf
+        return (
+            even if min(every) <= even <= max(every) else float(np.median(self.normal) + np.median(self.abnormal)) / 2
+        )
 
     def rates(self, threshold: float) -> tuple[float, float]:
         """Expected sensitivity and specificity: the shares found right, drawn towards a half as by one image more of
@@ -158,13 +151,16 @@ class Evidence:
         return 1 - p if abnormal else p
 
     def uncertain(self, score: float, threshold: float) -> bool:
-        """Whether a verdict is a guess: less than `SURE` probable. With normal images alone, what is above those whose
-        p is more than twice that of the highest few called abnormal, and as near to the threshold on its other side.
+        """Whether a verdict is a guess: less than `SURE` probable. With normal images alone an abnormal one is; so is
+        what is above those whose p is more than twice that of the highest few called abnormal, and as near to the
+        threshold on its other side.
         """
-        if self.logistic is not None:
-            return self.confidence(score, threshold) < SURE
         if not self.normal:
             return True
+        if self.logistic is not None or score >= threshold:
+            unsure = self.confidence(score, threshold) < SURE
+            if unsure or self.logistic is not None:
+                return unsure
         usual = [one for one in self.normal if self.p_value(one) > 2 * false_alarms(len(self.normal))]
         band = threshold - max(usual, default=min(self.normal))
         return threshold - band < score < threshold + band
@@ -219,7 +215,8 @@ def normal_quantile(scores: Sequence[float], share: float) -> float:
 
 
 def false_alarms(count: int, share: float = 1 - FALSE_ALARMS) -> float:
-    """The share of new normal images that `normal_quantile` of `count` images may call abnormal, at most."""
+    """The share of new images that may lie beyond a quantile of `count` images, at most: of normal ones above that of
+    `normal_quantile`, of abnormal ones below that of `lower_quantile`."""
     return max(1 - share, 1 / (count + 1))
 
 
@@ -229,18 +226,14 @@ def lower_quantile(scores: Sequence[float], share: float) -> float:
     return float(sorted(scores, reverse=True)[place - 1])
 
 
-def best_threshold(normal: Sequence[float], abnormal: Sequence[float], rule: str) -> float:
-    """The threshold with the highest F1 or balanced accuracy; of several that are as good the middle of the widest
-    run of them, since new images will not lie where these few do."""
+def best_threshold(normal: Sequence[float], abnormal: Sequence[float]) -> float:
+    """The threshold with the highest F1; of several that are as good the middle of the widest run of them, since new
+    images will not lie where these few do."""
     scores = np.unique(np.concatenate([normal, abnormal]).astype(np.float64))
     above = np.nextafter(np.float32(scores[-1]), np.float32(np.inf))
     edges = np.concatenate([scores[:1], (scores[1:] + scores[:-1]) / 2, [above]])
-    found = np.array([[np.mean(np.asarray(abnormal) >= edge), np.mean(np.asarray(normal) >= edge)] for edge in edges])
-    if rule == "balanced":
-        value = found[:, 0] - found[:, 1]
-    else:
-        hits, called = found[:, 0] * len(abnormal), found[:, 1] * len(normal)
-        value = 2 * hits / (hits + called + len(abnormal))
+    hits, called = (np.array([np.sum(np.asarray(part) >= edge) for edge in edges]) for part in (abnormal, normal))
+    value = 2 * hits / (hits + called + len(abnormal))
     (best,) = np.nonzero(value >= value.max() - 1e-12)
     ends = np.concatenate([[scores[0]], scores, [scores[-1]]])  # what lies on either side of an edge
     widest = best[np.argmax(ends[best + 1] - ends[best])]
@@ -251,13 +244,15 @@ def fit_logistic(normal: Sequence[float], abnormal: Sequence[float]) -> tuple[fl
     """Slope (0 or more) and offset of a logistic probability of "abnormal", both kinds weighing the same.
 
     Platt's fit ("Probabilistic outputs for support vector machines", 1999) with his softened targets, (n + 1) / (n + 2)
-    of n images of a kind: a few that separate well do not make a probability of 1.
+    of n images: a few that separate well do not make a probability of 1. n is that of the rarer kind for both, since
+    targets of unlike softness would move the point where either is as probable.
     """
     scores = np.concatenate([normal, abnormal])
     center, spread = scores.mean(), scores.std() or 1.0
     scaled = (scores - center) / spread
     labels = np.repeat([0.0, 1.0], [len(normal), len(abnormal)])
-    soft = np.where(labels == 1, (len(abnormal) + 1) / (len(abnormal) + 2), 1 / (len(normal) + 2))
+    rarer = min(len(normal), len(abnormal))
+    soft = np.where(labels == 1, rarer + 1, 1) / (rarer + 2)
     weights = np.where(labels == 1, 0.5 / len(abnormal), 0.5 / len(normal))
 
     def cost(line: np.ndarray) -> tuple[float, np.ndarray]:

@@ -14,17 +14,20 @@ def sentences(evidence: Evidence, threshold: float) -> list[str]:
     if not evidence.held_out:
         return ["The threshold is of images that the adapters were trained on, so it promises too much (see --folds)."]
     normal, abnormal = len(evidence.normal), len(evidence.abnormal)
+    how = "each scored without itself"
+    if 1 in (normal, abnormal):
+        how = "of a label's only image its variants were known, so this promises too much"
     if evidence.separation is None:
         if not normal:
             return []
         above = sum(score >= threshold for score in evidence.normal)
         return [
-            f"No abnormal image is known. Of {_count(normal, 'normal image')}, each scored without itself, {above} "
-            f"reach the threshold; of new ones up to {(above + 1) / (normal + 1):.0%} may."
+            f"No abnormal image is known. Of {_count(normal, 'normal image')} ({how}) {above} reach the "
+            f"threshold; of new ones up to {(above + 1) / (normal + 1):.0%} may."
         ]
     found, (sensitivity, specificity) = evidence.separation, evidence.rates(threshold)
     said = [
-        f"On the support ({_count(normal, 'normal image')}, {abnormal} abnormal, each scored without itself): AUROC "
+        f"On the support ({_count(normal, 'normal image')}, {abnormal} abnormal, {how}): AUROC "
         f"{found.auroc:.2f} [{found.low:.2f}, {found.high:.2f}]; expected sensitivity {sensitivity:.2f}, specificity "
         f"{specificity:.2f}."
     ]
@@ -35,15 +38,16 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" + ("" if number == 1 else "s")
 
 
-def threshold_words(rule: str, normal: int, abnormal: bool) -> str:
-    """How a threshold is chosen on `normal` normal images, and abnormal ones where there are any, in words."""
+def threshold_words(rule: str, normal: int, abnormal: int) -> str:
+    """How a threshold is chosen on so many normal and abnormal images, in words."""
     parsed = ThresholdRule.parse(rule)
     if parsed.name == "specificity" or not abnormal:
         share = parsed.share if parsed.name == "specificity" else 1 - FALSE_ALARMS
         promised = false_alarms(normal, share)
         return f"of normal images like them at most {promised:.0%} are expected above the threshold"
     if parsed.name == "recall":
-        return f"of abnormal images like them at least {parsed.share:.0%} are expected above the threshold"
+        promised = 1 - false_alarms(abnormal, parsed.share)
+        return f"of abnormal images like them at least {promised:.0%} are expected above the threshold"
     if parsed.name == "f1":
         return "the threshold is the one with the largest F1 there"
     return "at the threshold either verdict is as probable, both kinds being as frequent"

@@ -16,7 +16,7 @@ from engine.few_shot_run import FewShotRun
 from engine.open_checkpoint import named, open_checkpoint
 from engine.picture_scorer import by_prompts
 from engine.predictor import NORMAL_TOP, Predictor, of_opened, settled, support_of, tiling_of
-from engine.recipe import ROBUST
+from engine.recipe import PAPER, ROBUST
 from engine.system import System
 from engine.tiled_calibration import in_tiles
 from runtime.errors import InputError
@@ -50,6 +50,8 @@ def of_checkpoint(path: Path, asked: Mapping[str, Any], files: Sequence[Path]) -
     """Trained adapters: few-shot ones with the memory bank of their support, transferred ones with prompts alone."""
     opened = open_checkpoint(path, PredictSpec, asked, purpose="prediction")
     run = opened.run
+    if asked.get("roi") and isinstance(run, FewShotRun) and run.rule.cues:
+        raise InputError(f"{path} scores an image as a whole (--image_score cues) and no region of it; leave --roi out")
     if isinstance(run, FewShotRun):
         _note_seen(support_of(run), files)
     origin = {"obj": run.info.name, "epoch": opened.content.last.epoch} | run.origin()
@@ -83,12 +85,12 @@ def of_folders(
 
 
 def untrained_recipe(spec: PredictSpec, asked: Mapping[str, Any]) -> PredictSpec:
-    """The spec with the robust recipe unless another is asked for; where scores must be those of maps (tiles, regions,
-    --score), images are scored by these."""
+    """The spec with the robust recipe unless another is asked for, or no folds; where scores must be those of maps
+    (tiles, regions, --score), images are scored by these."""
     of_maps = spec.tile or spec.roi or "score" in asked
     if of_maps and "image_score" not in asked:
         spec = replace(spec, image_score="published", head="none")
-    return spec.of_recipe(ROBUST)
+    return spec.of_recipe(ROBUST if spec.folds else PAPER)
 
 
 def of_prompts(spec: PredictSpec, asked: Mapping[str, Any]) -> tuple[Predictor, dict]:

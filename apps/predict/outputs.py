@@ -203,7 +203,7 @@ class Outputs:
             f"(abnormal from {self.threshold:.4g}{certain})"
         )
         colours = f"{self.scale.low:.3g} to {self.scale.high:g}"
-        print(*self.reliability, sep="\n")
+        print(*self.reliability, sep="\n", end="\n" * bool(self.reliability))
         print(f"maps: 0 to 65535 stand for 0 to {self.map_top:g}; colours go from {colours}")
 
     def write_page(self, rows: Sequence[ScoredPicture], settings: dict, title: str, notes: Sequence[str] = ()) -> Path:

@@ -1,7 +1,7 @@
 """Scoring without any training: folders of normal and abnormal images as the support of a run on the bare trunk."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,13 @@ def open_untrained(
     every = find([str(spec.normal)], option="--normal")
     normal = _drawn(every, spec.shot if "shot" in asked else None, spec.seed)
     augmented = len(normal) <= AUGMENTED and not any(kind_of(file) == "volume" for file in normal)
-    abnormal = []
+    abnormal, found = [], []
     if spec.abnormal:
         found = find([str(spec.abnormal)], option="--abnormal")
         if both := same_files(every, found):
             raise InputError(f"{both[0]} is in --normal and in --abnormal: leave it in one of the two")
-        abnormal = _drawn(found, AUGMENTED if augmented else CALIBRATION_IMAGES, spec.seed)
+        limit = AUGMENTED if augmented else CALIBRATION_IMAGES
+        abnormal = _drawn(found, spec.abnormal_shot if {"shot", "abnormal_shot"} & asked.keys() else limit, spec.seed)
     pictures = [*_known(abnormal, 1, 0, reader), *_known(normal, 0, len(abnormal), reader)]
     variants = VARIANTS if augmented else 1
     support = _support(pictures, spec.img_size, variants)
@@ -140,11 +141,16 @@ def open_untrained(
     data = FewShotSet(
         info, tuple(Sample(file, 0) for file in normal), tuple(Sample(file, 1) for file in abnormal), (), {}
     )
-    counts = f"{len(normal)} normal" + (f" + {len(abnormal)} of {len(found)} abnormal" if abnormal else "")
+    spec = replace(spec, shot=len(normal), abnormal_shot=len(abnormal))  # as the record has it
+    counts = f"{_of(normal, every)} normal" + (f" + {_of(abnormal, found)} abnormal" if abnormal else "")
     slices = "" if len(pictures) == len(normal) + len(abnormal) else f" with {len(pictures)} slices"
     print(f"support: {counts} files{slices}")
     known_by = (variants, reader.axis, reader.window)
     return UntrainedRun(spec, info, (), system, prompts, data, support, pictures=pictures, known_by=known_by)
+
+
+def _of(chosen: Sequence[Path], every: Sequence[Path]) -> str:
+    return f"{len(chosen)}" if len(chosen) == len(every) else f"{len(chosen)} of {len(every)}"
 
 
 def _drawn(files: list[Path], count: int | None, seed: int) -> list[Path]:

@@ -53,7 +53,7 @@ def score_file(
         else:
             full, score, found = np.zeros(picture.size[::-1], np.float32), 0.0, ()  # nothing of this slice counts
         if not math.isfinite(score):
-            mend = "leave it out" if predictor.system.decoder.precision == "fp32" else "score it with --precision fp32"
+            mend = "leave it out" if predictor.system.decoder.half is None else "score it with --precision fp32"
             raise InputError(f"{file}: its score is not a number; {mend}")
         seconds = round(time.perf_counter() - started, 3)
         place = number if stack.several else None

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from engine.recipe import PARTS
 from engine.settings import Spec, setting
 from engine.spec import ADAPTED, DEMO_CLIP, PredictorSpec
 from runtime.errors import InputError
 from runtime.flags import WORKERS, finite, name, number, path, words
 
+KNOWN = ("recipe", "folds", "threshold_rule", "shot")  # settings of images of known label, beside a recipe's parts
 NARROW = 1e-9  # of a window's width, by which intensities are divided
 CLUSTER = re.compile(r"ray(:(auto|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}))?")
 
@@ -112,7 +114,7 @@ def check_scale(asked: Mapping[str, Any]) -> None:
 def check_asked(asked: Mapping[str, Any]) -> None:
     """Raise InputError for settings of `PredictSpec` that contradict each other."""
     with_checkpoint = asked.get("ckpt") is not None
-    adapters = (*ADAPTED, "abnormal_shot", "iterate", "method")
+    adapters = (*ADAPTED, "iterate", "method", "epoch_by", "average_epochs", "synthetic")
     for one in ("normal", "abnormal", "score", "demo_clip") if with_checkpoint else adapters:
         if one in asked:
             why = "is for scoring without --ckpt" if with_checkpoint else "needs --ckpt"
@@ -122,3 +124,16 @@ def check_asked(asked: Mapping[str, Any]) -> None:
             raise InputError(f"--demo_clip is a CLIP of its own, and --{one} names another; leave one out")
     if asked.get("abnormal") and not asked.get("normal"):
         raise InputError("--abnormal needs --normal beside it: a threshold lies between the two")
+    if not with_checkpoint:
+        _check_known(asked)
+
+
+def _check_known(asked: Mapping[str, Any]) -> None:
+    """Raise InputError for settings of known images, where --normal or --abnormal gives none of them."""
+    wanted = {} if asked.get("normal") else dict.fromkeys((*KNOWN, *PARTS), "normal")
+    by_abnormal = not str(asked.get("threshold_rule", "specificity")).startswith("specificity")
+    wanted |= {} if asked.get("abnormal") else {"abnormal_shot": "abnormal"}
+    wanted |= {"threshold_rule": "abnormal"} if by_abnormal and not asked.get("abnormal") else {}
+    for one, label in wanted.items():
+        if one in asked:
+            raise InputError(f"--{one} needs {label} images: give their folder with --{label}, or leave it out")

@@ -1,10 +1,17 @@
 /* What an image's regions are, in words. Texts come from prompt files and go into the page as text only. */
 
-/** Fill `node` with the regions of the image at `place`; hidden where there are none. */
+/** Fill `node` with the regions of the image at `place`; hidden where there are none to speak of. */
 function tellFindings(node, place) {
   const found = data.findings[place];
-  node.hidden = !found;
-  if (!found) return node.replaceChildren();
+  const missing = !found && data.regions_sought && state.threshold !== null && data.scores[place] >= state.threshold;
+  node.hidden = !found && !missing;
+  node.replaceChildren();
+  if (missing) {
+    const why = element("p", { class: "hint" });
+    why.textContent = "No region is shown: none of the map reaches the pixel threshold, or the page had no room left. The score is of the image as a whole.";
+    return node.append(why);
+  }
+  if (!found) return;
   const list = element("ol", {});
   list.append(...found.regions.map(regionItem));
   const note = element("p", { class: "hint" });

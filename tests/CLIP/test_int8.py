@@ -38,7 +38,7 @@ def test_rows_do_not_depend_on_their_company():
 def test_image_features_keep_their_direction():
     torch.manual_seed(0)
     images = torch.rand(3, 3, 240, 240)
-    exact, small = CLIP.load_clip(CONFIG, WEIGHTS), CLIP.load_clip(CONFIG, WEIGHTS, towers=("image",), int8=True)
+    exact, small = CLIP.load_clip(CONFIG, WEIGHTS), CLIP.load_clip(CONFIG, WEIGHTS, towers=("image",), precision="int8")
     cosine = F.cosine_similarity(exact.encode_image(images), small.encode_image(images))
     assert (cosine > 0.995).all() and (cosine < 1).all()
     assert small.visual.transformer.resblocks[0].mlp.c_fc.weight.dtype == torch.int8
@@ -66,7 +66,7 @@ def test_weights_of_another_shape_are_named(tmp_path, shape):
     name = next(name for name in state if name.startswith("visual.") and name.endswith("mlp.c_fc.weight"))
     save_file(state | {name: torch.zeros(shape)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"other\.safetensors"):
-        CLIP.load_clip(CONFIG, tmp_path / "other.safetensors", int8=True)
+        CLIP.load_clip(CONFIG, tmp_path / "other.safetensors", precision="int8")
 
 
 def test_a_scale_in_the_file_is_not_taken(tmp_path):
@@ -74,4 +74,4 @@ def test_a_scale_in_the_file_is_not_taken(tmp_path):
     name = next(name for name in state if name.startswith("visual.") and name.endswith("mlp.c_fc.weight"))
     save_file(state | {name.replace("weight", "scale"): torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(InputError, match=r"other\.safetensors"):
-        CLIP.load_clip(CONFIG, tmp_path / "other.safetensors", int8=True)
+        CLIP.load_clip(CONFIG, tmp_path / "other.safetensors", precision="int8")

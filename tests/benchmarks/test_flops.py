@@ -23,7 +23,7 @@ def test_the_first_blocks_are_as_many_products_as_by_hand(decoder):
     patches = 2 * (TOKENS - 1) * 3 * PATCH**2 * WIDTH
     block = 2 * TOKENS * WIDTH * (3 + 1 + 4 + 4) * WIDTH + 4 * TOKENS**2 * WIDTH
     assert sum(one.flops for one in kernels) == 2 * (patches + block)
-    assert all(one.trunk for one in kernels if one.name != "convolution")
+    assert all(one.half for one in kernels if one.name != "convolution")
 
 
 def test_pytorchs_own_counter_agrees(decoder):
@@ -55,7 +55,7 @@ def test_bytes_are_what_is_read_and_written():
 
 def test_a_kernel_takes_the_slower_of_computing_and_moving():
     device = Device("a", fp32=1e12, bf16=4e12, memory=1e9)
-    computing, moving = Kernel("a", 7e11, 0, trunk=True), Kernel("b", 0, 4e8)
+    computing, moving = Kernel("a", 7e11, 0, half=True), Kernel("b", 0, 4e8)
     assert device.seconds([computing]) == pytest.approx(1) and device.seconds([moving]) == pytest.approx(0.5)
     assert device.seconds([computing, moving], "bf16") == pytest.approx(0.35 + 0.5)
     assert device.seconds([Kernel("c", 1, 1)] * 1000) == pytest.approx(1000 * flops.LAUNCH)

@@ -7,8 +7,10 @@ import random
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -123,6 +125,14 @@ def test_a_write_that_fails_leaves_the_old_file_or_none(tmp_path, trained, monke
 def test_a_record_that_can_not_be_written_leaves_no_file(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         checkpoint.write(tmp_path / "a.pth", Checkpoint(Snapshot(1, adapters(), None), None, {"x": lambda: 1}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_could_never_be_opened_is_not_written(tmp_path, trained):
+    """NumPy's numbers look like Python's, and end as code that no careful reader runs."""
+    calibration = replace(trained.last.calibration, maps=replace(trained.last.calibration.maps, share=np.float64(0.5)))
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.write(tmp_path / "a.pth", replace(trained, last=replace(trained.last, calibration=calibration)))
     assert not list(tmp_path.iterdir())
 
 

@@ -51,7 +51,6 @@ def test_thresholds_are_of_images_held_out(lab, obj):
     calibration = read(path).last.calibration
     known = calibration.evidence["fused"]
     assert known.held_out and len(known.normal) == len(known.abnormal) == 3
-    assert {len(one) for one in (*known.normal_variants, *known.abnormal_variants)} == {11}
     assert calibration.image["fused"] == pytest.approx(known.threshold(ThresholdRule("balanced")))
     assert "each scored without itself" in run.out and "AUROC" in run.out
     assert not list((lab.root / f"held-{obj}" / "results").rglob("folds"))  # gone with the end of the run

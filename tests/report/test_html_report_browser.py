@@ -402,10 +402,12 @@ def test_regions_are_told_of_the_picture_that_is_open(open_page, files):
     assert first.startswith("upper left, 600 pixels (21.5 mm²), 75 % of the score") and "a mass (-0.5)" in first
     assert "2 more in scores.csv" in told.inner_text() and "no diagnosis" in told.inner_text()
     assert tab.page.evaluate("window.hacked") is None
-    tab.page.click("#viewer-close")
-    tab.page.fill("#find", "img_007")
-    tab.page.locator(".card .open").first.click()
-    assert not told.is_visible()
+    for place in (7, int(np.argmax(SCORES))):  # one called normal if any is, and one called abnormal
+        tab.page.click("#viewer-close")
+        tab.page.fill("#find", f"img_{SCORED[place]:03d}")
+        tab.page.locator(".card .open").first.click()
+        assert told.is_visible() == bool(SCORES[place] >= THRESHOLD)
+        assert not told.is_visible() or "none of the map reaches the pixel threshold" in told.inner_text()
 
 
 def test_the_keyboard_is_enough(open_page, files):

@@ -31,7 +31,8 @@ def test_without_abnormal_images_the_threshold_is_just_above_the_normal_ones(fol
     """With one normal image left out in turn, its score is the highest that counts as normal."""
     root, none = folders.root, ["--cache_gb", 0]
     out = predict(folders, "--normal", root / "good", "--branches", "few", "--input", root / "new", *none)
-    assert out.settings["threshold"] == np.nextafter(np.float32(1), np.float32(2))  # on its own scale the highest is 1
+    highest = np.nextafter(np.float32(out.settings["threshold"]), np.float32(0))
+    assert 0.9 < highest < 1.5  # 1 on the scale of all, and by what the others weigh cues near it
     again = predict(folders, "--normal", root / "good", "--branches", "few", "--input", root / "good", *none, to="own")
     assert all(row["verdict"] == "normal" for row in again.rows)  # they are in the bank
 
@@ -107,7 +108,7 @@ def test_of_a_volume_some_slices_are_seen_for_calibration(monkeypatch):
 
 def test_shot_takes_some_of_the_normal_images(folders):
     out = predict(folders, "--normal", folders.root / "good", "--shot", 2, "--input", folders.root / "new")
-    assert len(out.settings["support"]["normal"]) == 2 and "2 normal files" in out.out
+    assert len(out.settings["support"]["normal"]) == 2 and "2 of 4 normal files" in out.out
 
 
 def test_many_normal_images_speak_for_themselves(folders):
