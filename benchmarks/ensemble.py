@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 import CLIP
-from benchmarks.speed import MODEL, SIZE, in_turns
+from benchmarks.speed import MODEL, SIZE
+from benchmarks.timing import in_turns
 from decoder import MDecoder
 from engine.system import System
 from engine.training import Trainer

@@ -151,13 +151,13 @@ def measure_bank(count: int) -> float:
     one, image = system(), torch.rand(1, 3, SIZE, SIZE)
     bank = MemoryBank([F.normalize(torch.randn(count, EMBED), dim=-1) for _ in range(4)])
     text = F.normalize(torch.randn(EMBED, 2), dim=0)
-    return seconds(lambda: one.read(one.prefix(image), ("seg",), text, {"seg": bank}), 3)
+    return seconds(lambda: one.score(one.prefix(image), ("seg",), text, {"seg": bank}), 3)
 
 
 def measure_size(size: int) -> float:
     """Seconds of a test image of `size` pixels a side, prompts alone."""
     one, image, text = system(size), torch.rand(1, 3, size, size), F.normalize(torch.randn(EMBED, 2), dim=0)
-    return seconds(lambda: one.read(one.prefix(image), ("seg",), text, {}))
+    return seconds(lambda: one.score(one.prefix(image), ("seg",), text, {}))
 
 
 def measure_batch(count: int) -> float:

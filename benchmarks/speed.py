@@ -2,9 +2,11 @@
 
     python -m benchmarks.speed                  (all rows; about 25 minutes on two CPU cores)
     python -m benchmarks.speed --rows test step
+    python -m benchmarks.speed --device cuda    (or mps; the table is then speed_cuda.md)
 
-T is measured in the same run, in turns with what is compared (float32, batch 1, 240 px, random weights); figures are
-medians. Whole scripts run as processes of their own on generated images, with a weights file of random weights.
+T is measured in the same run, in turns with what is compared (float32, batch 1, 240 px, random weights, the same
+device); figures are medians. Whole scripts run as processes of their own on generated images, with a weights file of
+random weights.
 """
 
 import argparse
@@ -27,7 +29,8 @@ from torch import Tensor
 
 import CLIP
 from benchmarks.scaling import point
-from decoder import MDecoder
+from benchmarks.timing import REPEATS, in_turns, timed
+from decoder import MDecoder, default_taps
 from engine.system import System
 from engine.text import Encoder
 from engine.training import Trainer
@@ -38,12 +41,14 @@ from runtime.errors import exit_code
 from runtime.files import atomic_write
 from scoring.maps import Scale, max_scores
 from scoring.memory_bank import BankLimit, MemoryBank
+from utils import pick_device
 
 MODEL, SIZE = "ViT-L-14-336", 240
 SHOT, VARIANTS = 4, 11
-REPEATS = 9
+TOGETHER = 16  # test images, where a device takes several
+SEVERAL = f"test image, of {TOGETHER} together"
 PROMPTS = 1000
-OUT = Path(__file__).with_name("speed.md")
+OUT = Path(__file__).with_name("speed.md")  # of the CPU; of another device speed_cuda.md
 LAUNCH = """
 import os, subprocess, sys
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -72,6 +77,7 @@ LIMITS = {  # row -> (at most, unit)
     "test image, --precision int8": (0.75, "T"),
     "training step, its prefix known": (2.1, "T"),
     "test image seen before": (1.05, "T"),
+    SEVERAL: (None, "T"),
     "one adapter": (0.016, "T"),
     "a prompt of 1,000": (0.04, "T"),
     "a changed prompt of 1,000, tower loaded": (0.04, "T"),
@@ -86,47 +92,46 @@ LIMITS = {  # row -> (at most, unit)
 }
 
 
-def trunk() -> Callable[[], object]:
+def trunk(device: torch.device) -> Callable[[], object]:
     """What takes T."""
     import open_clip
 
-    model = open_clip.create_model(MODEL, pretrained=None, force_image_size=SIZE).eval()
-    image = torch.rand(1, 3, SIZE, SIZE)
+    model = open_clip.create_model(MODEL, pretrained=None, force_image_size=SIZE).eval().to(device)
+    image = torch.rand(1, 3, SIZE, SIZE).to(device)
     return lambda: model.encode_image(image)
 
 
-def in_turns(calls: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, float]:
-    """Median seconds of each call, all called in turns after one round to warm up."""
-    seconds = {name: [] for name in calls}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            if turn:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def directions(device: torch.device) -> Tensor:
+    """Random text directions (D, 2)."""
+    return torch.nn.functional.normalize(torch.randn(CLIP.config(MODEL)[0], 2), dim=0).to(device)
 
 
-def system(folder: Path, weights: Path, precision: str = "fp32", compiled: bool = False) -> System:
+def system(
+    folder: Path, weights: Path, device: torch.device, precision: str = "fp32", compiled: bool = False
+) -> System:
     """The system at ViT-L's shape, with random weights."""
     torch.manual_seed(0)
     clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), precision=precision)
-    decoder = MDecoder(clip, half=CLIP.HALVES.get(precision), compiled=compiled)
-    return System(decoder, torch.device("cpu"), SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
+    taps = default_taps(clip.vision_config.layers)
+    decoder = MDecoder(clip, taps, half=CLIP.HALVES.get(precision), compiled=compiled).to(device)
+    return System(decoder, device, SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
 
 
-def bank(tokens: int, width: int = 768, taps: int = 4) -> MemoryBank:
+def bank(tokens: int, device: torch.device, taps: int = 4) -> MemoryBank:
     """A bank of random tokens."""
-    levels = (([torch.randn(1, tokens, width) for _ in range(taps)], 0) for _ in range(1))
+    width = CLIP.config(MODEL)[0]
+    levels = (([torch.randn(1, tokens, width).to(device) for _ in range(taps)], 0) for _ in range(1))
     return MemoryBank.build(levels, 1, BankLimit(), 0)
 
 
-def rows_test(folder: Path, weights: Path) -> dict[str, float]:
-    """A test image from pixels to maps and scores, and one whose prefix is known, in T."""
-    text, image = torch.nn.functional.normalize(torch.randn(768, 2), dim=0), torch.rand(1, 3, SIZE, SIZE)
-    banks, scale = {"seg": bank(SHOT * VARIANTS * 290)}, Scale((0.0, 4.0), (0.0, 4.0))
-    ours, whole = system(folder, weights), system(folder, weights, compiled=True)
-    small = system(folder, weights, "int8")
+def rows_test(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
+    """A test image from pixels to maps and scores, and one whose prefix is known, in T; where a device takes several
+    images at once, also one of several."""
+    text, image = directions(device), torch.rand(1, 3, SIZE, SIZE)
+    banks, scale = {"seg": bank(SHOT * VARIANTS * 290, device)}, Scale((0.0, 4.0), (0.0, 4.0))
+    ours, whole = system(folder, weights, device), system(folder, weights, device, compiled=True)
+    small, there = system(folder, weights, device, "int8"), image.to(device)
+    several = torch.rand(TOGETHER, 3, SIZE, SIZE)
     path = folder / "seen.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     files = ours.known_prefixes
@@ -135,27 +140,32 @@ def rows_test(folder: Path, weights: Path) -> dict[str, float]:
     def scored(one: System, prefix: Callable[[], Tensor]) -> Callable[[], object]:
         return lambda: max_scores(one.score(prefix(), ("seg",), text, banks)["seg"], scale, SIZE)
 
+    together = {"together": scored(ours, lambda: ours.prefix(several))} if device.type != "cpu" else {}
     with torch.inference_mode():
         seconds = in_turns(
             {
-                "T": trunk(),
-                "bare trunk by our products": lambda: ours.decoder.visual(image),
+                "T": trunk(device),
+                "bare trunk by our products": lambda: ours.decoder.visual(there),
                 "test image": scored(ours, lambda: ours.prefix(image)),
                 "test image, --compile": scored(whole, lambda: whole.prefix(image)),
                 "test image, --precision int8": scored(small, lambda: small.prefix(image)),
-                "test image seen before": scored(ours, lambda: files(path)[None]),
+                "test image seen before": scored(ours, lambda: files(path)[None].to(device)),
             }
+            | together,
+            device=device,
         )
+    if "together" in seconds:
+        seconds[SEVERAL] = seconds.pop("together") / TOGETHER
     return in_units(seconds)
 
 
-def rows_step(folder: Path, weights: Path) -> dict[str, float]:
+def rows_step(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
     """A training step, and one adapter's forward, in T."""
-    ours = system(folder, weights)
-    trainer, text = Trainer(ours, 1e-3), torch.nn.functional.normalize(torch.randn(768, 2), dim=0)
+    ours = system(folder, weights, device)
+    trainer, text = Trainer(ours, 1e-3), directions(device)
     prefix, labels, masks = ours.prefix(torch.rand(1, 3, SIZE, SIZE)), torch.ones(1), torch.zeros(1, 1, SIZE, SIZE)
-    masks[..., 60:120, 60:120] = 1
-    bare = trunk()
+    masks[..., SIZE // 4 : SIZE // 2, SIZE // 4 : SIZE // 2] = 1
+    labels, masks, bare = labels.to(device), masks.to(device), trunk(device)
 
     @torch.inference_mode()
     def forward() -> None:
@@ -168,22 +178,22 @@ def rows_step(folder: Path, weights: Path) -> dict[str, float]:
     def step() -> None:
         trainer.step(prefix, labels, masks, text)
 
-    return in_units(in_turns({"T": forward, "training step, its prefix known": step, "one adapter": adapter}))
+    calls = {"T": forward, "training step, its prefix known": step, "one adapter": adapter}
+    return in_units(in_turns(calls, device=device))
 
 
-def rows_text(folder: Path, weights: Path) -> dict[str, float]:
+def rows_text(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
     """First encoding of 1,000 prompts, the second run, and one that changed."""
     rng = np.random.default_rng(0)
     words = "a scan of the left right upper lower lobe shows no small bright dark lesion with smooth edge near it"
     sentences = [" ".join(rng.choice(words.split(), rng.integers(15, 21))) for _ in range(PROMPTS)]
-    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",))
-    cache, bare, seconds = Cache(folder / "text", 1 << 30), trunk(), {}
+    clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",)).to(device)
+    cache, bare, seconds = Cache(folder / "text", 1 << 30), trunk(device), {}
     with torch.inference_mode():
-        unit = in_turns({"T": bare}, 5)["T"]
-        started = time.perf_counter()
-        Encoder(lambda: clip, cache, "text", clip.embed_dim).features(sentences)
-        seconds["a prompt of 1,000"] = (time.perf_counter() - started) / PROMPTS
-        unit = statistics.mean([unit, in_turns({"T": bare}, 5)["T"]])
+        unit = in_turns({"T": bare}, 5, device)["T"]
+        encode = Encoder(lambda: clip, cache, "text", clip.embed_dim)
+        seconds["a prompt of 1,000"] = timed(lambda: encode.features(sentences), device) / PROMPTS
+        unit = statistics.mean([unit, in_turns({"T": bare}, 5, device)["T"]])
         started = time.perf_counter()
         Encoder(lambda: clip, cache, "text", clip.embed_dim).features(sentences)
         again = time.perf_counter() - started
@@ -200,14 +210,14 @@ def rows_text(folder: Path, weights: Path) -> dict[str, float]:
     return in_units({"T": unit} | seconds) | {"1,000 prompts, second run": again}
 
 
-def rows_scripts(folder: Path, weights: Path) -> dict[str, float]:
-    """Peak memory of whole scripts with two test images, and how soon the first one is scored.
+def rows_scripts(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
+    """Peak memory of whole scripts with two test images, the host's, and how soon the first one is scored.
 
     Training keeps features of prompts and banks, so testing finds them; `new`: as if it found nothing.
     """
     benchmark(folder / "data" / "Brain_AD")
     usual = ["--clip_path", weights, "--data_path", folder / "data", "--iterate", "-1", "--save_path", folder / "ckpt"]
-    usual += ["--results_path", folder / "results", "--device", "cpu"]
+    usual += ["--results_path", folder / "results", "--device", device]
     known, new = ["--cache_path", folder / "cache"], ["--cache_gb", "0"]
     train = [*usual, *known, "--epoch", 1, "--eval_every", 0, "--log_dir", folder / "runs"]
     found = {"train_few.py, peak memory": process("train_few.py", *train)}
@@ -219,8 +229,9 @@ def rows_scripts(folder: Path, weights: Path) -> dict[str, float]:
     return found | {"test_few.py, start to first image": first, "the same, support and prompts new": unknown}
 
 
-def rows_metrics(folder: Path, weights: Path) -> dict[str, float]:
-    """All figures of as many images as Brain's test set has, from grid values: maps, three branches, AUPRO included."""
+def rows_metrics(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
+    """All figures of as many images as Brain's test set has, from grid values: maps, three branches, AUPRO included;
+    always on the CPU."""
     found = point("images", 3715)
     return {"all figures of 3,715 images": found["seconds"], "the same, peak memory": found["peak"]}
 
@@ -267,12 +278,21 @@ PARTS = {
 }
 
 
-def write(found: dict[str, dict]) -> None:
-    """The table as Markdown, and the figures as JSON beside it; each part with the commit and the T it had."""
-    place = environment()
+def output(device: torch.device) -> Path:
+    """Where a device's table is written."""
+    return OUT if device.type == "cpu" else OUT.with_stem(f"{OUT.stem}_{device.type}")
+
+
+def write(found: dict[str, dict], device: torch.device) -> None:
+    """The table as Markdown, and the figures as JSON beside it; each part with the commit and the T it had. What is at
+    most allowed is said of the CPU."""
+    place, out = environment(device), output(device)
+    on = place["cpu"] if device.type == "cpu" else f"{place['device']} ({place['cpu']})"
+    other = device.type == "cpu" and linear.wide()
     lines = [
-        f"`python -m benchmarks.speed`: {place['cpu']}, {torch.get_num_threads()} threads, torch {place['torch']}; our "
-        f"products by {'oneDNN, those of T by MKL' if linear.wide() else 'the same library as those of T'}.",
+        f"`python -m benchmarks.speed{'' if device.type == 'cpu' else f' --device {device.type}'}`: {on}, "
+        f"{torch.get_num_threads()} threads, torch {place['torch']}; our products by "
+        f"{'oneDNN, those of T by MKL' if other else 'the same library as those of T'}.",
         "",
         "| what | measured | at most | T | commit |",
         "|---|---|---|---|---|",
@@ -280,12 +300,12 @@ def write(found: dict[str, dict]) -> None:
     for name, (limit, unit) in LIMITS.items():
         for part in found.values():
             if name in part["rows"]:
-                most = "" if limit is None else f"{limit:g} {unit}"
+                most = "" if limit is None or device.type != "cpu" else f"{limit:g} {unit}"
                 took = f"{part['T']:.2f} s" if unit == "T" else ""
                 lines.append(f"| {name} | {part['rows'][name]:.3g} {unit} | {most} | {took} | {part['commit']} |")
-    with atomic_write(OUT) as draft:
+    with atomic_write(out) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with atomic_write(OUT.with_suffix(".json")) as draft:
+    with atomic_write(out.with_suffix(".json")) as draft:
         draft.write_text(json.dumps({"environment": place, "parts": found}, indent=1), encoding="utf-8")
 
 
@@ -293,9 +313,11 @@ def main() -> None:
     """Measure the rows that were asked for, and write the table anew with them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or mps")
     args = parser.parse_args()
-    commit = (environment()["commit"] or "unknown")[:10]
-    known = OUT.with_suffix(".json")
+    device = pick_device(args.device)
+    commit = (environment(device)["commit"] or "unknown")[:10]
+    known = output(device).with_suffix(".json")
     found = json.loads(known.read_text(encoding="utf-8"))["parts"] if known.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
         weights = Path(scratch, "random.safetensors")
@@ -304,9 +326,9 @@ def main() -> None:
         save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, weights)
         del state
         for name in args.rows:
-            rows = PARTS[name](Path(scratch), weights)
+            rows = PARTS[name](Path(scratch), weights, device)
             found[name] = {"commit": commit, "T": rows.pop("T in seconds", None), "rows": rows}
-            write(found)
+            write(found, device)
             print(json.dumps(found[name], indent=1))
 
 

@@ -9,7 +9,7 @@ conversion would clip, are scaled instead.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -116,11 +116,6 @@ class Item:
     known: torch.Tensor | None
     mask: torch.Tensor
     label: int
-
-    def pin_memory(self) -> "Item":
-        """For the loader: tensors from where copies to the GPU need not wait."""
-        image, known = (None if one is None else one.pin_memory() for one in (self.image, self.known))
-        return replace(self, image=image, known=known)
 
 
 class ImageSet(Dataset):

@@ -194,7 +194,7 @@ def _training(run: FewShotRun, folder: RunFolder, started: float, epochs: int) -
     spec, order = run.spec, torch.Generator().manual_seed(run.spec.seed)
     trainer, rows = Trainer(run.system, spec.learning_rate), torch.arange(len(run.support.labels))
 
-    def epoch_losses(done: int) -> Iterator[float]:
+    def epoch_losses(done: int) -> Iterator[torch.Tensor]:
         return few_shot_steps(run, trainer, order, rows, done)
 
     steps, when = math.ceil(len(rows) / spec.batch_size), Evaluations(spec.eval_every)

@@ -18,6 +18,7 @@ from engine.spec import FewShotSpec
 from engine.support import Support, support_files, support_key
 from engine.system import BARE
 from runtime.cache import key_of
+from runtime.devices import to_device
 from runtime.errors import InputError
 from scoring.baselines import linear
 from scoring.baselines.linear import LinearProbe
@@ -29,6 +30,8 @@ from scoring.patch_scores import ScoreRecipe
 from scoring.raw_scores import RawScores, ScoreRule, score_rule
 from scoring.reliability import ThresholdRule
 from scoring.reliability_words import threshold_words
+
+TOGETHER = 16  # support images that go through the first blocks at once, where the device takes several
 
 
 @dataclass
@@ -80,10 +83,16 @@ class FewShotRun(Run):
         if self.kept_prefixes is None:
             made_of = (self.recipe.synthetic, self.spec.seed) if self.recipe.synthetic else ()
             key = (self.system.key, *support_key(self.data, self.system.size), *made_of)
-            rows = range(len(self.support.images))
-            made = self.series.once("prefixes", key, lambda: torch.cat([self._prefix(row) for row in rows]))
+            rows = range(0, len(self.support.images), TOGETHER)
+            made = self.series.once("prefixes", key, lambda: torch.cat([self._prefix(row, TOGETHER) for row in rows]))
             self.kept_prefixes = made
         return self.kept_prefixes
+
+    @cached_property
+    def targets(self) -> tuple[Tensor, Tensor | None]:
+        """Labels (V,) and, of an object with masks, masks (V, 1, S, S) of the support, where the model is."""
+        masks = to_device(self.support.masks, self.system.device) if self.masks else None
+        return to_device(self.support.labels, self.system.device), masks
 
     def _prefixes(self, rows: Tensor) -> Iterator[Tensor]:
         """Prefix tokens (1, L, C) of support rows, those that are kept or computed one after the other."""
@@ -92,8 +101,8 @@ class FewShotRun(Run):
         for row in rows.tolist():
             yield self._prefix(row) if self.kept_prefixes is None else self.kept_prefixes[row : row + 1]
 
-    def _prefix(self, row: int) -> Tensor:
-        return self.system.prefix(self.support.images[row : row + 1])
+    def _prefix(self, row: int, count: int = 1) -> Tensor:
+        return self.system.prefix(self.support.images[row : row + count])
 
     def banks(self, keep: bool) -> dict[str, MemoryBank]:
         """The memory bank of each head that is scored, none with --branches zero; `keep`: in the cache too."""

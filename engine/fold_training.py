@@ -8,10 +8,11 @@ from engine.few_shot_run import FewShotRun
 from engine.folds import Fold, Found, in_order, kept_or_made
 from engine.run_folder import SHOWN, RunFolder
 from engine.support import support_key
-from engine.training import Trainer, shuffled
+from engine.training import Trainer, finite, shuffled
 from engine.weight_average import Adapters, WeightAverage
 from runtime.bars import Bar
 from runtime.cache import key_of
+from runtime.devices import to_device
 from runtime.errors import Stopped
 from runtime.stopping import StopRequest, heeding
 from scoring.evaluation import selection
@@ -58,9 +59,12 @@ def _trained(
     trainer, order = Trainer(run.system, run.spec.learning_rate), torch.Generator().manual_seed(run.spec.seed)
     average = WeightAverage(run.spec.average_epochs)
     for epoch in range(1, max(epochs) + 1):
-        for _ in few_shot_steps(run, trainer, order, fold.kept):
+        losses = []
+        for loss in few_shot_steps(run, trainer, order, fold.kept):
+            losses.append(loss)
             if request.asked:
                 raise Stopped("stopped in a fold of the support; the same command goes on after those that are done")
+        finite(losses)
         average.add(decoder.adapter_state())
         if epoch in epochs:
             yield epoch, average.value() or decoder.adapter_state()
@@ -77,13 +81,13 @@ def training_key(run: FewShotRun) -> tuple[object, ...]:
 
 def few_shot_steps(
     run: FewShotRun, trainer: Trainer, order: torch.Generator, rows: torch.Tensor, done: int = 0
-) -> Iterator[float]:
-    """The losses of one epoch's steps on rows of the support, in an order drawn anew, the first `done` left out."""
-    support, prefixes = run.support, run.keep_prefixes()
-    masks, text = support.masks if run.masks else None, run.prompts.text_directions
-    for part in shuffled(len(rows), run.spec.batch_size, order)[done:]:
-        own = rows[part]
-        yield trainer.step(prefixes[own], support.labels[own], None if masks is None else masks[own], text)
+) -> Iterator[torch.Tensor]:
+    """The losses () of one epoch's steps on rows of the support, in an order drawn anew, the first `done` left out."""
+    prefixes, (labels, masks), text = run.keep_prefixes(), run.targets, run.prompts.text_directions
+    parts = shuffled(len(rows), run.spec.batch_size, order)
+    drawn = to_device(rows[torch.cat(parts)], prefixes.device)  # the whole epoch's, so that no step waits for its rows
+    for own in drawn.split(run.spec.batch_size)[done:]:
+        yield trainer.step(prefixes[own], labels[own], None if masks is None else masks[own], text)
 
 
 def _score(run: FewShotRun, fold: Fold) -> Found:

@@ -57,7 +57,7 @@ def score_by(
     mine = distributed.shard(samples) if len(samples) >= distributed.world_size() else samples
     images = ImageSet([replace(sample, mask=None) for sample in mine], system.size, system.known_prefixes)
     hidden = len(samples) < BAR_FROM or not distributed.main_process()
-    batches = Batches(images, batch_size, num_workers=workers, pin_memory=system.device.type == "cuda")
+    batches = Batches(images, batch_size, num_workers=workers)
     bar = Bar(batches, desc="scoring", unit="batch", leave=False, disable=hidden)
     found, done = {}, 0
     for items in bar:

@@ -1,7 +1,8 @@
 """The model at work on images: prefix tokens, tokens of every tap, patch scores."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from dataset import Item
 from decoder import HEADS, Decoded, MDecoder
 from runtime.cache import Cache, key_of
+from runtime.devices import stack_on, to_cpu, to_device
 from scoring.baselines import Baseline
 from scoring.cues import CUES, CueReader, Cues
 from scoring.memory_bank import MemoryBank
@@ -37,27 +39,35 @@ class System:
         The protocol's normalisation is in here. On a CPU images go one by one: batching gains nothing there, and so a
         score never depends on the company an image is in. Elsewhere the whole batch goes at once.
         """
-        images = self.normalise(images.to(self.device, non_blocking=True))
+        images = self.normalise(to_device(images, self.device))
         return torch.cat([self.decoder.prefix(part) for part in self._apart(images)])
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [0, 1] as the trunk wants them; the same shape."""
         if self.normalisation is None:
             return images
-        mean, std = (torch.tensor(part, device=images.device).view(3, 1, 1) for part in self.normalisation)
+        on = _by_channel if images.device.type == "cpu" else _known_by_channel
+        mean, std = (on(tuple(part), images.device) for part in self.normalisation)
         return (images - mean) / std
 
     def prefixes(self, items: Sequence[Item], keep: bool) -> Tensor:
         """Prefix tokens (B, L, C) of items; those not known are computed, and with `keep` go to the cache."""
-        new = [item for item in items if item.known is None]
-        computed = iter(self.prefix(torch.stack([item.image for item in new]))) if new else iter(())
-        prefixes = []
-        for item in items:
-            prefix = next(computed) if item.known is None else item.known.to(self.device, non_blocking=True)
-            if item.known is None and keep:
-                self.known_prefixes.keep(item.path, prefix)
-            prefixes.append(prefix)
-        return torch.stack(prefixes) if prefixes else torch.empty(0)
+        new, known = [item for item in items if item.known is None], [item for item in items if item.known is not None]
+        there = [stack_on([item.known for item in known], self.device)] if known else []
+        if new:
+            there.append(self.prefix(stack_on([item.image for item in new], self.device)))
+            if keep:
+                self._keep(new, there[-1])
+        if len(there) < 2:
+            return there[0] if there else torch.empty(0)
+        places = {id(item): place for place, item in enumerate([*known, *new])}
+        return torch.cat(there)[[places[id(item)] for item in items]]
+
+    def _keep(self, items: Sequence[Item], prefixes: Tensor) -> None:
+        files = self.known_prefixes
+        if files.cache.limit:
+            for item, prefix in zip(items, prefixes.cpu(), strict=True):
+                files.keep(item.path, prefix)
 
     def adapters_digest(self) -> str:
         """A hash of the adapters as they are now."""
@@ -117,13 +127,13 @@ class System:
         reader: CueReader | None = None,
         without: Sequence[int] = (),
     ) -> dict[str, PatchScores | Cues]:
-        """As `score`, of prefix tokens that are decoded already."""
+        """As `score`, of prefix tokens that are decoded already, however many."""
         found: dict[str, PatchScores | Cues] = {
             head: self.patch_scores(decoded.tokens(head), text, banks.get(head), without) for head in heads
         }
         if reader is not None:
             found[CUES] = self._cues(prefixes, decoded.tokens(heads[0]), reader, found[heads[0]])
-        return found
+        return on_cpu(found)
 
     @torch.inference_mode()
     def _cues(self, prefixes: Tensor, tokens: list[Tensor], reader: CueReader, adapted: PatchScores) -> Cues:
@@ -146,17 +156,33 @@ class System:
     def patch_scores(
         self, tokens: list[Tensor], text: Tensor | None, bank: MemoryBank | None, without: Sequence[int] = ()
     ) -> PatchScores:
-        """Patch scores of one head's tokens; arguments as in `scoring.patch_scores`."""
+        """Patch scores of one head's tokens, on their device; arguments as in `scoring.patch_scores`."""
         return patch_scores(tokens, text, bank, without, None if text is None else self.decoder.joint(tokens))
 
     @torch.inference_mode()
     def baseline_scores(self, prefixes: Tensor, baseline: Baseline) -> dict[str, PatchScores]:
         """A baseline's patch scores of prefix tokens (B, L, C), by their names in `scoring.baselines`."""
-        parts = [baseline.score(decoded.tokens("seg")) for decoded in self.tokens(prefixes, ("seg",))]
+        parts = [on_cpu(baseline.score(decoded.tokens("seg"))) for decoded in self.tokens(prefixes, ("seg",))]
         return {name: PatchScores.join([part[name] for part in parts]) for name in parts[0]}
 
     def _apart(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.split(1 if self.device.type == "cpu" else max(1, len(batch)))
+
+
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device).view(3, 1, 1)
+
+
+_known_by_channel = cache(_by_channel)  # a copy less for every batch
+
+
+def on_cpu(found: Mapping[str, PatchScores | Cues]) -> dict[str, PatchScores | Cues]:
+    """What was found of a batch, on the CPU by one copy."""
+    parts: list[Tensor] = []
+    for one in found.values():
+        one.each(lambda values: parts.append(values) or values)
+    there = iter(to_cpu(parts))
+    return {name: one.each(lambda _: next(there)) for name, one in found.items()}
 
 
 @dataclass(frozen=True)

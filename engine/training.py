@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -25,6 +25,7 @@ from report.gallery import Shown, overlays
 from report.tables import Result
 from runtime import distributed
 from runtime.bars import Bar
+from runtime.devices import to_device
 from runtime.errors import InputError, Stopped
 from runtime.files import check_room, check_writable, remove_drafts
 from runtime.stopping import StopRequest, heeding
@@ -35,6 +36,15 @@ STATES = 14  # times the adapters: what an unfinished run is kept as, while it i
 SNAPSHOTS = 4  # times the adapters: a checkpoint, while one is replaced
 PANEL = 8  # bytes a pixel of a test image: of its picture
 MAPS = 4  # test images whose maps stand beside the curves
+
+
+def finite(losses: Sequence[Tensor]) -> list[float]:
+    """Losses () of one device as numbers, in one copy. Raises InputError when one is none any more."""
+    values = torch.stack(list(losses)).tolist() if losses else []
+    for value in values:
+        if not math.isfinite(value):
+            raise InputError(f"the loss became {value}; train with a lower --learning_rate (nothing was saved)")
+    return values
 
 
 class Trainer:
@@ -53,32 +63,34 @@ class Trainer:
             for head, adapters in self.adapters.items()
         }
 
-    def step(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float = 1.0) -> float:
-        """One step on prefixes (B, L, C), labels (B,), masks (B, 1, S, S); gives the loss before it.
+    def step(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float = 1.0) -> Tensor:
+        """One step on prefixes (B, L, C), labels (B,), masks (B, 1, S, S); gives the loss () before it.
 
         masks None: of an object without masks. share: of the batch, that these images are; other processes have the
-        rest (and may have all of it). Raises InputError when the loss is no longer a number.
+        rest (and may have all of it). On a CPU it raises InputError, before the step, when the loss is no longer a
+        number. Elsewhere the loss stays where it is, for the host to go on: whoever keeps it calls `finite` in time.
         """
         heads = ("det",) if masks is None else ("seg", "det")
         for head, adapters in self.adapters.items():
             adapters.requires_grad_(head in heads)
             self.optimizers[head].zero_grad(set_to_none=True)
-        value = self._backward(prefixes, labels, masks, text, share) if len(prefixes) else 0.0
+        value = self._backward(prefixes, labels, masks, text, share) if len(prefixes) else text.new_zeros(())
         value = distributed.all_reduce([one for head in heads for one in self.adapters[head].parameters()], value)
-        if not math.isfinite(value):
-            raise InputError(f"the loss became {value}; train with a lower --learning_rate (nothing was saved)")
+        if value.device.type == "cpu":
+            finite([value])
         for head in heads:
             self.optimizers[head].step()
         return value
 
-    def _backward(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> float:
-        """The loss, after its gradients were taken."""
+    def _backward(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> Tensor:
+        """The loss (), after its gradients were taken."""
         device = self.system.device
         heads = ("det",) if masks is None else ("seg", "det")
-        decoded = self.system.decoder.decode(prefixes.to(device), heads, pooled=False)
-        loss = share * adapter_loss(decoded, text, labels.to(device), None if masks is None else masks.to(device))
+        decoded = self.system.decoder.decode(to_device(prefixes, device), heads, pooled=False)
+        masks = None if masks is None else to_device(masks, device)
+        loss = share * adapter_loss(decoded, text, to_device(labels, device), masks)
         loss.backward()
-        return loss.item()
+        return loss.detach()
 
 
 def shuffled(count: int, batch_size: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -124,7 +136,7 @@ class Training:
         folder: RunFolder,
         trainer: Trainer,
         order: torch.Generator,
-        epoch_losses: Callable[[int], Iterator[float]],
+        epoch_losses: Callable[[int], Iterator[Tensor]],
         steps: int,
         evaluations: Evaluations,
         started: float,
@@ -136,6 +148,7 @@ class Training:
         self.spec, self.decoder = run.spec, run.system.decoder
         self.epochs = self.spec.epoch if epochs is None else epochs
         self.due = evaluations.plan(self.epochs, steps)
+        self.unseen: list[Tensor] = []  # losses of this epoch that nobody waited for yet
         self.progress = Progress(
             TrainingHistory.untrained(self.decoder), unfinished.random_states(order), WeightAverage(average_epochs)
         )
@@ -164,11 +177,12 @@ class Training:
                 range(first, self.epochs), "training", self.epochs, initial=first, unit="epoch", disable=hidden
             ):
                 for loss in self.epoch_losses(len(now.losses)):
-                    now.losses.append(loss)
+                    self.unseen.append(loss)
                     now.steps, now.evaluated = now.steps + 1, False
                     self._evaluate_if_due(request)
-                    if len(now.losses) < self.steps:
+                    if len(now.losses) + len(self.unseen) < self.steps:
                         self._save_if_due(request)
+                self._look()
                 self.log.add(now.steps, loss=sum(now.losses) / len(now.losses))
                 now.end_epoch(self.order, self.decoder)
                 self._save_if_due(request)
@@ -182,10 +196,16 @@ class Training:
         self.log.close()
         return history
 
+    def _look(self) -> None:
+        """Wait for the losses so far. Raises InputError when one is no longer a number."""
+        self.progress.losses += finite(self.unseen)
+        self.unseen.clear()
+
     def _evaluate_if_due(self, request: StopRequest) -> None:
         now = self.progress
         if now.evaluated or now.steps not in self.due:
             return
+        self._look()
         if distributed.anywhere(request.asked):
             self._stop()
         try:  # nothing is lost where it is broken off, alone: other processes would wait for this one
@@ -208,6 +228,7 @@ class Training:
             self._save()
 
     def _save(self) -> None:
+        self._look()
         weights = (one for adapters in self.trainer.adapters.values() for one in adapters.parameters())
         if not all(one.isfinite().all() for one in weights):
             raise InputError(

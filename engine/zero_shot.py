@@ -275,7 +275,7 @@ def _training(run: TransferRun, folder: RunFolder, started: float) -> Training:
     spec, order = run.spec, torch.Generator().manual_seed(run.spec.seed)
     trainer = Trainer(run.system, spec.learning_rate)
 
-    def epoch_losses(done: int) -> Iterator[float]:
+    def epoch_losses(done: int) -> Iterator[Tensor]:
         return _epoch_losses(trainer, run, batches(run.sources, spec.batch_size, order)[done:])
 
     steps = sum(math.ceil(len(source.samples) / spec.batch_size) for source in run.sources)
@@ -283,8 +283,9 @@ def _training(run: TransferRun, folder: RunFolder, started: float) -> Training:
     return Training(run, folder, trainer, order, epoch_losses, steps, as_published, started)
 
 
-def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tensor]]) -> Iterator[float]:
-    """One pass over the planned batches, each with its own object's text, masks only where it has them; the losses."""
+def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tensor]]) -> Iterator[Tensor]:
+    """One pass over the planned batches, each with its own object's text, masks only where it has them; the losses
+    ()."""
     known, size = run.system.known_prefixes, run.spec.img_size
     images = ConcatDataset([ImageSet(source.samples, size, known) for source in run.sources])
     first = [0, *images.cumulative_sizes]

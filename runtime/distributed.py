@@ -101,15 +101,15 @@ def of_main(make: Callable[[], T]) -> T:
     return made[0]
 
 
-def all_reduce(parameters: Iterable[Parameter], loss: float) -> float:
-    """Sum gradients in place, and the loss, over all processes. A parameter without gradient counts as zero."""
+def all_reduce(parameters: Iterable[Parameter], loss: Tensor) -> Tensor:
+    """Sum gradients in place, and the loss (), over all processes. A parameter without gradient counts as zero."""
     if world_size() == 1:
         return loss
     parameters = list(parameters)
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-    flat = torch.cat([gradients[0].new_tensor([loss]), *(gradient.flatten() for gradient in gradients)])
+    flat = torch.cat([loss.view(1), *(gradient.flatten() for gradient in gradients)])
     dist.all_reduce(flat)
     summed = flat[1:].split([one.numel() for one in parameters])
     for one, gradient in zip(parameters, summed, strict=True):
         one.grad = gradient.view_as(one)
-    return flat[0].item()
+    return flat[0].clone()  # a view would keep all gradients in memory

@@ -28,7 +28,8 @@ FLOOR = 0.3  # weight of a cue that tells nothing apart on the support, where on
 
 @dataclass(frozen=True)
 class Cues:
-    """Cues of N images, (N, K) float32 on the CPU, with their names; which there are depends on the run alone."""
+    """Cues of N images, (N, K) float32, with their names; which there are depends on the run alone. They lie on the
+    CPU, but for those of a batch where `CueReader` makes them."""
 
     values: Tensor
     names: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class Cues:
 
     def room(self, count: int) -> "Cues":
         """Room for the cues of `count` images, to be filled by `put`."""
-        return self._each(lambda values: values.new_empty(count, values.shape[1]))
+        return self.each(lambda values: values.new_empty(count, values.shape[1]))
 
     def put(self, first: int, part: "Cues") -> None:
         """Fill in `part` from image `first` on."""
@@ -48,15 +49,16 @@ class Cues:
 
     def gather(self, count: int) -> "Cues":
         """All processes' cues of `count` images, of which this one has its share."""
-        return self._each(lambda values: distributed.gather(values, count))
+        return self.each(lambda values: distributed.gather(values, count))
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, rows: slice | list[int]) -> "Cues":
-        return self._each(lambda values: values[rows])
+        return self.each(lambda values: values[rows])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Cues":
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Cues":
+        """With its values changed."""
         return Cues(change(self.values), self.names)
 
 
@@ -80,9 +82,9 @@ class CueReader:
         if bare.zero is not None:
             found |= _of_patches("text", bare.zero.sigmoid().sum(dim=1))
             whole = F.normalize(joint[-1][:, 0], dim=-1) @ (self.text[:, 1] - self.text[:, 0])  # (B,)
-            found["text whole"] = LOGIT_SCALE * whole.float().cpu()
+            found["text whole"] = LOGIT_SCALE * whole.float()
         if self.probe is not None:
-            found["linear"] = self.probe.decide(features(levels)).float()
+            found["linear"] = self.probe.decide(features(levels)).float().to(levels[0].device)
         if adapted is not None and adapted.zero is not None:
             found |= _of_patches("adapted", adapted.zero.sigmoid().sum(dim=1))
         return Cues(torch.stack(list(found.values()), dim=1), tuple(found))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from decoder import to_grid
+from runtime.devices import to_device
 from runtime.errors import InputError
 from runtime.linear import linear
 
@@ -68,8 +69,9 @@ class MemoryBank:
                 levels = [level.new_empty(drawn, level.shape[2]) for level in tokens]
                 owners = [torch.empty(drawn, dtype=torch.long) for _ in tokens]
             first, last = torch.searchsorted(rows, torch.tensor([start, start + length])).tolist()
+            places = to_device(rows[first:last] - start, tokens[0].device)
             for level, own, found in zip(levels, owners, tokens, strict=True):
-                level[first:last] = F.normalize(found[0, rows[first:last] - start], dim=-1)
+                level[first:last] = F.normalize(found[0] if len(places) == length else found[0, places], dim=-1)
                 own[first:last] = owner
             start += length
         if kept < drawn:

@@ -36,7 +36,8 @@ AS_PUBLISHED = ScoreRecipe()
 
 @dataclass(frozen=True)
 class PatchScores:
-    """Scores on the patch grid of N images on the CPU, float32; a branch that is off is None."""
+    """Scores on the patch grid of N images, float32; a branch that is off is None. They lie on the CPU, but for those
+    of a batch where `patch_scores` makes them."""
 
     zero: Tensor | None  # (N, T, G, G), logits of `patch_logits`
     few: Tensor | None  # (N, T, G, G), distances in [0, 2]
@@ -59,7 +60,7 @@ class PatchScores:
 
     def room(self, count: int) -> "PatchScores":
         """Room for the scores of `count` images like these, to be filled by `put`."""
-        return self._each(lambda values: values.new_empty(count, *values.shape[1:]))
+        return self.each(lambda values: values.new_empty(count, *values.shape[1:]))
 
     def put(self, first: int, part: "PatchScores") -> None:
         """Fill in `part` from image `first` on."""
@@ -69,15 +70,16 @@ class PatchScores:
 
     def gather(self, count: int) -> "PatchScores":
         """All processes' scores of `count` images, of which this one has its share."""
-        return self._each(lambda values: distributed.gather(values, count))
+        return self.each(lambda values: distributed.gather(values, count))
 
     def __len__(self) -> int:
         return len(self.few if self.zero is None else self.zero)
 
     def __getitem__(self, rows: slice | list[int]) -> "PatchScores":
-        return self._each(lambda values: values[rows])
+        return self.each(lambda values: values[rows])
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "PatchScores":
+    def each(self, change: Callable[[Tensor], Tensor]) -> "PatchScores":
+        """With its tensors changed, zero first."""
         changed = (None if values is None else change(values) for values in (self.zero, self.few))
         return PatchScores(*changed, self.recipe)
 
@@ -89,15 +91,16 @@ def patch_scores(
     without: Sequence[int] = (),
     joint: Sequence[Tensor] | None = None,
 ) -> PatchScores:
-    """Both branches' scores of a batch's tokens, (B, L, h) a tap; no text or no bank switches a branch off.
+    """Both branches' scores of a batch's tokens, (B, L, h) a tap, on their device; no text or no bank switches a branch
+    off.
 
     without: as in `MemoryBank.distance`. joint: the tokens (B, L, D) that text is compared with, if not the same.
     """
     zero = few = None
     if text is not None:
         compared = tokens if joint is None else joint
-        zero = to_grid(torch.stack([patch_logits(level, text) for level in compared], dim=1)).float().cpu()
+        zero = to_grid(torch.stack([patch_logits(level, text) for level in compared], dim=1)).float()
     if bank is not None:
         distances = [bank.distance(tap, level, without) for tap, level in enumerate(tokens)]
-        few = to_grid(torch.stack(distances, dim=1)).float().cpu()
+        few = to_grid(torch.stack(distances, dim=1)).float()
     return PatchScores(zero, few)

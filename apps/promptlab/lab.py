@@ -23,7 +23,7 @@ from decoder import Decoded
 from engine.build import finding_texts
 from engine.findings import Finding
 from engine.score_images import ground_truth
-from engine.system import System
+from engine.system import System, on_cpu
 from engine.text import Encoder, directions, without_each
 from runtime.bars import Bar
 from runtime.cache import Cache
@@ -115,7 +115,7 @@ class Lab:
         if not float(result.scores[result.branch][0]) >= result.threshold:
             return ()
         (anomaly_map,), mean = tuple(result.maps()), self.rule.by_mean
-        texts = finding_texts(self.encoder, self.info, result.words.text)
+        texts = finding_texts(self.encoder, self.info, result.words.text.to(self.system.device))
         margins = texts.margins(decoded, self.system.decoder)
         return described(result.samples[0].image, anomaly_map, result.pixel_threshold, mean, texts, margins)
 
@@ -208,7 +208,8 @@ class Lab:
         return self._keep({head: decoded.tokens(head) for head in self.rule.heads})
 
     def _keep(self, tokens: dict[str, list[Tensor]], without: int | None = None) -> HeldImage:
-        few = {head: patch_scores(levels, None, self.banks.get(head), without).few for head, levels in tokens.items()}
+        scores = {head: patch_scores(levels, None, self.banks.get(head), without) for head, levels in tokens.items()}
+        few = {head: one.few for head, one in on_cpu(scores).items()}
         if self.system.decoder.kind == "none":
             tokens = {head: self.system.decoder.joint(levels) for head, levels in tokens.items()}
         return HeldImage({head: [level.cpu() for level in levels] for head, levels in tokens.items()}, few)

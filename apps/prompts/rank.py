@@ -20,7 +20,7 @@ from engine.options import without_adapters
 from engine.settings import fixed, setting
 from engine.spec import SupportSpec, SystemSpec
 from engine.support import Support
-from engine.system import System
+from engine.system import System, on_cpu
 from runtime.bars import Bar
 from runtime.errors import InputError
 from runtime.files import atomic_write, no_formula
@@ -81,7 +81,7 @@ class Bench:
         """With directions (D, 2); InputError when scores are not finite."""
         scale = Scale((0.0, float(len(self.tokens))), None)
         found = patch_scores(self.tokens, directions.to(self.tokens[0].device), None)
-        raw = self.rule.raw_scores({self.rule.map_head: found})
+        raw = self.rule.raw_scores(on_cpu({self.rule.map_head: found}))
         scores = raw.image_scores(self.size, Calibration(scale, scale, {}, {}))["zero"].numpy()  # (V,)
         try:
             auroc = metrics.image_metrics(scores, self.labels)["auroc"]

@@ -49,7 +49,7 @@ class PatchCore:
     def score(self, levels: Sequence[Tensor]) -> dict[str, PatchScores]:
         """Of B images few (B, 1, G, G), in [0, 2]: 1 - the highest cosine to a patch that is kept."""
         distances = self.bank.nearest(0, descriptors(levels))  # (B, P)
-        return {MAP: PatchScores(None, to_grid(distances[:, None]).float().cpu())}
+        return {MAP: PatchScores(None, to_grid(distances[:, None]).float())}
 
     def tensors(self) -> dict[str, Tensor]:
         """The bank's."""

@@ -57,7 +57,7 @@ def test_a_step_is_adam_on_the_loss_before_it(clip, system, text, masks):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        assert trainer.step(system.prefix(images), labels, mask, text) == pytest.approx(loss.item(), rel=1e-5)
+        assert trainer.step(system.prefix(images), labels, mask, text).item() == pytest.approx(loss.item(), rel=1e-5)
     for name, tensor in twin.state_dict().items():
         assert torch.allclose(system.decoder.state_dict()[name], tensor, atol=1e-5), name
     for head, moved in (("seg_adapters", masks), ("det_adapters", True)):

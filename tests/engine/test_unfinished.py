@@ -72,6 +72,21 @@ def test_there_and_back(tmp_path, decoder, clip, best):
     )
 
 
+def test_a_gpus_random_states_come_back_too(monkeypatch, tmp_path, decoder):
+    """On a mock of two GPUs."""
+    states = [torch.arange(16, dtype=torch.uint8), torch.arange(16, dtype=torch.uint8) + 1]
+    restored, order, both = [], torch.Generator().manual_seed(1), optimizers(decoder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.append)
+    draws = unfinished.random_states(order)
+    progress = Progress(TrainingHistory.untrained(decoder), draws, WeightAverage(1))
+    unfinished.save(tmp_path / "a.pth", progress, decoder, both)
+    unfinished.load(tmp_path / "a.pth", decoder, both, order)
+    ((first, second),) = restored
+    assert first.equal(states[0]) and second.equal(states[1])
+
+
 @pytest.mark.parametrize("damage", ["a flipped bit", "cut short", "empty", "text", "another format"])
 def test_a_damaged_file_is_refused(tmp_path, decoder, damage):
     path, order, both = tmp_path / "a.pth", torch.Generator(), optimizers(decoder)

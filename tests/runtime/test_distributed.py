@@ -16,7 +16,8 @@ def test_alone_everything_is_ones_own():
     assert distributed.gather(rows, 3) is rows and distributed.gather(None, 3) is None
     parameter = Parameter(torch.ones(2))
     parameter.grad = torch.full((2,), 3.0)
-    assert distributed.all_reduce([parameter], 0.5) == 0.5 and parameter.grad.tolist() == [3, 3]
+    loss = torch.tensor(0.5)
+    assert distributed.all_reduce([parameter], loss) is loss and parameter.grad.tolist() == [3, 3]
     with distributed.main_first():
         pass
 

@@ -1,0 +1,120 @@
+"""Runs on the pretend device beside the same runs on the CPU."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from helpers.lab import Lab, Run, same
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from decoder import LOGIT_SCALE
+from engine import text
+from engine.system import System
+from engine.training import Trainer
+from runtime import linear
+from scoring.raw_scores import RawScores
+from utils import pick_device
+
+NEAR = 2e-6  # cosines, of images together and one by one
+
+
+@contextmanager
+def on(device: torch.device) -> Iterator[None]:
+    """Whatever --device says, models are built on this one, with products and attention by kernels that both have."""
+
+    def picked(name: str = "auto") -> torch.device:
+        pick_device("cpu")  # for what it does beside
+        return device
+
+    picks = (patch("engine.build.pick_device", picked), patch("apps.promptlab.session.pick_device", picked))
+    with picks[0], picks[1], linear.plain(), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
+@contextmanager
+def one_by_one() -> Iterator[None]:
+    """Images and sentences go through the model one by one, as on a CPU, so that all must come out to the last bit."""
+    alone = patch.object(System, "_apart", lambda self, batch: batch.split(1))
+    with alone, patch.object(text, "BATCH_ELSE", 1):
+        yield
+
+
+@contextmanager
+def noted() -> Iterator[list[Tensor]]:
+    """The losses of all steps meanwhile, where they are."""
+    losses, step = [], Trainer.step
+
+    def noting(self: Trainer, *given: object) -> Tensor:
+        losses.append(step(self, *given))
+        return losses[-1]
+
+    with patch.object(Trainer, "step", noting):
+        yield losses
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two labs with the same data and weights: what is done in one on the CPU is done in the other on the device."""
+
+    cpu: Lab
+    other: Lab
+    device: torch.device
+
+    @staticmethod
+    def of(folder: Path, tiny: tuple[Path, Path], device: torch.device) -> "Pair":
+        """Both in a folder, with Brain and what it is trained on in transfer."""
+        labs = []
+        for name in ("cpu", "device"):
+            (folder / name).mkdir(parents=True)
+            lab = Lab(folder / name, *tiny)
+            lab.medical(test=(3, 2))
+            lab.others()
+            labs.append(lab)
+        return Pair(*labs, device)
+
+    @property
+    def both(self) -> Iterator[Lab]:
+        """Each while its own device is used."""
+        for lab, device in ((self.cpu, torch.device("cpu")), (self.other, self.device)):
+            with on(device), one_by_one():
+                yield lab
+
+    def done(self, script: str, *flags: object) -> None:
+        """A script in both; it went well, and losses and scores are the same to the last bit."""
+        runs, losses = [], []
+        for lab in self.both:
+            with noted() as seen:
+                runs.append(lab.done(script, *flags))
+            losses.append(seen)
+        assert all(one.device == self.device for one in losses[1])
+        assert [one.item() for one in losses[0]] == [one.item() for one in losses[1]]
+        assert runs[0].seen and same(runs[0].seen, runs[1].seen) and apart(*(run.seen for run in runs)) == 0
+
+    def near(self, script: str, *flags: object) -> None:
+        """A script in both, images together on the device; scores are the same to rounding."""
+        runs: list[Run] = []
+        for lab, device in ((self.cpu, torch.device("cpu")), (self.other, self.device)):
+            with ExitStack() as stack:
+                stack.enter_context(on(device))
+                runs.append(lab.done(script, *flags))
+        assert 0 < apart(*(run.seen for run in runs)) < NEAR
+
+
+def apart(found: list[RawScores], expected: list[RawScores]) -> float:
+    """How far cosines are apart at most."""
+    pairs = []
+    for one, other in zip(found, expected, strict=True):
+        pairs += zip(values(one), values(other), strict=True)
+    assert pairs and all((one is None) == (other is None) for one, other in pairs)
+    return max(float((one - other).abs().max()) for one, other in pairs if other is not None)
+
+
+def values(raw: RawScores) -> list[Tensor | None]:
+    """All there are, logits as cosines."""
+    grids = (raw.map_patches, raw.mean_patches or raw.map_patches)
+    zero = [one.zero if one.zero is None else one.zero / LOGIT_SCALE for one in grids]
+    return [*zero, *(one.few for one in grids), None if raw.cues is None else raw.cues.values]
