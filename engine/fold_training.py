@@ -1,6 +1,6 @@
 """Training on folds: adapters for every part of the support that is left out, and which epoch they speak for."""
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 
@@ -16,6 +16,8 @@ from runtime.devices import to_device
 from runtime.errors import Stopped
 from runtime.stopping import StopRequest, heeding
 from scoring.evaluation import selection
+
+FEW = 4  # epochs whose adapters are all kept, for runs of a series that ask for others of them
 
 
 def out_of_fold(run: FewShotRun, folder: RunFolder, start: Adapters, epochs: Collection[int]) -> dict[int, Found]:
@@ -37,16 +39,20 @@ def _found(
     run: FewShotRun, fold: Fold, start: Adapters, epochs: Collection[int], request: StopRequest
 ) -> dict[int, Found]:
     """What a fold's left-out rows get after each of the `epochs`; of runs that train alike one trains for all."""
-    trained: Iterable[tuple[int, Adapters]] = _trained(run, fold, start, epochs, request)
-    if len(epochs) == 1:  # the adapters of more would be many
-        key = (*training_key(run), *epochs, fold.owners, run.spec.folds)
-        trained = run.series.once("trained", key, lambda once=trained: list(once))
+    most = max(epochs)
+    if len(epochs) == 1 or most <= FEW:  # the adapters of more would be many
+        every = range(1, most + 1) if most <= FEW else epochs
+        key = (*training_key(run), most, fold.owners, run.spec.folds)
+        trained = run.series.once("trained", key, lambda: list(_trained(run, fold, start, every, request)))
+    else:
+        trained = _trained(run, fold, start, epochs, request)
     found = {}
     for epoch, adapters in trained:
-        before = run.system.decoder.adapter_state()
-        run.system.decoder.load_adapters(adapters)
-        found[epoch] = _score(run, fold)
-        run.system.decoder.load_adapters(before)
+        if epoch in epochs:
+            before = run.system.decoder.adapter_state()
+            run.system.decoder.load_adapters(adapters)
+            found[epoch] = _score(run, fold)
+            run.system.decoder.load_adapters(before)
     return found
 
 

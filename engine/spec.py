@@ -105,7 +105,7 @@ class MachineSpec(Spec):
     )
     precision: str = setting(
         "fp32",
-        "of the trunk: bf16 and fp16 by autocast, int8 on its linear layers; adapters and scores stay fp32",
+        "of the trunk's linear layers, which are held so; in bf16 and fp16 adapters run by autocast; scores stay fp32",
         choices=TESTED,
     )
     compile: bool = setting(False, "torch.compile the trunk for scoring: starts later")
