@@ -96,7 +96,8 @@ class OnNormalImages(BaselineRun):
     """A baseline fitted on the normal images as they are, without augmentation.
 
     Calibrated on images as they are too, each normal one scored by a fit of the others. Of a single normal image there
-    are no others: then its rotated, moved and flipped variants, which no fit has seen, stand for normal images.
+    are no others: then its rotated, moved and flipped variants, which no fit has seen, stand for normal pixels,
+    and the first of them for the image.
     """
 
     def fitted_rows(self) -> Tensor:
