@@ -1,6 +1,5 @@
 """Figures of more pixels than memory holds: one pass counts them in equal steps of [0, 1]."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import isfinite
 from threading import Lock
@@ -83,18 +82,3 @@ class PixelCounts:
         if sweep.positives and sweep.negatives:
             sweep.visit_bins(self.positives, self.every - self.positives, self.overlap / self.regions)
         return sweep.figures() | {"aupro": sweep.aupro()}
-
-
-def binned_pixel_metrics(
-    pieces: Iterable[tuple[np.ndarray, np.ndarray]], fpr_limit: float = FPR_LIMIT, bins: int = BINS
-) -> dict[str, float]:
-    """`metrics.pixel_metrics` by `PixelCounts`, of pieces: (maps (B, H, W) in [0, 1], masks (B, H, W)) in any number.
-
-    Raises ValueError if a score is not finite.
-    """
-    counts = PixelCounts(bins)
-    for maps, masks in pieces:
-        steps, regions = counts.steps(torch.from_numpy(maps)), Regions.of(masks)
-        counts.count(steps)
-        counts.mark(steps.flatten()[torch.from_numpy(regions.pixels)], regions)
-    return counts.figures(fpr_limit)

@@ -23,6 +23,7 @@ from engine.open_checkpoint import open_checkpoint
 from engine.recipe import PARTS
 from engine.spec import FewShotSpec, FewShotTestSpec, TransferSpec, TransferTestSpec
 from runtime.errors import InputError
+from scoring.reliability import ThresholdRule
 
 FIGURES = json.loads((GOLDEN / "before_specs.json").read_text(encoding="utf-8"))
 CLOSE = {"abs": 1e-4}  # products of other machines may differ in their last bits
@@ -84,6 +85,7 @@ def test_its_calibration_is_what_the_support_gives_now(place):
     assert opened.holds and not now.evidence["fused"].held_out and not stored.evidence
     assert same(*(asdict(replace(one, evidence={}, dark={}, image={})) for one in (now, stored)))
     assert now.image.keys() == stored.image.keys()
+    assert now.image == {branch: known.threshold(ThresholdRule("balanced")) for branch, known in now.evidence.items()}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from helpers.counting import binned_pixel_metrics
 from scipy import ndimage
 
 from decoder import upsample
@@ -15,7 +16,7 @@ from scoring.evaluation import branch_figures, selection
 from scoring.maps import Calibration, Scale, branch_maps, map_scale, max_scores, upsampled_rows
 from scoring.metrics import pixel_metrics
 from scoring.patch_scores import PatchScores, ScoreRecipe
-from scoring.pixel_counts import PixelCounts, Regions, binned_pixel_metrics
+from scoring.pixel_counts import PixelCounts, Regions
 from scoring.raw_scores import RawScores
 
 IMAGES, SIZE = 41, 48

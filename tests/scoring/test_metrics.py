@@ -4,11 +4,11 @@ from math import isnan
 
 import numpy as np
 import pytest
+from helpers.counting import binned_pixel_metrics
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from scoring import metrics
 from scoring.metrics import at_threshold, image_metrics, pixel_metrics
-from scoring.pixel_counts import binned_pixel_metrics
 
 
 def random_scores(seed: int, many: int = 400, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:

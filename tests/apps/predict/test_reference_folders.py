@@ -33,6 +33,13 @@ def test_without_abnormal_images_the_threshold_is_just_above_the_normal_ones(fol
     out = predict(folders, "--normal", root / "good", "--branches", "few", "--input", root / "new", *none)
     highest = np.nextafter(np.float32(out.settings["threshold"]), np.float32(0))
     assert 0.9 < highest < 1.5  # 1 on the scale of all, and by what the others weigh cues near it
+    maps = [*none, "--image_score", "published", "--head", "none"]
+    of_maps = predict(
+        folders, "--normal", root / "good", "--branches", "few", "--input", root / "new", *maps, to="maps"
+    )
+    assert of_maps.settings["threshold"] == np.nextafter(
+        np.float32(1), np.float32(2)
+    )  # on its own scale the highest is 1
     again = predict(folders, "--normal", root / "good", "--branches", "few", "--input", root / "good", *none, to="own")
     assert all(row["verdict"] == "normal" for row in again.rows)  # they are in the bank
 
