@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -83,6 +84,33 @@ def build(model_name: str | Path, activation: str = "gelu") -> CLIP:
     return CLIP(embed_dim=embed_dim, vision=vision, text=text, activation=activation)
 
 
+@dataclass
+class _Converter:
+    """A tensor of a weights' file, by its name, as the model holds it; those of `unread` parts without their numbers.
+
+    fault: the first that was found. It is told later, since that it is another model's file would say more.
+    """
+
+    unread: set[str]
+    precision: str
+    fault: InputError | None = None
+
+    def __call__(self, name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
+        used = name.split(".")[0] not in self.unread
+        try:
+            check_weights({name: tensor} if used else {})
+        except InputError as fault:
+            self.fault = self.fault or fault
+        if self.fault or not used:
+            tensor = torch.empty(tensor.shape, device="meta")  # its shape will be checked
+        if not used:
+            return {name: tensor}
+        product = name.startswith("visual.") and name.endswith(PRODUCTS)
+        if product and self.precision == "int8" and name.endswith("weight") and tensor.ndim == 2 and tensor.numel():
+            return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
+        return {name: tensor.to(HALVES.get(self.precision, torch.float32) if product else torch.float32, copy=True)}
+
+
 def load_clip(
     model_name: str | Path,
     weights: str | Path | None = None,
@@ -106,24 +134,7 @@ def load_clip(
     Raises InputError for an unknown model, and for weights that are missing, damaged or another model's.
     """
     unread = {part for tower, parts in TOWERS.items() if tower not in towers for part in parts}
-
-    faults: list[InputError] = []
-
-    def convert(name: str, tensor: torch.Tensor) -> dict[str, torch.Tensor]:
-        used = name.split(".")[0] not in unread
-        try:
-            check_weights({name: tensor} if used else {})
-        except InputError as fault:
-            faults.append(fault)  # that it is another model's file would say more
-        if faults or not used:
-            tensor = torch.empty(tensor.shape, device="meta")  # its shape will be checked
-        if not used:
-            return {name: tensor}
-        product = name.startswith("visual.") and name.endswith(PRODUCTS)
-        if product and precision == "int8" and name.endswith("weight") and tensor.ndim == 2 and tensor.numel():
-            return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
-        return {name: tensor.to(HALVES.get(precision, torch.float32) if product else torch.float32, copy=True)}
-
+    convert = _Converter(unread, precision)
     state, kind = (None, None) if weights is None else _weights.read(weights, trust=trust, convert=convert)
     with torch.device("cpu" if state is None else "meta"):  # read weights take the place of what is built
         model = build(model_name, activation or ("quickgelu" if kind == "openai" else "gelu"))
@@ -139,8 +150,8 @@ def load_clip(
         hold_in_half(model.visual.transformer, HALVES[precision])
     if state is not None:
         _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
-        if faults:
-            raise InputError(f"{weights}: {faults[0]}")
+        if convert.fault:
+            raise InputError(f"{weights}: {convert.fault}")
         model.load_state_dict(state, assign=True)
     for part in unread:
         setattr(model, part, None)
