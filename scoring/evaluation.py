@@ -21,7 +21,8 @@ def branch_figures(
     Scores are min-max scaled over the test set as published, or by a `ScoreRecipe` that is `support_scaled` as the
     calibration scales and fuses them; so are those of sensitivity and specificity "at half", which count an image as
     abnormal above 0.5, as the reproduction study does. The others are at the calibration's threshold, on scores scaled
-    by the calibration. Raises InputError when a score is not a number.
+    by the calibration; beside them `balanced_accuracy_max` says what the best threshold would have given. Raises
+    InputError when a score is not a number.
     """
     by_support = calibration is not None and raw.map_patches.recipe.support_scaled
     seen = MapPass()
@@ -39,6 +40,8 @@ def branch_figures(
         if branch in judged:
             threshold = calibration.image[branch]
             figures[branch] |= measure(metrics.at_threshold, judged[branch].numpy(), labels, threshold)
+            best = measure(metrics.balanced_accuracy_max, judged[branch].numpy(), labels)
+            figures[branch]["balanced_accuracy_max"] = best
     for branch, found in seen.pixels.items():
         figures[branch] |= {f"pixel_{name}": found[name] for name in ("auroc", "ap", "f1_max", "aupro")}
     return figures

@@ -54,6 +54,21 @@ def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float) -> di
     return {"sensitivity": share(called[abnormal]), "specificity": share(~called[~abnormal])}
 
 
+def balanced_accuracy_max(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of sensitivity and specificity at the threshold where it is largest: what no threshold of these scores
+    can surpass, so what a threshold chosen elsewhere costs.
+
+    (N,) scores, (N,) labels in {0, 1}. nan if only one class is there. Raises ValueError as `image_metrics`.
+    """
+    scores, abnormal = _checked(scores, labels)
+    if abnormal.all() or not abnormal.any():
+        return nan
+    found, normal = np.sort(scores[abnormal]), np.sort(scores[~abnormal])
+    sensitivity = 1 - np.arange(found.size) / found.size  # at each abnormal score, the least of equals first
+    specificity = np.searchsorted(normal, found, side="left") / normal.size
+    return float(np.max((sensitivity + specificity) / 2, initial=0.5))  # a half: nothing is called abnormal
+
+
 def pixel_metrics(maps: np.ndarray, masks: np.ndarray, fpr_limit: float = FPR_LIMIT) -> dict[str, float]:
     """Anomaly maps and their masks -> auroc, ap, f1_max, threshold and aupro, over all pixels of all images.
 

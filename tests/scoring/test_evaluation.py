@@ -112,6 +112,7 @@ def test_figures_by_hand():
         "image_f1_max": 4 / 5,
         "sensitivity": 1 / 2,  # halved, the scores are 0.125, 0.25, 0.375, 0.5
         "specificity": 1 / 2,
+        "balanced_accuracy_max": 3 / 4,  # at 0.25: both abnormal images, one of the normal
         "sensitivity_at_half": 1 / 2,  # scaled over themselves they are 0, 1/3, 2/3, 1
         "specificity_at_half": 1 / 2,
         "pixel_auroc": (14 + 13) / 28,  # of 14 normal pixels 12 are 0

@@ -5,10 +5,15 @@ from math import isnan
 import numpy as np
 import pytest
 from helpers.counting import binned_pixel_metrics
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    precision_recall_curve,
+    roc_auc_score,
+)
 
 from scoring import metrics
-from scoring.metrics import at_threshold, image_metrics, pixel_metrics
+from scoring.metrics import at_threshold, balanced_accuracy_max, image_metrics, pixel_metrics
 
 
 def random_scores(seed: int, many: int = 400, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -95,8 +100,22 @@ def test_image_metrics_equal_scikit_learn(seed, levels):
     assert found["threshold"] == thresholds[np.flatnonzero(f1 > f1.max() - 1e-12)[0]]
 
 
+@pytest.mark.parametrize("levels", [None, 1, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_threshold_surpasses_the_best_balanced_accuracy(seed, levels):
+    scores, labels = random_scores(seed, levels=levels)
+    called = [(scores >= threshold).astype(int) for threshold in [*np.unique(scores), np.inf]]
+    expected = max(balanced_accuracy_score(labels, one) for one in called)
+    assert balanced_accuracy_max(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_best_threshold_of_reversed_scores_calls_nothing_abnormal():
+    assert balanced_accuracy_max(np.float32([2, 1]), np.array([0, 1])) == 0.5
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_only_is_nan(label):
+    assert np.isnan(balanced_accuracy_max(np.float32([0.2, 0.5]), np.array([label, label])))
     found = image_metrics(np.float32([0.2, 0.5]), np.array([label, label]))
     assert found.keys() == {"auroc", "ap", "f1_max", "threshold"}
     assert all(map(isnan, found.values()))
