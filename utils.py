@@ -1,6 +1,7 @@
 """Seeds, the device, and the eleven variants of a support image."""
 
 import math
+import os
 import random
 import re
 
@@ -13,6 +14,7 @@ from runtime.errors import InputError
 
 ANGLES = (-math.pi / 8, -math.pi / 16, math.pi / 16, math.pi / 8)  # radians
 SHIFTS = ((0.1, 0.1), (-0.1, 0.1), (-0.1, -0.1), (0.1, -0.1))  # of the half-width, (x, y)
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"  # room of its own for every stream's products
 VARIANTS = 1 + len(ANGLES) + len(SHIFTS) + 2
 
 
@@ -25,8 +27,11 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def pick_device(name: str = "auto") -> torch.device:
+def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device:
     """ "auto" takes CUDA, then Apple's MPS, then the CPU. Raises InputError for a device that is not there.
+
+    deterministic: of CUDA's kernels those that give the same bits every time, as a CPU's do with as many threads;
+    InputError on MPS, which has no such promise.
 
     From then on numbers below 1.2e-38 count as 0 on the CPU, as they do on GPUs: gradients of a loss that saturates are
     full of them, and products of matrices of them take a hundred times as long.
@@ -40,6 +45,14 @@ def pick_device(name: str = "auto") -> torch.device:
     missing = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if missing or not there.get(device.type, False):
         raise InputError(f"--device {name} is not available on this machine; use --device cpu")
+    if deterministic and device.type == "mps":
+        raise InputError("--deterministic is not to be had on MPS; leave it out, or use --device cpu")
+    wanted = deterministic and device.type == "cuda"
+    if wanted != torch.are_deterministic_algorithms_enabled():  # the call itself takes seconds
+        torch.use_deterministic_algorithms(wanted)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # which would find faults in programs, and costs
+    if wanted:
+        os.environ.setdefault(*CUBLAS)  # read before the first product
     torch.set_flush_denormal(True)  # of this thread and those that it starts, so before the first product
     return device
 

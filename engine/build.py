@@ -72,7 +72,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
 
     Raises InputError for weights that are missing or wrong, and for taps the trunk does not have.
     """
-    device, trunk = pick_device(spec.device), resolve(spec)
+    device, trunk = pick_device(spec.device, spec.deterministic), resolve(spec)
     print(*spec.notes, sep="\n", end="\n" * bool(spec.notes))
     loaded = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, spec.precision, spec.trust_weights)
     clip = (series or Series()).once("tower", (*loaded, device), lambda: _load(spec, trunk, "image", spec.precision))
@@ -103,7 +103,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
 
 def open_encoder(spec: SystemSpec) -> Encoder:
     """What makes features of sentences; the text tower is only loaded when the cache lacks a sentence."""
-    device, trunk = pick_device(spec.device), resolve(spec)
+    device, trunk = pick_device(spec.device, spec.deterministic), resolve(spec)
     known_by = (trunk.sha256, trunk.activation, spec.model_name)
     key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), linear.WIDE)
     cache = Cache(spec.cache_path, spec.cache_gb * GB)
@@ -112,7 +112,7 @@ def open_encoder(spec: SystemSpec) -> Encoder:
 
 def encode_prompts(spec: SystemSpec, objects: Sequence[ObjectInfo]) -> list[EncodedPrompts]:
     """The prompts of every object under --prompts, encoded; the text tower is gone before the image tower comes."""
-    encoded, device = [], pick_device(spec.device)
+    encoded, device = [], pick_device(spec.device, spec.deterministic)
     with open_encoder(spec) as encoder:
         for info in objects:
             normal, abnormal = words = sentences(spec, info)

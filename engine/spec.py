@@ -99,6 +99,9 @@ class MachineSpec(Spec):
         111, "of the draw of the support, the adapters' start and the order", type=number(int, 0, 2**32 - 1)
     )
     device: str = setting("auto", "auto, cuda, cuda:N, mps or cpu")
+    deterministic: bool = setting(
+        False, "the same bits every time on CUDA too, more slowly; a CPU with as many threads gives them anyway"
+    )
     cache_path: Path = setting(Path(".cache"), "folder for what need not be computed twice", type=path)
     cache_gb: float = setting(
         10.0, "what the cache may take; 0: no cache", type=number(float, 0, GIGABYTES), metavar="GB"

@@ -20,8 +20,10 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
     """What a run ran on: package versions, Python, platform, processor, device, the code's commit if any.
 
     On a CPU also what decides a trained figure's last digits: threads, and whose matrix products at which vector width.
+    kernels: "deterministic" where the same command gives the same bits again.
     """
     device = torch.device(device)
+    chosen = device.type == "cuda" and torch.are_deterministic_algorithms_enabled()
     return {name: _version(name) for name in PACKAGES} | {
         "opencv": cv2.__version__,
         "python": platform.python_version(),
@@ -30,6 +32,7 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
         "threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "products": f"{linear.library()}, {torch.backends.cpu.get_cpu_capability()}",
+        "kernels": "deterministic" if device.type == "cpu" or chosen else "not deterministic",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "commit": commit(Path(__file__).resolve().parents[1]),
     }

@@ -124,6 +124,22 @@ def test_a_device_by_number(monkeypatch):
     assert pick_device("cuda:1") == torch.device("cuda", 1)
 
 
+def test_deterministic_kernels_are_cudas_alone(monkeypatch):
+    """And whoever asks next without them has the others again."""
+    torch.use_deterministic_algorithms(False)  # imports what must not see the pretence
+    pretend(monkeypatch, cuda=1, mps=True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    for name, asked in (("cpu", True), ("cuda", False), ("mps", False)):
+        pick_device(name, asked)
+        assert not torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    pick_device("cuda", deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    with pytest.raises(InputError, match="--deterministic is not to be had on MPS"):
+        pick_device("mps", deterministic=True)
+    pick_device("cuda")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "meta", "xpu"])
 def test_a_device_that_is_not_there(monkeypatch, name):
     pretend(monkeypatch)

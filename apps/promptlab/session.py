@@ -54,7 +54,7 @@ class LabSession:
 
     def check(self) -> None:
         """Raise InputError where nothing could be shown: no such object, data, checkpoint or device."""
-        pick_device(self.spec.device)
+        pick_device(self.spec.device, self.spec.deterministic)
         if self.spec.ckpt:
             checkpoint.read(self.spec.ckpt)
         (obj,) = objects_of(replace(self.spec, obj=self.objects[0]))

@@ -20,19 +20,29 @@ from scoring.raw_scores import RawScores
 from utils import pick_device
 
 NEAR = 2e-6  # cosines, of images together and one by one
+REAL = 2e-2  # losses and cosines on a real device: it adds in another order, and Adam makes whole steps of that
 
 
 @contextmanager
 def on(device: torch.device) -> Iterator[None]:
     """Whatever --device says, models are built on this one, with products and attention by kernels that both have."""
 
-    def picked(name: str = "auto") -> torch.device:
-        pick_device("cpu")  # for what it does beside
+    def picked(name: str = "auto", deterministic: bool = False) -> torch.device:
+        pick_device("cpu", deterministic)  # for what it does beside
         return device
 
-    picks = (patch("engine.build.pick_device", picked), patch("apps.promptlab.session.pick_device", picked))
-    with picks[0], picks[1], linear.plain(), sdpa_kernel(SDPBackend.MATH):
+    with ExitStack() as stack:
+        for place in ("engine.build", "apps.promptlab.session"):
+            stack.enter_context(patch(f"{place}.pick_device", picked))
+        if not real(device):
+            stack.enter_context(linear.plain())
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         yield
+
+
+def real(device: torch.device) -> bool:
+    """Whether a device is none that tests pretend to have."""
+    return device.type in ("cuda", "mps")
 
 
 @contextmanager
@@ -91,8 +101,12 @@ class Pair:
                 runs.append(lab.done(script, *flags))
             losses.append(seen)
         assert all(one.device == self.device for one in losses[1])
-        assert [one.item() for one in losses[0]] == [one.item() for one in losses[1]]
-        assert runs[0].seen and same(runs[0].seen, runs[1].seen) and apart(*(run.seen for run in runs)) == 0
+        found = [[one.item() for one in seen] for seen in losses]
+        limit = REAL if real(self.device) else 0
+        away = max((abs(one - other) for one, other in zip(*found, strict=True)), default=0)
+        print(f"{script}: losses {away:.1e} apart, cosines {apart(*(run.seen for run in runs)):.1e}")
+        assert away <= limit and runs[0].seen and apart(*(run.seen for run in runs)) <= limit
+        assert limit or same(runs[0].seen, runs[1].seen)
 
     def near(self, script: str, *flags: object) -> None:
         """A script in both, images together on the device; scores are the same to rounding."""

@@ -1,5 +1,8 @@
 """What a run ran on, and by which code."""
 
+import pytest
+import torch
+
 from runtime import environment
 
 
@@ -17,3 +20,13 @@ def test_the_codes_hash_is_of_what_decides_figures(tmp_path):
             path.write_text("3\n")
             seen.add(environment.code_sha256(tmp_path))
     assert len(seen) == 1 + len(environment.DECIDING)
+
+
+@pytest.mark.parametrize(
+    ("device", "chosen", "kernels"),
+    [("cpu", False, ""), ("cuda", True, ""), ("cuda", False, "not "), ("mps", True, "not ")],
+)
+def test_whether_the_same_command_gives_the_same_bits(monkeypatch, device, chosen, kernels):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: chosen)
+    assert environment.environment(device)["kernels"] == f"{kernels}deterministic"
