@@ -28,6 +28,7 @@ from runtime.bars import Bar
 from runtime.devices import to_device
 from runtime.errors import InputError, Stopped
 from runtime.files import check_room, check_writable, remove_drafts
+from runtime.graphs import Recorded
 from runtime.stopping import StopRequest, heeding
 from scoring.raw_scores import main_branch
 
@@ -58,8 +59,13 @@ class Trainer:
         self.system = system
         decoder = system.decoder
         self.adapters = {"seg": decoder.seg_adapters, "det": decoder.det_adapters}
+        self.recorded: dict[tuple, Recorded] | None = None  # steps on CUDA, by the shapes they are of
+        if system.device.type == "cuda" and distributed.world_size() == 1:
+            self.recorded = {}
         self.optimizers = {
-            head: torch.optim.Adam(adapters.parameters(), lr=learning_rate, betas=BETAS, fused=True)
+            head: torch.optim.Adam(
+                adapters.parameters(), learning_rate, BETAS, fused=True, capturable=self.recorded is not None
+            )
             for head, adapters in self.adapters.items()
         }
 
@@ -70,6 +76,15 @@ class Trainer:
         rest (and may have all of it). On a CPU it raises InputError, before the step, when the loss is no longer a
         number. Elsewhere the loss stays where it is, for the host to go on: whoever keeps it calls `finite` in time.
         """
+        given = [None if one is None else to_device(one, self.system.device) for one in (prefixes, labels, masks, text)]
+        if self.recorded is None:
+            return self._step(*given, share)
+        key = (share, *(None if one is None else one.shape for one in given))
+        if key not in self.recorded:
+            self.recorded[key] = Recorded(lambda *given: self._step(*given, share))
+        return self.recorded[key](*given)
+
+    def _step(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> Tensor:
         heads = ("det",) if masks is None else ("seg", "det")
         for head, adapters in self.adapters.items():
             adapters.requires_grad_(head in heads)
@@ -84,11 +99,9 @@ class Trainer:
 
     def _backward(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> Tensor:
         """The loss (), after its gradients were taken."""
-        device = self.system.device
         heads = ("det",) if masks is None else ("seg", "det")
-        decoded = self.system.decoder.decode(to_device(prefixes, device), heads, pooled=False)
-        masks = None if masks is None else to_device(masks, device)
-        loss = share * adapter_loss(decoded, text, to_device(labels, device), masks)
+        decoded = self.system.decoder.decode(prefixes, heads, pooled=False)
+        loss = share * adapter_loss(decoded, text, labels, masks)
         loss.backward()
         return loss.detach()
 

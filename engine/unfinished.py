@@ -106,7 +106,9 @@ def load(path: Path, decoder: MDecoder, optimizers: dict[str, torch.optim.Adam],
                 raise ValueError("it is not what was written")
             decoder.load_adapters(content["adapters"])
             for head, optimizer in optimizers.items():
+                own = optimizer.param_groups[0]["capturable"]  # of this device, and not of the one that it was saved on
                 optimizer.load_state_dict(content["optimizers"][head])
+                optimizer.param_groups[0]["capturable"] = own
             _restore(content["draws"], order)
             return _progress(content)
         except (pickle.UnpicklingError, *DAMAGE) as fault:

@@ -1,6 +1,7 @@
 """The steps of training, the order of images, the support in all its variants, and which snapshot is kept."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,27 @@ def test_objects_with_and_without_masks_in_turn_step_the_seg_adapters_only_with_
     assert seen == [False, True, True, False]
     steps = {head: next(iter(one.state.values()))["step"].item() for head, one in trainer.optimizers.items()}
     assert steps == {"seg": 2, "det": 4}
+
+
+def test_on_cuda_steps_of_the_same_shapes_are_recorded_once(system, text, monkeypatch):
+    """A recording is of the same shapes, with masks or without, of the same share; mocked, for want of CUDA."""
+    images, labels, masks = batch()
+    prefixes, made = system.prefix(images), []
+
+    def recorded(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        made.append(call)
+        return call
+
+    monkeypatch.setattr("engine.training.Recorded", recorded)
+    trainers = [Trainer(system, 1e-2) for _ in range(2)]
+    start, losses = system.decoder.adapter_state(), []
+    trainers[1].recorded = {}
+    for trainer in trainers:
+        system.decoder.load_adapters(start)
+        steps = [(labels, masks, 1.0), (labels, masks, 1.0), (labels, None, 1.0), (labels, masks, 0.5)]
+        losses.append([trainer.step(prefixes, *one[:2], text, one[2]).item() for one in steps])
+        losses[-1].append(trainer.step(prefixes[:1], labels[:1], masks[:1], text).item())
+    assert losses[0] == losses[1] and len(made) == 4 and trainers[0].recorded is None
 
 
 def test_steps_lower_the_loss(system, text):
