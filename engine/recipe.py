@@ -22,7 +22,7 @@ RECIPES: dict[str, dict[str, Any]] = {  # what each makes of settings that nobod
         "head": "none",
     },
 }
-RECIPES[ROBUST] = RECIPES[PAPER] | {"image_score": "cues", "head": "linear", "fusion": "support"}
+RECIPES[ROBUST] = RECIPES[PAPER] | {"image_score": "cues", "head": "linear", "smooth": 4.0}
 PARTS = tuple(RECIPES[PAPER])  # of a recipe
 
 
@@ -61,7 +61,7 @@ class RecipeSpec(Spec):
     )
     image_score: str | None = setting(
         None,
-        "of a map its maximum (or of patches their mean), the mean of its top 1 %, or cues weighed by the support",
+        "of a map its maximum (or of patches their mean), the mean of its top 1 %, or the first and cues, by halves",
         choices=("published", "top", "cues"),
     )
     smooth: float | None = setting(

@@ -132,16 +132,14 @@ class System:
             head: self.patch_scores(decoded.tokens(head), text, banks.get(head), without) for head in heads
         }
         if reader is not None:
-            found[CUES] = self._cues(prefixes, decoded.tokens(heads[0]), reader, found[heads[0]])
+            found[CUES] = self._cues(prefixes, decoded.tokens(heads[0]), reader)
         return on_cpu(found)
 
     @torch.inference_mode()
-    def _cues(self, prefixes: Tensor, tokens: list[Tensor], reader: CueReader, adapted: PatchScores) -> Cues:
-        """Cues of prefix tokens (B, L, C), of a head's tokens and patch scores if there are adapters."""
-        adapters = self.decoder.kind != "none"
-        bare = self.decoder.bare(prefixes) if adapters else tokens
-        joint = [self.decoder.visual.project(level) for level in bare]
-        return reader.read(bare, joint, adapted if adapters else None)
+    def _cues(self, prefixes: Tensor, tokens: list[Tensor], reader: CueReader) -> Cues:
+        """Cues of prefix tokens (B, L, C), and of a head's tokens, which without adapters are the bare trunk's."""
+        bare = tokens if self.decoder.kind == "none" else self.decoder.bare(prefixes)
+        return reader.read(bare, [self.decoder.visual.project(level) for level in bare])
 
     def shape_of(self, head: str) -> tuple[int, int]:
         """How many levels a head's tokens have, and how wide they are."""

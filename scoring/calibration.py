@@ -56,11 +56,13 @@ def calibrate(
     if rule.fuse_by_support and both:
         share = zero_share(raw, found, labels, size)
         found = replace(found, maps=replace(found.maps, share=share), means=replace(found.means, share=share))
+    judged = raw.image_scores(size, found)
     if raw.cues is not None:
-        found = replace(found, cues=CueWeights.fit(raw.cues, labels))
-    for branch, scores in raw.image_scores(size, found).items():
-        if found.cues is not None and branch == main_branch(raw.map_patches):
-            scores = found.cues.crossed(raw.cues, labels, known.images)
+        branch = main_branch(raw.map_patches)
+        whole = raw.cues.beside(judged[branch])
+        found = replace(found, cues=CueWeights.fit(whole, labels))
+        judged[branch] = found.cues.crossed(whole, labels, known.images)
+    for branch, scores in judged.items():
         values = measure(metrics.finite, scores.double().numpy())
         found.evidence[branch] = Evidence.of(values, labels, known.images, known.held_out)
         found.image[branch] = found.evidence[branch].threshold(rule.threshold)
@@ -74,7 +76,7 @@ def calibrate(
 def zero_share(raw: RawScores, found: Calibration, labels: np.ndarray, size: int) -> float:
     """The zero branch's share of the fusion: its weight beside few's, each as a cue's by the AUROC of its image scores
     (`CueWeights.fit`). Shrunk so, it lies between 0.23 and 0.77; a half where one of the branches is off."""
-    scores = raw.image_scores(size, replace(found, cues=None))
+    scores = raw.image_scores(size, found)
     if "fused" not in scores:
         return found.maps.share
     zero, few = (_weight(scores[branch].numpy(), labels) for branch in ("zero", "few"))

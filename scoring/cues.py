@@ -1,9 +1,9 @@
-"""Cues: what is read off an image as a whole, and how much of it counts by what it told the support apart.
+"""Cues: what is read off an image as a whole, beside its map, and how much of it counts.
 
-A map's maximum is one reading of one branch, and which branch tells images apart differs from object to object. Cues
-are several: of the bare trunk's tokens their distance to the bank and their likeness to the words, at the highest
-patches and on average, that of the class token, and a linear probe; of the adapters' tokens their likeness to the
-words. Each is standardised on the support and weighed by its AUROC there, all out of fold (docs/recipe.md).
+A map's maximum is one reading, and which reading tells images apart differs from object to object. Cues are several,
+all of the bare trunk's tokens: their distance to the bank and their likeness to the words, at the highest patches and
+on average, that of the class token, and a linear probe. Each is standardised on the support and weighed by its AUROC
+there, all out of fold; one half of an image's score is theirs, the other half the map's (docs/recipe.md).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +16,14 @@ from torch import Tensor
 
 from decoder import LOGIT_SCALE
 from runtime import distributed
+from runtime.errors import InputError
 from scoring.baselines.linear import LinearProbe, features
 from scoring.memory_bank import MemoryBank
-from scoring.patch_scores import PatchScores, patch_scores
+from scoring.patch_scores import patch_scores
 from scoring.reliability import auroc_interval
 
 CUES = "cues"  # what they are called among the patch scores of heads
+MAP = "map"  # what the score of an image's map is called beside them
 TOP = 0.01  # of an image's patches, the highest, of which at least one makes a "peak"
 FLOOR = 0.3  # weight of a cue that tells nothing apart on the support, where one that tells all apart has 1
 
@@ -51,6 +53,10 @@ class Cues:
         """All processes' cues of `count` images, of which this one has its share."""
         return self.each(lambda values: distributed.gather(values, count))
 
+    def beside(self, maps: Tensor) -> "Cues":
+        """With the scores of the images' maps, (N,), as one more."""
+        return Cues(torch.cat([self.values, maps[:, None].to(self.values)], dim=1), (*self.names, MAP))
+
     def __len__(self) -> int:
         return len(self.values)
 
@@ -72,9 +78,8 @@ class CueReader:
     probe: LinearProbe | None
     without: tuple[int, ...] = ()
 
-    def read(self, levels: Sequence[Tensor], joint: Sequence[Tensor], adapted: PatchScores | None) -> Cues:
-        """Of B images: bare tokens (B, L, C) a tap, the same in the joint space (B, L, D), and the patch scores of the
-        adapters' tokens, None without adapters."""
+    def read(self, levels: Sequence[Tensor], joint: Sequence[Tensor]) -> Cues:
+        """Of B images: the bare trunk's tokens (B, L, C) a tap, and the same in the joint space (B, L, D)."""
         found: dict[str, Tensor] = {}
         bare = patch_scores(levels, self.text, self.bank, self.without, joint)
         if bare.few is not None:
@@ -85,8 +90,6 @@ class CueReader:
             found["text whole"] = LOGIT_SCALE * whole.float()
         if self.probe is not None:
             found["linear"] = self.probe.decide(features(levels)).float().to(levels[0].device)
-        if adapted is not None and adapted.zero is not None:
-            found |= _of_patches("adapted", adapted.zero.sigmoid().sum(dim=1))
         return Cues(torch.stack(list(found.values()), dim=1), tuple(found))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -106,8 +109,9 @@ def _of_patches(name: str, values: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class CueWeights:
-    """How cues x make a score: sum over cues of w (x - c) / s, shifted and stretched so that the support's scores lie
-    between 0 and 1. Each a number a cue but `low` and `high`, the range of the sums over the support."""
+    """How cues x, the map's score among them, make a score: sum over cues of w (x - c) / s, shifted and stretched so
+    that the support's scores lie between 0 and 1. Each a number a cue but `low` and `high`, the range of the sums over
+    the support."""
 
     names: tuple[str, ...]
     centers: tuple[float, ...]
@@ -120,9 +124,10 @@ class CueWeights:
     def fit(cues: Cues, labels: np.ndarray) -> "CueWeights":
         """From out-of-fold cues of the support, labels (V,) in {0, 1}.
 
-        c is half-way between the labels' means and s the deviation within them; w = FLOOR + (1 - FLOOR) (2 AUROC - 1),
-        at least FLOOR: shrunk towards equal weights, for a few images can't tell cues from each other. Of normal
-        images alone c and s are theirs, and all weigh the same. A cue that never changes weighs nothing.
+        c is half-way between the labels' means and s the deviation within them. The map's w is 1. Those of the others
+        are as FLOOR + (1 - FLOOR) (2 AUROC - 1) and at least as FLOOR, shrunk towards equal weights, for a few images
+        can't tell cues from each other; together their sum has the deviation 1 within the labels, as the map's has. Of
+        normal images alone c and s are theirs, and all cues weigh the same. What never changes weighs nothing.
         """
         values, abnormal = cues.values.double().numpy(), labels != 0
         groups = [values[part] for part in (~abnormal, abnormal) if part.any()]
@@ -134,12 +139,21 @@ class CueWeights:
             weights = FLOOR + (1 - FLOOR) * np.maximum(0, 2 * np.array(aurocs) - 1)
         weights = np.where(spreads > 0, weights, 0)
         spreads = np.where(spreads > 0, spreads, 1)
-        sums = ((values - centers) / spreads) @ weights
+        standard, whole = (values - centers) / spreads, np.array([name == MAP for name in cues.names])
+        sums = standard[:, ~whole] @ weights[~whole]
+        spread = np.sqrt(np.mean([sums[part].var() for part in (~abnormal, abnormal) if part.any()]))
+        weights = np.where(whole, weights > 0, weights / (spread if spread > 0 else 1))
+        sums = standard @ weights
         plain = (tuple(map(float, part)) for part in (centers, spreads, weights))
         return CueWeights(cues.names, *plain, float(sums.min()), float(sums.max()))
 
     def scores(self, cues: Cues) -> Tensor:
-        """Image scores (N,) float32, 0 to 1 over the support."""
+        """Image scores (N,) float32, 0 to 1 over the support. Raises InputError for other cues than these are of."""
+        if cues.names != self.names:
+            told = "; it has ".join(", ".join(names) for names in (cues.names, self.names))
+            raise InputError(
+                f"this version scores by {told}: what was trained by another version is to be trained anew"
+            )
         centers, spreads, weights = (
             torch.tensor(part, dtype=torch.float64) for part in (self.centers, self.spreads, self.weights)
         )

@@ -29,8 +29,8 @@ class RawScores:
     """What the model says of N images, before scaling.
 
     map_patches: patch scores whose full-size maps are the anomaly maps. mean_patches: patch scores whose mean is the
-    image score; None where the map's maximum is it. cues: None where the image score is made of maps or means. margins:
-    (N, F, G, G), how close patches are to F findings, which no score depends on; None where nobody asked.
+    image score; None where the map's maximum is it. cues: what else it is made of, if anything. margins: (N, F, G, G),
+    how close patches are to F findings, which no score depends on; None where nobody asked.
     """
 
     map_patches: PatchScores
@@ -70,7 +70,8 @@ class RawScores:
     ) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales.
 
-        Cues that the calibration weighs make the score of the branch that stands for the run. known: maxima of maps
+        With cues that the calibration weighs, they and the map's score make that of the branch that stands for the run.
+        known: maxima of maps
         that were found already, by the maps' scale, None for that over these images.
         """
         asked = None if calibration is None else calibration.maps
@@ -82,7 +83,8 @@ class RawScores:
             scale = mean_scale(self.mean_patches, size) if calibration is None else calibration.means
             found = mean_scores(self.mean_patches, scale, size)
         if calibration is not None and calibration.cues is not None and self.cues is not None:
-            found[main_branch(self.map_patches)] = calibration.cues.scores(self.cues)
+            branch = main_branch(self.map_patches)
+            found[branch] = calibration.cues.scores(self.cues.beside(found[branch]))
         return found
 
 
@@ -91,7 +93,7 @@ class ScoreRule:
     """Which head's tokens make an object's anomaly map, and what makes its image score ("Scoring").
 
     mean_head: the head whose mean over patches is the score; None: the score is the map's maximum. cues: whether the
-    score is made of cues instead. recipe: how else maps and scores are made.
+    score is made of cues too. recipe: how else maps and scores are made.
     """
 
     map_head: str
@@ -106,7 +108,7 @@ class ScoreRule:
 
     @property
     def by_mean(self) -> bool:
-        """Whether an image's score is a mean over patches: neither a map's highest values nor made of cues."""
+        """Whether an image's score is a mean over patches: neither a map's highest values nor made of cues too."""
         return self.mean_head is not None and not self.cues
 
     def raw_scores(self, found: Mapping[str, PatchScores | Cues]) -> RawScores:

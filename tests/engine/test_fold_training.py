@@ -89,9 +89,8 @@ def test_robust_from_training_to_prediction(lab):
     _, path = trained(lab, "robust", "--recipe", "robust", "--folds", 3)
     calibration = read(path).last.calibration
     assert calibration.cues.names == (
-        *("bank peak", "bank mean", "text peak", "text mean", "text whole", "linear", "adapted peak", "adapted mean"),
+        *("bank peak", "bank mean", "text peak", "text mean", "text whole", "linear", "map"),
     )
-    assert 0.23 < calibration.maps.share < 0.77
     (one,) = (lab.root / "robust" / "results").rglob("*-shot/scores.csv")
     rows = {row["image"]: row for row in csv.DictReader(one.open())}
     predictor = Predictor.from_checkpoint(path, data_path=lab.data)

@@ -65,6 +65,7 @@ OTHER = {  # flags, and what they make of their settings: of every field another
     "--resume": True,
     "--restart": True,
     "--recipe robust": "robust",
+    "--deterministic": True,
     "--folds 7": 7,
     "--threshold_rule recall:0.9": "recall:0.9",
     "--epoch_by support": "support",

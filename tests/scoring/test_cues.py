@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from runtime.errors import InputError
 from scoring.baselines.linear import LinearProbe, features
 from scoring.cues import FLOOR, CueReader, Cues, CueWeights
 from scoring.memory_bank import BankLimit, MemoryBank
-from scoring.patch_scores import PatchScores
 
 TAPS, TOKENS, WIDTH = 2, 17, 8
 
@@ -31,13 +31,9 @@ def bank_of(levels, rows):
 
 def test_cues_by_hand(levels, text):
     probe = LinearProbe.fit(features(levels), torch.tensor([0.0, 1, 1]))
-    found = CueReader(text, bank_of(levels, [0]), probe).read(
-        levels, levels, PatchScores(torch.zeros(3, 1, 4, 4), None)
-    )
+    found = CueReader(text, bank_of(levels, [0]), probe).read(levels, levels)
     named = dict(zip(found.names, found.values.T, strict=True))
-    assert list(named) == [
-        *("bank peak", "bank mean", "text peak", "text mean", "text whole", "linear", "adapted peak", "adapted mean")
-    ]
+    assert list(named) == ["bank peak", "bank mean", "text peak", "text mean", "text whole", "linear"]
     unit = [F.normalize(level, dim=-1) for level in levels]
     distance = sum(1 - (level[:, 1:] @ level[0].T).amax(dim=-1) for level in unit)  # (3, P)
     assert torch.allclose(named["bank peak"], distance.amax(dim=1), atol=1e-5)
@@ -47,19 +43,18 @@ def test_cues_by_hand(levels, text):
     assert torch.allclose(named["text mean"], likeness.mean(dim=1), atol=1e-4)
     assert torch.allclose(named["text whole"], 100 * unit[-1][:, 0] @ axis, atol=1e-4)
     assert torch.allclose(named["linear"], probe.decide(features(levels)).float())
-    assert torch.equal(named["adapted peak"], torch.full((3,), 0.5))
 
 
 def test_what_is_missing_gives_no_cue(levels, text):
-    assert CueReader(text, None, None).read(levels, levels, None).names == ("text peak", "text mean", "text whole")
-    assert CueReader(None, bank_of(levels, [0]), None).read(levels, levels, None).names == ("bank peak", "bank mean")
+    assert CueReader(text, None, None).read(levels, levels).names == ("text peak", "text mean", "text whole")
+    assert CueReader(None, bank_of(levels, [0]), None).read(levels, levels).names == ("bank peak", "bank mean")
 
 
 def test_owners_are_left_out(levels):
     both, bank = CueReader(None, bank_of(levels, [1]), None), bank_of(levels, [0, 1])
-    without = CueReader(None, bank, None, (0,)).read(levels, levels, None).values
-    assert torch.equal(without, both.read(levels, levels, None).values)
-    assert not torch.equal(without, CueReader(None, bank, None).read(levels, levels, None).values)
+    without = CueReader(None, bank, None, (0,)).read(levels, levels).values
+    assert torch.equal(without, both.read(levels, levels).values)
+    assert not torch.equal(without, CueReader(None, bank, None).read(levels, levels).values)
 
 
 def cues(*columns):
@@ -68,18 +63,35 @@ def cues(*columns):
 
 def test_weights_by_auroc_shrunk():
     """The first tells all apart, the second half of what it could, the third nothing, the fourth never changes."""
-    known = cues([0, 1, 4, 5], [0, 2, 1, 3], [0, 1, 0, 1], [7, 7, 7, 7])
-    found = CueWeights.fit(known, np.array([0, 0, 1, 1]))
-    assert found.weights == pytest.approx((1, FLOOR + (1 - FLOOR) * 0.5, FLOOR, 0))
+    known, labels = cues([0, 1, 4, 5], [0, 2, 1, 3], [0, 1, 0, 1], [7, 7, 7, 7]), np.array([0, 0, 1, 1])
+    found = CueWeights.fit(known, labels)
+    weights = np.array(found.weights)
+    assert weights / weights[0] == pytest.approx((1, FLOOR + (1 - FLOOR) * 0.5, FLOOR, 0))
     assert found.centers[0] == 2.5 and found.spreads[0] == pytest.approx(0.5)
     scores = found.scores(known)
     assert scores.min() == 0 and scores.max() == 1
     assert torch.equal(scores, found.scores(known[[0, 1, 2, 3]]))
 
 
-def test_of_normal_images_alone_all_weigh_the_same():
+def test_one_half_is_the_maps():
+    """Whatever it tells apart: its deviation within the labels is that of the cues' sum."""
+    known, labels = cues([0, 1, 4, 5], [0, 2, 1, 3]).beside(torch.tensor([0.4, 0.2, 0.3, 0.1])), np.array([0, 0, 1, 1])
+    found = CueWeights.fit(known, labels)
+    assert found.names == ("cue 0", "cue 1", "map") and found.weights[-1] == 1
+    standard = (known.values.double().numpy() - found.centers) / found.spreads
+    for part in (standard[:, :2] @ found.weights[:2], standard[:, 2]):
+        assert np.mean([part[labels == label].var() for label in (0, 1)]) == pytest.approx(1)
+
+
+def test_of_normal_images_alone_all_cues_weigh_the_same():
+    found = CueWeights.fit(cues([0, 2], [10, 30]).beside(torch.tensor([0.0, 0.5])), np.zeros(2, int))
+    assert found.weights == (0.5, 0.5, 1) and found.centers == (1, 20, 0.25) and found.spreads == (1, 10, 0.25)
+
+
+def test_other_cues_than_weights_are_of():
     found = CueWeights.fit(cues([0, 2], [10, 30]), np.zeros(2, int))
-    assert found.weights == (1, 1) and found.centers == (1, 20) and found.spreads == (1, 10)
+    with pytest.raises(InputError, match="by cue 0; it has cue 0, cue 1: what was trained by another version"):
+        found.scores(cues([1, 2]))
 
 
 def test_a_score_does_not_depend_on_its_company():
