@@ -4,8 +4,8 @@
 
 Nothing is computed: the method's own code runs on PyTorch's "meta" device, where tensors have shapes and no numbers. Of
 every kernel its floating-point operations are counted, and the bytes of what it reads and writes, as if nothing stayed
-in a cache. A kernel then takes as long as the slower of the two at the rates of DEVICES, and a step at least LAUNCH
-seconds a kernel, since Python starts them one after the other.
+in a cache. A kernel then takes as long as the slower of the two at the rates of DEVICES. What is not a training step,
+which is recorded and started whole, takes at least LAUNCH seconds a kernel: Python starts them one after the other.
 """
 
 import math
@@ -38,7 +38,7 @@ BATCH = 16  # images scored at once
 LAUNCH = 10e-6  # seconds a kernel costs the host, assumed
 REACHED = {"fp32": 0.7, "bf16": 0.5, "memory": 0.8}  # of the data sheets' rates, assumed
 LINK = 12e9  # bytes/s from pinned memory to the device, assumed (PCIe 4.0 x16 has 32e9)
-READ, DECODE, FIGURES = 1.9e-3, 1.2e-3, 10.6e-3  # seconds an image: of one CPU core, measured (docs/gpu.md)
+READ, DECODE, FIGURES = 1.9e-3, 1.2e-3, 2.9e-3  # seconds an image: of one CPU core, measured (docs/gpu.md)
 OUT = Path(__file__).with_name("flops.md")
 META, ADAM = torch.device("meta"), "fused Adam"
 
@@ -53,9 +53,10 @@ class Device:
     memory: float
 
     def seconds(self, kernels: "list[Kernel]", precision: str = "fp32") -> float:
-        """Of all kernels, one after the other; precision: of those that --precision is of."""
+        """Of all kernels, one after the other, those of a training step recorded; precision: of those that --precision
+        is of."""
         busy = sum(self._seconds(one, precision if one.half else "fp32") for one in kernels)
-        return max(busy, LAUNCH * len(kernels))
+        return max(busy, LAUNCH * (1 if kernels[-1].name == ADAM else len(kernels)))
 
     def _seconds(self, one: "Kernel", precision: str) -> float:
         rate, size = (self.bf16, 0.5) if precision == "bf16" else (self.fp32, 1.0)

@@ -58,7 +58,9 @@ def test_a_kernel_takes_the_slower_of_computing_and_moving():
     computing, moving = Kernel("a", 7e11, 0, half=True), Kernel("b", 0, 4e8)
     assert device.seconds([computing]) == pytest.approx(1) and device.seconds([moving]) == pytest.approx(0.5)
     assert device.seconds([computing, moving], "bf16") == pytest.approx(0.35 + 0.5)
-    assert device.seconds([Kernel("c", 1, 1)] * 1000) == pytest.approx(1000 * flops.LAUNCH)
+    many = [Kernel("c", 1, 1)] * 1000
+    assert device.seconds(many) == pytest.approx(1000 * flops.LAUNCH)
+    assert device.seconds([*many, Kernel(flops.ADAM, 1, 1)]) == flops.LAUNCH  # a step is recorded
 
 
 def test_budgets_add_up(decoder):
