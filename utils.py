@@ -30,8 +30,8 @@ def seed_everything(seed: int) -> None:
 def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device:
     """ "auto" takes CUDA, then Apple's MPS, then the CPU. Raises InputError for a device that is not there.
 
-    deterministic: of CUDA's kernels those that give the same bits every time, as a CPU's do with as many threads;
-    InputError on MPS, which has no such promise.
+    deterministic: of CUDA's kernels those that give the same bits every time, as a CPU's do with as many threads; from
+    then on the whole process keeps to them. InputError on MPS, which has no such promise.
 
     From then on numbers below 1.2e-38 count as 0 on the CPU, as they do on GPUs: gradients of a loss that saturates are
     full of them, and products of matrices of them take a hundred times as long.
@@ -47,12 +47,10 @@ def pick_device(name: str = "auto", deterministic: bool = False) -> torch.device
         raise InputError(f"--device {name} is not available on this machine; use --device cpu")
     if deterministic and device.type == "mps":
         raise InputError("--deterministic is not to be had on MPS; leave it out, or use --device cpu")
-    wanted = deterministic and device.type == "cuda"
-    if wanted != torch.are_deterministic_algorithms_enabled():  # the call itself takes seconds
-        torch.use_deterministic_algorithms(wanted)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # which would find faults in programs, and costs
-    if wanted:
+    if deterministic and device.type == "cuda":
         os.environ.setdefault(*CUBLAS)  # read before the first product
+        torch.utils.deterministic.fill_uninitialized_memory = False  # which would find faults in programs, and costs
+        torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(True)  # of this thread and those that it starts, so before the first product
     return device
 

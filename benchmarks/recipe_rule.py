@@ -19,6 +19,7 @@ from engine.recipe import PAPER
 from runtime.errors import InputError, exit_code
 from runtime.flags import path
 
+BEST = "balanced_accuracy_max"
 ERRORS, LOSS = 2, 2.0  # standard errors that a gain must surpass, points that an object may lose
 
 
@@ -30,12 +31,17 @@ def runs_of(study: Path) -> pd.DataFrame:
         raise InputError(f"there is no {table}; run study.py first")
     rows = pd.read_csv(table)
     rows = rows[rows.main & (rows.selected == "last")]
+    if PAPER not in set(rows.method):
+        raise InputError(f"{table} has no finished run of {PAPER}, which others are compared with")
     found = rows[["obj", "seed", "method"]].assign(auroc=100 * rows.image_auroc)
     found["balanced"] = 50 * (rows.sensitivity + rows.specificity)
     best = []
     for folder, branch in zip(rows.folder, rows.branch, strict=True):
         record = json.loads((study / folder / "results.json").read_text(encoding="utf-8"))
-        best.append(100 * record["results"][0]["branches"][branch]["balanced_accuracy_max"])
+        figures = record["results"][0]["branches"][branch]
+        if BEST not in figures:
+            raise InputError(f"{study / folder} says nothing of the best threshold; run the study again")
+        best.append(100 * figures[BEST])
     return found.assign(best=best).drop_duplicates(["obj", "seed", "method"])
 
 
@@ -79,7 +85,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("studies", nargs="+", type=path, help="folders in results/studies")
     args = parser.parse_args()
-    print(*lines(judged(pd.concat([runs_of(study) for study in args.studies]))), sep="\n")
+    runs = pd.concat([runs_of(study) for study in args.studies])
+    if runs.duplicated(["obj", "seed", "method"]).any():
+        raise InputError("the studies have runs of the same object, seed and method; name one of them")
+    print(*lines(judged(runs)), sep="\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from engine.spec import FewShotTestSpec, TransferTestSpec
 from runtime.errors import InputError, naming
 from runtime.files import atomic_write
 from runtime.tensors import LARGEST, check_weights, digest, load
-from scoring.cues import CueWeights
+from scoring.cues import MAP, CueWeights
 from scoring.maps import FUSION, Calibration, Scale
 from scoring.patch_scores import BRANCHES
 from scoring.reliability import Evidence
@@ -237,6 +237,8 @@ def _cue_weights(content: object) -> CueWeights:
         raise _unlike("its calibration's cues", names)
     if not all(value > 0 for value in content["spreads"]) or not _are_numbers([content["low"], content["high"]]):
         raise _unlike("its calibration's cues", content["spreads"])
+    if MAP not in names:
+        raise InputError("its scores are made of other cues than this version's; train again")
     return CueWeights(tuple(names), *map(tuple, numbers), content["low"], content["high"])
 
 

@@ -150,7 +150,8 @@ class PictureScorer:
             height, width = tile.rows.stop - tile.rows.start, tile.columns.stop - tile.columns.start
             canvas.add(tile, cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR))
             if raw.cues is not None and scale.cues is not None:
-                means.append(float(raw.image_scores(size, scale)[branch][0]))
+                known = {scale.maps: {branch: torch.tensor([self._highest(small, None)])}}
+                means.append(float(raw.image_scores(size, scale, known)[branch][0]))
             elif raw.mean_patches is not None:
                 part = None if region is None else region[tile.rows, tile.columns]
                 means.append(self._mean(raw.mean_patches, branch, scale.means, part))

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -61,7 +62,7 @@ class Trainer:
         self.adapters = {"seg": decoder.seg_adapters, "det": decoder.det_adapters}
         self.recorded: dict[tuple, Recorded] | None = None  # steps on CUDA, by the shapes they are of
         if system.device.type == "cuda" and distributed.world_size() == 1:
-            self.recorded = {}
+            self.recorded, self.pool = {}, torch.cuda.graph_pool_handle()
         self.optimizers = {
             head: torch.optim.Adam(
                 adapters.parameters(), learning_rate, BETAS, fused=True, capturable=self.recorded is not None
@@ -81,8 +82,8 @@ class Trainer:
             return self._step(*given, share)
         key = (share, *(None if one is None else one.shape for one in given))
         if key not in self.recorded:
-            self.recorded[key] = Recorded(lambda *given: self._step(*given, share))
-        return self.recorded[key](*given)
+            self.recorded[key] = Recorded(self.system.device, self.pool)
+        return self.recorded[key](partial(self._step, share=share), *given)
 
     def _step(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> Tensor:
         heads = ("det",) if masks is None else ("seg", "det")

@@ -150,10 +150,8 @@ class CueWeights:
     def scores(self, cues: Cues) -> Tensor:
         """Image scores (N,) float32, 0 to 1 over the support. Raises InputError for other cues than these are of."""
         if cues.names != self.names:
-            told = "; it has ".join(", ".join(names) for names in (cues.names, self.names))
-            raise InputError(
-                f"this version scores by {told}: what was trained by another version is to be trained anew"
-            )
+            read, known = (", ".join(names) for names in (cues.names, self.names))
+            raise InputError(f"scores were calibrated by the cues {known}, and there are {read}; train again")
         centers, spreads, weights = (
             torch.tensor(part, dtype=torch.float64) for part in (self.centers, self.spreads, self.weights)
         )

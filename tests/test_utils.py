@@ -125,19 +125,22 @@ def test_a_device_by_number(monkeypatch):
 
 
 def test_deterministic_kernels_are_cudas_alone(monkeypatch):
-    """And whoever asks next without them has the others again."""
     torch.use_deterministic_algorithms(False)  # imports what must not see the pretence
     pretend(monkeypatch, cuda=1, mps=True)
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    for name, asked in (("cpu", True), ("cuda", False), ("mps", False)):
-        pick_device(name, asked)
-        assert not torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
-    pick_device("cuda", deterministic=True)
-    assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is taken away at the end
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        for name, asked in (("cpu", True), ("cuda", False), ("mps", False)):
+            pick_device(name, asked)
+            assert not torch.are_deterministic_algorithms_enabled() and "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+        pick_device("cuda", deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        pick_device("cpu")  # another run of this process does not take them away from the first
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
     with pytest.raises(InputError, match="--deterministic is not to be had on MPS"):
         pick_device("mps", deterministic=True)
-    pick_device("cuda")
-    assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "mps", "meta", "xpu"])

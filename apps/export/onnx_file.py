@@ -113,7 +113,7 @@ def stages() -> Iterator[Callable[[], None]]:
 def check_recipe(path: Path, run: FewShotRun | TransferRun) -> None:
     """Raise InputError for a part of a recipe that the graph has not, since thresholds would not be of its scores."""
     made = run.recipe if isinstance(run, FewShotRun) else AS_IN_THE_PAPER
-    for name in ("image_score", "neighbourhood", "bank_taps"):
+    for name in ("image_score", "smooth", "neighbourhood", "bank_taps"):
         value = getattr(made, name)
         if value != getattr(AS_IN_THE_PAPER, name):
             raise InputError(

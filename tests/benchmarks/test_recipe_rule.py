@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.recipe_rule import judged, lines, runs_of
+from benchmarks.recipe_rule import judged, lines, main, runs_of
 from runtime.errors import InputError
 
 SCORES = {  # by method and object, of three seeds
@@ -47,6 +47,16 @@ def test_a_gain_beyond_its_error_that_costs_no_object(study):
     ]
 
 
-def test_a_study_that_is_not_there(tmp_path):
+def test_what_is_no_such_study(study, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"there is no .*runs.csv; run study.py first"):
-        runs_of(tmp_path)
+        runs_of(tmp_path / "none")
+    monkeypatch.setattr("sys.argv", ["recipe_rule", str(study), str(study)])
+    with pytest.raises(InputError, match="runs of the same object, seed and method"):
+        main()
+    (study / "paper-Liver-1" / "results.json").write_text('{"results": [{"branches": {"fused": {}}}]}')
+    with pytest.raises(InputError, match=r"paper-Liver-1 says nothing of the best threshold"):
+        runs_of(study)
+    rows = pd.read_csv(study / "runs.csv")
+    rows[rows.method != "paper"].to_csv(study / "runs.csv", index=False)
+    with pytest.raises(InputError, match="has no finished run of paper"):
+        runs_of(study)

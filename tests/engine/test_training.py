@@ -1,5 +1,6 @@
 """The steps of training, the order of images, the support in all its variants, and which snapshot is kept."""
 
+import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from engine.system import System
 from engine.training import BETAS, Log, Trainer, TrainingHistory, shuffled
 from loss import adapter_loss
 from runtime.errors import InputError
+from runtime.graphs import WARM
 from utils import VARIANTS, augment
 
 SIZE = 28  # four patches: quick
@@ -86,20 +88,39 @@ def test_on_cuda_steps_of_the_same_shapes_are_recorded_once(system, text, monkey
     images, labels, masks = batch()
     prefixes, made = system.prefix(images), []
 
-    def recorded(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        made.append(call)
-        return call
+    def recorded(device: torch.device, pool: tuple[int, int]) -> Callable[..., Tensor]:
+        made.append((device, pool))
+        return lambda call, *given: call(*given)
 
     monkeypatch.setattr("engine.training.Recorded", recorded)
     trainers = [Trainer(system, 1e-2) for _ in range(2)]
     start, losses = system.decoder.adapter_state(), []
-    trainers[1].recorded = {}
+    trainers[1].recorded, trainers[1].pool = {}, (0, 1)
     for trainer in trainers:
         system.decoder.load_adapters(start)
         steps = [(labels, masks, 1.0), (labels, masks, 1.0), (labels, None, 1.0), (labels, masks, 0.5)]
         losses.append([trainer.step(prefixes, *one[:2], text, one[2]).item() for one in steps])
         losses[-1].append(trainer.step(prefixes[:1], labels[:1], masks[:1], text).item())
-    assert losses[0] == losses[1] and len(made) == 4 and trainers[0].recorded is None
+    assert losses[0] == losses[1] and made == [(system.device, (0, 1))] * 4
+    assert trainers[0].recorded is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")
+def test_recorded_steps_are_those_that_go_one_by_one(clip):
+    """With masks, without, and of fewer images in turn, until all were recorded and started again."""
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    images, labels, masks = (one.to(device) for one in batch())
+    losses, text = [], F.normalize(torch.randn(48, 2, generator=torch.manual_seed(0)), dim=0).to(device)
+    for recorded in (True, False):
+        torch.manual_seed(0)
+        system = System(MDecoder(copy.deepcopy(clip), adapter="mvfa").to(device), device, SIZE)
+        trainer, prefixes = Trainer(system, 1e-3), system.prefix(images.cpu())
+        trainer.recorded = trainer.recorded if recorded else None
+        losses.append([])
+        for _ in range(WARM + 3):
+            for count, mask in ((2, masks), (2, None), (1, masks[:1])):
+                losses[-1].append(trainer.step(prefixes[:count], labels[:count], mask, text).item())
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
 
 
 def test_steps_lower_the_loss(system, text):

@@ -90,7 +90,7 @@ def test_of_normal_images_alone_all_cues_weigh_the_same():
 
 def test_other_cues_than_weights_are_of():
     found = CueWeights.fit(cues([0, 2], [10, 30]), np.zeros(2, int))
-    with pytest.raises(InputError, match="by cue 0; it has cue 0, cue 1: what was trained by another version"):
+    with pytest.raises(InputError, match="by the cues cue 0, cue 1, and there are cue 0; train again"):
         found.scores(cues([1, 2]))
 
 
