@@ -33,8 +33,8 @@ class RecipeSpec(Spec):
     GROUP: ClassVar = "recipe"
     recipe: str | None = setting(
         None,
-        "paper: as published; robust: ours, weighed and calibrated by the support alone; default: paper for benchmarks, "
-        "robust for your images",
+        "paper: as published; robust: ours, weighed and calibrated by the support alone; default: paper for "
+        "benchmarks, robust for your images",
         choices=tuple(RECIPES),
     )
     folds: int = setting(
