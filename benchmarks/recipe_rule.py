@@ -31,8 +31,6 @@ def runs_of(study: Path) -> pd.DataFrame:
         raise InputError(f"there is no {table}; run study.py first")
     rows = pd.read_csv(table)
     rows = rows[rows.main & (rows.selected == "last")]
-    if PAPER not in set(rows.method):
-        raise InputError(f"{table} has no finished run of {PAPER}, which others are compared with")
     found = rows[["obj", "seed", "method"]].assign(auroc=100 * rows.image_auroc)
     found["balanced"] = 50 * (rows.sensitivity + rows.specificity)
     best = []
@@ -49,6 +47,8 @@ def judged(runs: pd.DataFrame) -> pd.DataFrame:
     """By method, in the order of the runs: mean AUROC, its deviation over seeds (mean over objects), gain over the
     published method with its standard error, the object that gains least, whether the rule keeps it, and how far
     balanced accuracy lies below that of the best threshold."""
+    if PAPER not in set(runs.method):
+        raise InputError(f"no study has a finished run of {PAPER}, which others are compared with; name one that has")
     wide = runs.pivot_table(index=["obj", "seed"], columns="method", values="auroc", sort=False)
     short = (runs.best - runs.balanced).groupby(runs.method).mean()
     rows = []
