@@ -27,6 +27,7 @@ def _interrupted(kind: type[BaseException], fault: BaseException, trace: object)
     sys.__excepthook__(kind, fault, trace)
 
 
+NO_SUCH_KERNEL = "does not have a deterministic implementation"  # PyTorch's words, behind the operation's name
 STOPPED = "stopped by the user; no file was left half-written"
 sys.excepthook = _interrupted
 
@@ -70,6 +71,10 @@ def exit_code(main: Callable[[], None]) -> int:
     except BrokenPipeError:  # whoever read our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 2
+    except RuntimeError as fault:
+        if NO_SUCH_KERNEL not in str(fault):
+            raise
+        line = f"{str(fault).split(',')[0]} on this device; leave --deterministic out, or use --device cpu"
     except OSError as fault:
         if fault.errno not in SYSTEM:
             raise
