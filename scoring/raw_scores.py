@@ -70,9 +70,8 @@ class RawScores:
     ) -> dict[str, Tensor]:
         """Image scores (N,) by branch, scaled over these images, or as the calibration scales.
 
-        With cues that the calibration weighs, they and the map's score make that of the branch that stands for the run.
-        known: maxima of maps
-        that were found already, by the maps' scale, None for that over these images.
+        With cues that the calibration weighs, they and the map's score make that of the branch that stands for the
+        run. known: maxima of maps that were found already, by the maps' scale, None for that over these images.
         """
         asked = None if calibration is None else calibration.maps
         if self.mean_patches is None and asked in known:
