@@ -190,7 +190,11 @@ class TrainSpec(TestSetSpec):
     GROUP: ClassVar = "training"
     epoch: int = setting(50, "0 trains nothing and evaluates", type=natural)
     batch_size: int = setting(1, "images a step; the published code's is 1", type=positive)
-    precision: str = setting("fp32", "of the trunk: bf16 by autocast; adapters and scores stay fp32", choices=TRAINED)
+    precision: str = setting(
+        "fp32",
+        "of the trunk's linear layers, which are held so; in bf16 adapters run by autocast; scores stay fp32",
+        choices=TRAINED,
+    )
     save_model: int = setting(1, "0: no checkpoint", type=int, choices=(0, 1))
     log_dir: Path | None = setting(None, "folder for TensorBoard's curves; default: the run's own", type=path)
     save_every: float = setting(

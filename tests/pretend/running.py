@@ -44,7 +44,7 @@ def on(device: torch.device) -> Iterator[None]:
 
 
 def real(device: torch.device) -> bool:
-    """Whether a device is none that tests pretend to have."""
+    """Whether it is a device that PyTorch has, and not the pretend one."""
     return device.type in ("cuda", "mps")
 
 
@@ -107,8 +107,9 @@ class Pair:
         found = [[one.item() for one in seen] for seen in losses]
         limit = REAL if real(self.device) else 0
         away = max((abs(one - other) for one, other in zip(*found, strict=True)), default=0)
-        print(f"{script}: losses {away:.1e} apart, cosines {apart(*(run.seen for run in runs)):.1e}")
-        assert away <= limit and runs[0].seen and apart(*(run.seen for run in runs)) <= limit
+        cosines = apart(*(run.seen for run in runs))
+        print(f"{script}: losses {away:.1e} apart, cosines {cosines:.1e}")
+        assert away <= limit and runs[0].seen and cosines <= limit
         assert limit or same(runs[0].seen, runs[1].seen)
 
     def near(self, script: str, *flags: object) -> None:
