@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from CLIP import weights as _weights
-from CLIP.half import HALVES, hold_in_half
+from CLIP.half import HALVES, hold_in_half, pack
 from CLIP.int8 import quantise_weight, scale_name, to_int8
 from CLIP.model import ACTIVATIONS, CLIP, MEAN, PRODUCTS, STD, TOWERS, TextConfig, VisionConfig
 from CLIP.tokenizer import tokenize
@@ -29,6 +29,7 @@ __all__ = [
     "config",
     "load_clip",
     "model_names",
+    "pack",
     "tokenize",
 ]
 
@@ -105,8 +106,9 @@ class _Converter:
             tensor = torch.empty(tensor.shape, device="meta")  # its shape will be checked
         if not used:
             return {name: tensor}
-        product = name.startswith("visual.") and name.endswith(PRODUCTS)
-        if product and self.precision == "int8" and name.endswith("weight") and tensor.ndim == 2 and tensor.numel():
+        product, image = name.endswith(PRODUCTS), name.startswith("visual.")
+        small = product and image and self.precision == "int8" and name.endswith("weight")
+        if small and tensor.ndim == 2 and tensor.numel():
             return dict(zip((name, scale_name(name)), quantise_weight(tensor), strict=True))
         return {name: tensor.to(HALVES.get(self.precision, torch.float32) if product else torch.float32, copy=True)}
 
@@ -129,8 +131,8 @@ def load_clip(
     activation: "gelu" or "quickgelu"; None takes the one the weights were trained with.
     trust: open an OpenAI archive although its sha256 is not an official one.
     towers: "image", "text" or both; one that is left out takes no memory and can't be called.
-    precision: of the linear layers in the image tower's blocks: "fp32", "bf16" or "fp16" (`CLIP.half`), or "int8", with
-        8-bit weights and activations (`CLIP.int8`).
+    precision: of the linear layers in the towers' blocks: "fp32", "bf16" or "fp16" (`CLIP.half`), or "int8", with 8-bit
+        weights and activations in the image tower (`CLIP.int8`).
     Raises InputError for an unknown model, and for weights that are missing, damaged or another model's.
     """
     unread = {part for tower, parts in TOWERS.items() if tower not in towers for part in parts}
@@ -147,7 +149,8 @@ def load_clip(
     if precision == "int8":
         to_int8(model.visual.transformer)
     elif precision in HALVES and state is None:
-        hold_in_half(model.visual.transformer, HALVES[precision])
+        for blocks in (model.visual.transformer, model.transformer):
+            hold_in_half(blocks, HALVES[precision])
     if state is not None:
         _weights.check_shapes(state, {name: tensor.shape for name, tensor in model.state_dict().items()}, weights)
         if convert.fault:

@@ -18,13 +18,14 @@ from engine.findings import FindingTexts
 from engine.series import Series
 from engine.spec import DataSpec, ModelSpec, PredictorSpec, SystemSpec
 from engine.system import System
-from engine.text import Encoder
+from engine.text import TOGETHER, Encoder
 from runtime import distributed, linear
 from runtime.cache import Cache, key_of
 from runtime.errors import InputError
 from utils import pick_device
 
 GB = 1 << 30
+TYPICAL = 20  # symbols of a sentence
 DATA = Path("data")  # where benchmarks lie unless told
 
 
@@ -75,7 +76,8 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
     device, trunk = pick_device(spec.device, spec.deterministic), resolve(spec)
     print(*spec.notes, sep="\n", end="\n" * bool(spec.notes))
     loaded = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, spec.precision, spec.trust_weights)
-    clip = (series or Series()).once("tower", (*loaded, device), lambda: _load(spec, trunk, "image", spec.precision))
+    loaded = (*loaded, device, spec.compile)
+    clip = (series or Series()).once("tower", loaded, lambda: _load(spec, trunk, "image", device))
     taps = taps_of(spec)
     torch.manual_seed(spec.seed)
     decoder = MDecoder(
@@ -98,16 +100,22 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
         weights_sha256=trunk.sha256,
         cache=Cache(spec.cache_path, spec.cache_gb * GB),
         key=key_of("prefix", *known_by, spec.precision, spec.compile, *versions),
+        search=CLIP.HALVES.get(spec.precision, torch.bfloat16 if spec.precision == "int8" else None),
     )
 
 
 def open_encoder(spec: SystemSpec) -> Encoder:
     """What makes features of sentences; the text tower is only loaded when the cache lacks a sentence."""
     device, trunk = pick_device(spec.device, spec.deterministic), resolve(spec)
-    known_by = (trunk.sha256, trunk.activation, spec.model_name)
+    known_by = (
+        trunk.sha256,
+        trunk.activation,
+        spec.model_name,
+        spec.precision if spec.precision in CLIP.HALVES else "",
+    )
     key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), linear.WIDE)
     cache = Cache(spec.cache_path, spec.cache_gb * GB)
-    return Encoder(lambda: _load(spec, trunk, "text").to(device), cache, key, CLIP.config(spec.model_name)[0])
+    return Encoder(lambda: _load(spec, trunk, "text", device).to(device), cache, key, CLIP.config(spec.model_name)[0])
 
 
 def encode_prompts(spec: SystemSpec, objects: Sequence[ObjectInfo]) -> list[EncodedPrompts]:
@@ -153,10 +161,17 @@ def objects_of(spec: DataSpec, *, all_medical: bool = False) -> list[str]:
     return made
 
 
-def _load(spec: ModelSpec, trunk: Trunk, tower: str, precision: str = "fp32") -> CLIP.CLIP:
-    """One tower of the CLIP."""
-    chosen = {"trust": spec.trust_weights, "towers": (tower,), "precision": precision}
-    return CLIP.load_clip(spec.model_name, trunk.file, spec.img_size, trunk.activation, **chosen)
+def _load(spec: SystemSpec, trunk: Trunk, tower: str, device: torch.device) -> CLIP.CLIP:
+    """One tower of the CLIP, on the CPU, in the spec's precision; for a CPU with its weights in 16 bits laid out for
+    products there, but where torch.compile will do so."""
+    chosen = {"trust": spec.trust_weights, "towers": (tower,), "precision": spec.precision}
+    clip = CLIP.load_clip(spec.model_name, trunk.file, spec.img_size, trunk.activation, **chosen)
+    if device.type == "cpu" and spec.precision in CLIP.HALVES:
+        if tower == "text":
+            CLIP.pack(clip.transformer, TOGETHER * TYPICAL)
+        elif not spec.compile:
+            CLIP.pack(clip.visual.transformer, 1 + (spec.img_size // clip.visual.patch_size) ** 2)
+    return clip
 
 
 def _activation(spec: ModelSpec) -> str | None:

@@ -121,7 +121,7 @@ class FewShotRun(Run):
         if self.series.keep:  # many adapters, none of which comes again
             return self.series.once("bank", key, lambda: self.bank_of(head, rows))
         kept = cache.get(key, MemoryBank.like(*self.system.shape_of(head)))
-        given = (self.system.device, self.recipe.neighbourhood)
+        given = (self.system.device, self.recipe.neighbourhood, self.system.search)
         if kept is not None and (bank := MemoryBank.from_tensors(kept, *given)).is_of(owners):
             return bank
         bank = self.bank_of(head, rows)
@@ -137,7 +137,7 @@ class FewShotRun(Run):
         """The bank of the tokens of normal rows, each with its owner."""
         limit, owners = BankLimit.parse(self.spec.bank_cap), self.owners[rows].tolist()
         parts = (self.system.levels([prefix], head) for prefix in self._prefixes(rows))
-        given = (len(owners), limit, self.spec.seed, self.recipe.neighbourhood)
+        given = (len(owners), limit, self.spec.seed, self.recipe.neighbourhood, self.system.search)
         bank = MemoryBank.build(zip(parts, owners, strict=True), *given)
         if len(set(owners)) > 1 and any(len(kept.unique()) == 1 for kept in bank.owners):
             raise InputError(f"--bank_cap {self.spec.bank_cap} leaves tokens of one support image alone; take more")

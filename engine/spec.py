@@ -11,12 +11,14 @@ from typing import Any, ClassVar
 
 import CLIP
 from CLIP import sources
+from CLIP.precision import CHOOSES, choose
 from engine.recipe import PAPER, PARTS, RECIPES, RecipeSpec
 from engine.settings import Spec, bank_limit, setting
 from madff import ADAPTERS, ATTENTIONS, AXES
 from runtime.errors import InputError
 from runtime.flags import GIGABYTES, MANY, SIDE, WORKERS, finite, interval, natural, number, path, positive
 from runtime.tensors import LARGEST
+from utils import pick_device
 
 PROTOCOLS = ("paper", "sound")
 SCORED = ("few", "zero", "both")
@@ -108,10 +110,17 @@ class MachineSpec(Spec):
     )
     precision: str = setting(
         "fp32",
-        "of the trunk's linear layers, which are held so; in bf16 and fp16 adapters run by autocast; scores stay fp32",
-        choices=TESTED,
+        "of the towers' linear layers, which are held so; in bf16 and fp16 adapters run by autocast; scores stay fp32; "
+        "auto: bf16 where it is faster than fp32; fast: the fastest",
+        choices=(*TESTED, *CHOOSES),
     )
     compile: bool = setting(False, "torch.compile the trunk for scoring: starts later")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.precision in CHOOSES:
+            device = pick_device(self.device, self.deterministic)
+            object.__setattr__(self, "precision", choose(self.precision, device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +201,7 @@ class TrainSpec(TestSetSpec):
     batch_size: int = setting(1, "images a step; the published code's is 1", type=positive)
     precision: str = setting(
         "fp32",
-        "of the trunk's linear layers, which are held so; in bf16 adapters run by autocast; scores stay fp32",
+        "of the towers' linear layers, which are held so; in bf16 adapters run by autocast; scores stay fp32",
         choices=TRAINED,
     )
     save_model: int = setting(1, "0: no checkpoint", type=int, choices=(0, 1))

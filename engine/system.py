@@ -31,6 +31,7 @@ class System:
     weights_sha256: str = ""
     cache: Cache = field(default_factory=lambda: Cache("", 0))
     key: str = ""  # names all that a prefix depends on beside its image
+    search: torch.dtype | None = None  # in which memory banks seek what is nearest; None: float32
 
     @torch.no_grad()
     def prefix(self, images: Tensor) -> Tensor:

@@ -53,7 +53,8 @@ def in_tiles(
         spec = with_bank_limit(spec, scorer.system, count)
         banks, limit = {}, BankLimit.parse(spec.bank_cap)
         for head in scorer.rule.heads:
-            banks[head] = MemoryBank.build(_tokens(scorer, head, normal, alone), count, limit, spec.seed)
+            tokens, search = _tokens(scorer, head, normal, alone), scorer.system.search
+            banks[head] = MemoryBank.build(tokens, count, limit, spec.seed, search=search)
         scorer = replace(scorer, banks=banks)
     if (count := _count(chosen, tiling)) > MANY:
         print(f"calibrating on {count} tiles of {len(chosen)} pictures: each is scored once")

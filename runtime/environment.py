@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import cv2
 import torch
 
 from runtime import linear
+from runtime.processor import output, processor
 
 DECIDING = ("CLIP", "dataset", "engine", "runtime", "scoring", "decoder.py", "loss.py", "madff.py", "utils.py")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "ftfy", "regex", "safetensors")
@@ -28,7 +28,7 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
         "opencv": cv2.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _processor(),
+        "cpu": processor(),
         "threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         "products": f"{linear.library()}, {torch.backends.cpu.get_cpu_capability()}",
@@ -52,24 +52,15 @@ def commit(folder: Path) -> str | None:
 
     What benchmarks write is no change of the code.
     """
-    found = _output("git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD")
+    found = output("git", "-C", str(folder), "rev-parse", "--show-toplevel", "HEAD")
     if found is None:
         return None
     top, head = found.splitlines()
     if Path(top).resolve() != folder.resolve():  # a copy inside somebody else's repository
         return None
     status = ("git", "--no-optional-locks", "-C", str(folder), "status", "--porcelain", "-uno")
-    changes = _output(*status, "--", ".", *(f":(exclude)benchmarks/*.{kind}" for kind in ("md", "json", "png")))
+    changes = output(*status, "--", ".", *(f":(exclude)benchmarks/*.{kind}" for kind in ("md", "json", "png")))
     return f"{head} and changes" if changes else head
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints, None if it is not there, fails or hangs."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _version(package: str) -> str | None:
@@ -77,13 +68,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its architecture."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    if named:
-        return named[0]
-    return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()

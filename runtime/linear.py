@@ -1,66 +1,93 @@
-"""Linear layers on the CPU's widest vectors.
+"""Linear layers by the products that are fastest on a CPU.
 
 PyTorch's float32 products go to MKL, which leaves AVX-512 unused on AMD's processors. oneDNN, which PyTorch carries
-too, uses it: less than half the time (benchmarks/speed.md). It adds in another order, so results agree to 1e-6. Where
-MKL is as good, or absent, everything here is plain `F.linear`. PyTorch offers that product only under a private name:
-before the first one it is compared with `F.linear`, and CLIPMPCAD_LINEAR=torch in the environment does without it.
+too, uses it: less than half the time there (benchmarks/speed.md). It adds in another order, so results agree to 1e-6.
+A trial says once a machine whether it is taken (`runtime.trial`). Products in 16 bits are oneDNN's anyway; weights that
+stay as they are, it wants laid out in its own way, which plain `F.linear` does anew at every call: `Packed` holds them
+so.
+
+Where nothing is won, everything here is plain `F.linear`. PyTorch offers those products only under private names:
+before the first one they are compared with `F.linear`, and CLIPMPCAD_LINEAR=torch in the environment does without them.
 """
 
 import os
-import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runtime.errors import InputError
+from runtime.trial import remembered
 
 SWITCH = "CLIPMPCAD_LINEAR"  # in the environment; "torch": `F.linear` alone
-WIDE: bool | None = None  # whether oneDNN's products are taken; None: nobody asked yet
+WIDE: bool | None = None  # whether oneDNN's float32 products are taken; None: nobody asked yet
+PACKS: dict[torch.dtype, bool] = {}  # whether weights are packed, by their type; without a type nobody asked for
+TRIED = 290, 1024, 512  # the trial's product: M, K, N; ViT-L has as many tokens at 240 pixels
+MARGIN = 1.5  # how many times faster oneDNN must be; on AMD it is 2.5 times, on Intel 1.0
 
 
 def wide() -> bool:
-    """Whether oneDNN's products are taken here, settled at the first call.
+    """Whether oneDNN's float32 products are taken here, settled at the first call.
 
-    They are where they are the faster ones, unless the user switched them off or they fail the self-check, which one
-    line on stderr then says. Raises InputError for a switch that is set to anything but "torch".
+    They are where a trial found them the faster ones, unless the user switched them off or they fail the self-check,
+    which one line on stderr then says. Raises InputError for a switch that is set to anything but "torch".
     """
     global WIDE
     if WIDE is None:
-        switch = os.environ.get(SWITCH)
-        if switch not in (None, "", "torch"):
-            raise InputError(f"{SWITCH}={switch} means nothing; set it to torch, or leave it unset")
-        WIDE = switch != "torch" and _faster() and _agrees()
+        WIDE = _switched_on() and _agrees() and _faster()
     return WIDE
 
 
+def packs(dtype: torch.dtype) -> bool:
+    """Whether weights of that type are held as oneDNN wants them here; as `wide`, of 16 bits, without a trial."""
+    if dtype not in PACKS:
+        there = _switched_on() and torch.backends.mkldnn.is_available() and _has_units(dtype)
+        PACKS[dtype] = there and _agrees(dtype)
+    return PACKS[dtype]
+
+
+def _switched_on() -> bool:
+    switch = os.environ.get(SWITCH)
+    if switch not in (None, "", "torch"):
+        raise InputError(f"{SWITCH}={switch} means nothing; set it to torch, or leave it unset")
+    return switch != "torch" and torch.backends.mkldnn.is_available()
+
+
+def _has_units(dtype: torch.dtype) -> bool:
+    """Whether the processor computes in that type by itself; where it does not, oneDNN's products may be slow."""
+    names = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    onednn = getattr(torch.ops.mkldnn, names[dtype], None) if dtype in names else None
+    if onednn is None or not onednn():
+        return False
+    emulates = dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return not emulates or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+
+
+@torch.inference_mode()
+@torch.autocast("cpu", enabled=False)
 def _faster() -> bool:
-    """Whether oneDNN's products are the faster ones on this machine."""
-    vendor = platform.processor()  # on Windows
-    with suppress(OSError):
-        vendor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:400]
-    return (
-        "AuthenticAMD" in vendor
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and torch.backends.mkl.is_available()
-        and torch.backends.mkldnn.is_available()
-    )
+    """Whether oneDNN's float32 products are clearly the faster ones: some 50 ms, once a machine."""
+    rows, inner, outer = TRIED
+    x, weight = torch.ones(rows, inner), torch.ones(outer, inner)
+    calls = {"PyTorch": lambda: F.linear(x, weight), "oneDNN": lambda: _product(x, weight)}
+    seconds = remembered("float32 products", calls)
+    return seconds["PyTorch"] > MARGIN * seconds["oneDNN"]
 
 
 @torch.autocast("cpu", enabled=False)
 @torch.no_grad()
-def _agrees() -> bool:
+def _agrees(dtype: torch.dtype = torch.float32) -> bool:
     """The self-check: whether small products are those of `F.linear`, to as many roundings as they have summands."""
     x, weight, bias = (torch.arange(n, dtype=torch.float32, device="cpu").sin() for n in (6 * 64, 48 * 64, 48))
-    x, weight = x.view(2, 3, 64), weight.view(48, 64)
+    x, weight, bias = x.view(2, 3, 64).to(dtype), weight.view(48, 64).to(dtype), bias.to(dtype)
     try:
         for given in ((x, weight, bias), (x, weight.view(64, 48).T, None)):
-            found, expected = _product(*given), F.linear(*given)
-            if not torch.allclose(found, expected, rtol=0, atol=64 * torch.finfo(found.dtype).eps):
+            expected = F.linear(*given)
+            found = _product(*given) if dtype == torch.float32 else Packed(given[1], 6).product(x, given[2])
+            if not torch.allclose(found, expected, rtol=0, atol=64 * torch.finfo(dtype).eps):
                 raise ValueError(f"it is off by {(found - expected).abs().max():.1g}")
     except (AttributeError, RuntimeError, TypeError, ValueError) as fault:  # a PyTorch that has it not, or otherwise
         why = (str(fault).splitlines() or [type(fault).__name__])[0]
@@ -78,19 +105,49 @@ def library() -> str:
 @contextmanager
 def plain() -> Iterator[None]:
     """`F.linear` everywhere: for exporting, where oneDNN's operator means nothing."""
-    global WIDE
-    before, WIDE = WIDE, False
+    global WIDE, PACKS
+    before = WIDE, PACKS
+    WIDE, PACKS = False, dict.fromkeys((torch.bfloat16, torch.float16), False)
     try:
         yield
     finally:
-        WIDE = before
+        WIDE, PACKS = before
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+class Packed:
+    """A frozen weight (N, K) in 16 bits on the CPU, laid out as oneDNN reads it in products of about so many `rows`.
+
+    What products with gradients want of it beside that, its transpose, is laid out at the first of them.
+    """
+
+    def __init__(self, weight: Tensor, rows: int) -> None:
+        self.shape, self.dtype, self.rows = weight.shape, weight.dtype, rows
+        self.content = self._laid_out(weight.detach())
+        self._transposed: Tensor | None = None
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x (..., K) of its type -> (..., N)."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.content, bias, "none", [], "")
+
+    def back(self, grad: Tensor) -> Tensor:
+        """The gradient for the product, (..., N), -> that for x, (..., K)."""
+        if self._transposed is None:
+            self._transposed = self._laid_out(self.content.to_dense().T)
+        return torch.ops.mkldnn._linear_pointwise(grad, self._transposed, None, "none", [], "")
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), self.rows)
+
+
+def linear(x: Tensor, weight: Tensor | Packed, bias: Tensor | None = None) -> Tensor:
     """x (..., K) by weight (N, K) and bias (N,) -> (..., N), differentiable like `F.linear`.
 
-    Of a weight in 16 bits, the product is in 16 bits too, whatever x is in.
+    Of a weight in 16 bits, the product is in 16 bits too, whatever x is in; a packed one has no gradient.
     """
+    if isinstance(weight, Packed):
+        x, bias = x.to(weight.dtype), None if bias is None else bias.to(weight.dtype)
+        wanted = torch.is_grad_enabled() and x.requires_grad
+        return _PackedProduct.apply(x, weight, bias) if wanted else weight.product(x, bias)
     if weight.itemsize < x.itemsize:
         x = x.to(weight.dtype)
     single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -103,14 +160,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by way of `linear`."""
+    """`nn.Linear` by way of `linear`. Where no gradient is wanted, autocast on a CPU finds its weight packed."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self._kept: tuple[tuple, Packed] | None = None  # the packed weight, and of what it was made
         wide()  # the self-check comes before torch.compile, which would take it into its graph
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        return linear(x, self._weight_for(x), self.bias)
+
+    def _weight_for(self, x: Tensor) -> Tensor | Packed:
+        weight = self.weight
+        if torch.is_grad_enabled() or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not x.numel():
+            return weight
+        dtype = torch.get_autocast_dtype("cpu")
+        if weight.dtype != torch.float32 or not packs(dtype):
+            return weight
+        made_of = (weight.data_ptr(), weight._version, dtype)
+        if self._kept is None or self._kept[0] != made_of:
+            self._kept = made_of, Packed(weight.to(dtype), x.numel() // x.shape[-1])
+        return self._kept[1]
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -148,3 +218,17 @@ class _Product(torch.autograd.Function):
             _product(rows.T, x.reshape(-1, x.shape[-1]).T) if wants[1] else None,
             rows.sum(dim=0) if wants[2] else None,
         )
+
+
+class _PackedProduct(torch.autograd.Function):
+    """`Packed.product` with x's gradient."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Packed, bias: Tensor | None) -> Tensor:
+        ctx.weight = weight
+        return weight.product(x, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.weight.back(grad), None, None

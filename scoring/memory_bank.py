@@ -11,7 +11,7 @@ from torch import Tensor
 from decoder import to_grid
 from runtime.devices import to_device
 from runtime.errors import InputError
-from runtime.linear import linear
+from runtime.linear import Packed, linear, packs
 
 CHUNK = 4096  # bank tokens compared at a time
 SHARE = 0.1  # of all tokens, what "coreset" keeps unless told
@@ -47,14 +47,30 @@ class MemoryBank:
 
     owners: for each tap (N,), the image that a token is of; by it an image's tokens can be left out of the search.
     side: patches a side of the neighbourhood that a patch stands for, by the mean of its tokens; 1: itself alone.
+    search: the 16-bit type in which nearest tokens are sought, where the device has such products; None: float32. Their
+    cosines are float32's in any case: of each `CHUNK` tokens one is found, and the highest of theirs counts.
     """
 
-    def __init__(self, levels: Sequence[Tensor], owners: Sequence[Tensor] | None = None, side: int = 1) -> None:
+    def __init__(
+        self,
+        levels: Sequence[Tensor],
+        owners: Sequence[Tensor] | None = None,
+        side: int = 1,
+        search: torch.dtype | None = None,
+    ) -> None:
         self.levels, self.owners, self.side = list(levels), None if owners is None else list(owners), side
+        on_cpu = levels[0].device.type == "cpu"
+        self.search = None if search is None or (on_cpu and not packs(search)) else search
+        self._sought: dict[tuple[int, int], Tensor | Packed] = {}  # by tap and first token, what is sought among
 
     @staticmethod
     def build(
-        images: Iterable[tuple[list[Tensor], int]], count: int, limit: BankLimit, seed: int, side: int = 1
+        images: Iterable[tuple[list[Tensor], int]],
+        count: int,
+        limit: BankLimit,
+        seed: int,
+        side: int = 1,
+        search: torch.dtype | None = None,
     ) -> "MemoryBank":
         """The bank of `count` images' tokens (1, L, h) a tap, each with its owner, taken in one image at a time."""
         generator, start = torch.Generator().manual_seed(seed), 0
@@ -78,7 +94,7 @@ class MemoryBank:
             for tap, level in enumerate(levels):
                 chosen = greedy_coreset(level, kept, generator)
                 levels[tap], owners[tap] = level[chosen], owners[tap][chosen.cpu()]
-        return MemoryBank(levels, owners, side)
+        return MemoryBank(levels, owners, side, search)
 
     def distance(self, tap: int, tokens: Tensor, without: Sequence[int] = ()) -> Tensor:
         """`nearest` of an image's tokens, (B, L, h) -> (B, P), class token dropped."""
@@ -93,14 +109,33 @@ class MemoryBank:
         queries = F.normalize(patches, dim=-1)  # (B, P, h)
         best = None
         for first in range(0, len(self.levels[tap]), CHUNK):
-            part = slice(first, first + CHUNK)
-            cosines = linear(queries, self.levels[tap][part])  # (B, P, n)
+            left_out = None
             if without:
-                left_out = torch.isin(self.owners[tap][part], torch.tensor(list(without)))
-                cosines[..., left_out.to(cosines.device)] = -torch.inf
-            highest = cosines.amax(dim=-1)  # (B, P)
+                owners = self.owners[tap][first : first + CHUNK]
+                left_out = torch.isin(owners, torch.tensor(list(without))).to(queries.device)
+            highest = self._highest(queries, tap, first, left_out)  # (B, P)
             best = highest if best is None else torch.maximum(best, highest)
         return 1 - best
+
+    def _highest(self, queries: Tensor, tap: int, first: int, left_out: Tensor | None) -> Tensor:
+        """The highest cosine of queries (B, P, h) to the `CHUNK` tokens from `first` on, (B, P); -inf where all of them
+        are left out."""
+        level = self.levels[tap][first : first + CHUNK]
+        cosines = linear(queries, level if self.search is None else self._in_half(tap, first, queries))  # (B, P, n)
+        if left_out is not None:
+            cosines[..., left_out] = -torch.inf
+        if self.search is None:
+            return cosines.amax(dim=-1)
+        found = cosines.max(dim=-1)
+        exact = (queries * level[found.indices]).sum(dim=-1)
+        return exact if left_out is None else exact.masked_fill(found.values == -torch.inf, -torch.inf)
+
+    def _in_half(self, tap: int, first: int, queries: Tensor) -> Tensor | Packed:
+        """The `CHUNK` tokens from `first` on as they are sought among, kept from now on."""
+        if (tap, first) not in self._sought:
+            half = self.levels[tap][first : first + CHUNK].to(self.search)
+            self._sought[tap, first] = Packed(half, queries.shape[1]) if half.device.type == "cpu" else half
+        return self._sought[tap, first]
 
     def tensors(self) -> dict[str, Tensor]:
         """What `from_tensors` makes the bank of again."""
@@ -123,11 +158,13 @@ class MemoryBank:
         return levels | {f"owner{tap}": (torch.int64, (None,)) for tap in range(taps)}
 
     @staticmethod
-    def from_tensors(tensors: Mapping[str, Tensor], device: torch.device, side: int = 1) -> "MemoryBank":
+    def from_tensors(
+        tensors: Mapping[str, Tensor], device: torch.device, side: int = 1, search: torch.dtype | None = None
+    ) -> "MemoryBank":
         """The bank that gave these `tensors`."""
         taps = range(len(tensors) // 2)
         levels, owners = [tensors[f"level{tap}"].to(device) for tap in taps], [tensors[f"owner{tap}"] for tap in taps]
-        return MemoryBank(levels, owners, side)
+        return MemoryBank(levels, owners, side, search)
 
 
 def neighbourhood_means(patches: Tensor, side: int) -> Tensor:

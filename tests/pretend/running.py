@@ -52,7 +52,7 @@ def real(device: torch.device) -> bool:
 def one_by_one() -> Iterator[None]:
     """Images and sentences go through the model one by one, as on a CPU, so that all must come out to the last bit."""
     alone = patch.object(System, "_apart", lambda self, batch: batch.split(1))
-    with alone, patch.object(text, "BATCH_ELSE", 1):
+    with alone, patch.object(text, "ON_DEVICE", 1):
         yield
 
 

@@ -114,8 +114,10 @@ def test_a_switch_that_means_nothing(unsettled, monkeypatch):
 
 def test_left_alone_where_it_is_no_faster(unsettled, monkeypatch):
     monkeypatch.setattr(linear, "_faster", lambda: False)
+    assert not linear.wide()
+    checks = len(unsettled)
     linear.linear(numbers(2, 7), numbers(4, 7))
-    assert not unsettled and not linear.wide()
+    assert len(unsettled) == checks
 
 
 def off(*given: torch.Tensor) -> torch.Tensor:
@@ -148,3 +150,74 @@ def test_a_failed_self_check_falls_back(unsettled, monkeypatch, capsys, product,
 def test_the_installed_operator_passes(capsys):
     with torch.autocast("cpu", torch.bfloat16):
         assert linear._agrees() and not capsys.readouterr().err
+
+
+HALVES = [half for half in (torch.bfloat16, torch.float16) if linear.packs(half)]
+PACKED = pytest.mark.skipif(not HALVES, reason="this machine has no products in 16 bits")
+
+
+@PACKED
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("shape", [(7,), (1, 7), (3, 5, 7), (0, 7)])
+def test_packed_weights_give_the_same_product(half, shape):
+    x, weight, bias = numbers(*shape), numbers(4, 7), numbers(4)
+    packed = linear.Packed(weight.to(half), 5)
+    for given in (bias, None):
+        found = linear.linear(x, packed, given)
+        expected = F.linear(x.to(half), weight.to(half), None if given is None else given.to(half))
+        assert found.dtype == half and torch.allclose(found, expected, atol=8 * torch.finfo(half).eps)
+
+
+@PACKED
+@pytest.mark.parametrize("half", HALVES)
+def test_packed_weights_pass_the_gradient_on(half):
+    x, weight, bias = numbers(3, 5, 7, grad=True), numbers(4, 7), numbers(4)
+    packed = linear.Packed(weight.to(half), 15)
+    (found,) = torch.autograd.grad(linear.linear(x, packed, bias).float().square().sum(), x)
+    (expected,) = torch.autograd.grad(linear.linear(x, weight.to(half), bias.to(half)).float().square().sum(), x)
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, rtol=0.02, atol=0.1)
+
+
+@PACKED
+def test_packed_rows_do_not_depend_on_their_company():
+    x, packed = numbers(6, 20, 64), linear.Packed(numbers(48, 64).to(HALVES[0]), 20)
+    together = linear.linear(x, packed)
+    assert all(torch.equal(linear.linear(x[row : row + 1], packed)[0], together[row]) for row in range(6))
+
+
+@PACKED
+def test_a_layer_under_autocast_packs_its_weight_anew_when_it_has_changed():
+    layer, x = linear.Linear(7, 4, bias=False), numbers(2, 7)
+    with torch.inference_mode(), torch.autocast("cpu", HALVES[0]):
+        first = layer(x)
+        kept = layer._kept[1]
+        assert layer(x).equal(first) and layer._kept[1] is kept
+        assert torch.allclose(first, F.linear(x, layer.weight), atol=0.05)
+    torch.optim.SGD(layer.parameters(), 1.0).zero_grad()
+    layer(x).sum().backward()
+    torch.optim.SGD(layer.parameters(), 1.0).step()
+    with torch.inference_mode(), torch.autocast("cpu", HALVES[0]):
+        assert not layer(x).equal(first) and torch.allclose(layer(x), F.linear(x, layer.weight), atol=0.1)
+    with torch.autocast("cpu", HALVES[0]):
+        layer(x).sum().backward()  # with gradients it is PyTorch's own
+    assert layer.weight.grad is not None
+
+
+def test_nothing_is_packed_where_the_self_check_fails(monkeypatch, capsys):
+    monkeypatch.setattr(linear, "PACKS", {})
+    monkeypatch.setattr(linear, "_has_units", lambda dtype: True)
+    monkeypatch.setattr(linear.Packed, "product", lambda self, x, bias=None: x)
+    assert not linear.packs(torch.bfloat16) and "fails its self-check" in capsys.readouterr().err
+    assert not linear.packs(torch.bfloat16) and not capsys.readouterr().err  # said once
+
+
+def test_nothing_is_packed_when_switched_off(monkeypatch):
+    monkeypatch.setattr(linear, "PACKS", {})
+    monkeypatch.setenv(linear.SWITCH, "torch")
+    assert not linear.packs(torch.bfloat16)
+
+
+@pytest.mark.parametrize(("torch_takes", "taken"), [(2.5, True), (1.0, False)])
+def test_a_trial_decides(monkeypatch, torch_takes, taken):
+    monkeypatch.setattr(linear, "remembered", lambda *_: {"PyTorch": torch_takes, "oneDNN": 1.0})
+    assert linear._faster() == taken

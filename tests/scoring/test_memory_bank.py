@@ -7,6 +7,8 @@ from helpers.parts import bank_of
 from torch import Tensor
 
 from runtime.errors import InputError
+from runtime.linear import packs
+from scoring import memory_bank
 from scoring.memory_bank import PROJECTED, BankLimit, MemoryBank, greedy_coreset
 
 IMAGES, LENGTH, TAPS, WIDTH = 6, 5, 2, 8
@@ -86,3 +88,28 @@ def test_limits_in_words():
     for text in ("x", "coreset:", "0", "-3", "random:5", "1.5", "coreset:x", ""):
         with pytest.raises(InputError, match="--bank_cap"):
             BankLimit.parse(text)
+
+
+@pytest.mark.skipif(not packs(torch.bfloat16), reason="this machine has no products in 16 bits")
+def test_sought_in_16_bits_cosines_are_still_those_of_float32(monkeypatch):
+    monkeypatch.setattr(memory_bank, "CHUNK", 100)
+    level, queries = torch.randn(1000, 64), torch.randn(2, 30, 64)
+    owners = [torch.arange(1000) // 50]
+    exact = MemoryBank([F.normalize(level, dim=1)], owners)
+    quick = MemoryBank(exact.levels, owners, search=torch.bfloat16)
+    assert quick.search is torch.bfloat16 and exact.search is None
+    chunk_left_out = tuple(range(2, 8))  # all of the chunks 1, 2 and 3
+    for without in ((), (3,), chunk_left_out, tuple(range(19))):
+        found, expected = (bank.nearest(0, queries, without) for bank in (quick, exact))
+        cosines = F.normalize(queries, dim=-1) @ exact.levels[0].T
+        there = (1 - found[..., None] - cosines[..., ~torch.isin(owners[0], torch.tensor(without))]).abs()
+        assert (there.amin(dim=-1) < 1e-6).all()  # a token's own cosine, to float32's roundings
+        assert (found - expected).abs().max() < 0.01 and (found >= expected - 1e-6).all()
+        assert ((found - expected).abs() < 1e-6).double().mean() > 0.9  # mostly the nearest itself
+    near = F.normalize(queries + 0.1 * torch.randn_like(queries), dim=-1)
+    assert torch.equal(quick.nearest(0, near), torch.cat([quick.nearest(0, one[None]) for one in near]))
+
+
+def test_sought_in_float32_where_the_machine_has_nothing_else(monkeypatch):
+    monkeypatch.setattr(memory_bank, "packs", lambda dtype: False)
+    assert MemoryBank([torch.eye(3)], search=torch.bfloat16).search is None
