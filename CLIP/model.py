@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from CLIP.attention import attend
 from runtime.linear import Linear, linear
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # mean and deviation of CLIP's own training images
@@ -43,7 +44,7 @@ class TextConfig:
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, (B, L, C) -> (B, L, C), through PyTorch's fused kernel."""
+    """Multi-head self-attention, (B, L, C) -> (B, L, C)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class Attention(nn.Module):
         b, length, width = x.shape
         qkv = self.project(x)  # (B, L, 3C)
         q, k, v = qkv.view(b, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)  # (B, nh, L, hs)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)  # (B, nh, L, hs)
+        y = attend(q, k, v, causal)  # (B, nh, L, hs)
         return self.out_proj(y.transpose(1, 2).reshape(b, length, width))  # (B, L, C)
 
     def project(self, x: Tensor) -> Tensor:
