@@ -123,6 +123,10 @@ class VisionTower(nn.Module):
         self.proj = nn.Parameter(torch.zeros(width, embed_dim))
         self._resized: tuple[tuple, Tensor] | None = None  # what `positions` made last, and of what
 
+    def tokens(self, size: int) -> int:
+        """How many an image of `size` pixels a side has, the class token among them."""
+        return 1 + (size // self.patch_size) ** 2
+
     def positions(self, rows: int, columns: int) -> Tensor:
         """Position embedding (1 + rows·columns, C), resized from the checkpoint's grid; the class's is kept.
 

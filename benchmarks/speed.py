@@ -2,7 +2,10 @@
 
     python -m benchmarks.speed                  (all rows; about 25 minutes on two CPU cores)
     python -m benchmarks.speed --rows test step
-    python -m benchmarks.speed --device cuda    (or mps; the table is then speed_cuda.md)
+    python -m benchmarks.speed --device cuda    (or mps)
+
+The table is written beside this file: speed_amx.md of a CPU with AMX, speed_amd.md, speed_cuda.md, and so on. Rows are
+only ever compared within one of them.
 
 T is measured in the same run, in turns with what is compared (float32, batch 1, 240 px, random weights, the same
 device); figures are medians. Whole scripts run as processes of their own on generated images, with a weights file of
@@ -11,6 +14,7 @@ random weights.
 
 import argparse
 import json
+import platform
 import re
 import statistics
 import subprocess
@@ -18,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +36,15 @@ from benchmarks.scaling import point
 from benchmarks.timing import REPEATS, in_turns, timed
 from decoder import MDecoder, default_taps
 from engine.system import System
-from engine.text import Encoder
+from engine.text import TOGETHER as SENTENCES
+from engine.text import TYPICAL, Encoder
 from engine.training import Trainer
 from runtime import linear
 from runtime.cache import Cache
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write
+from runtime.processor import processor
 from scoring.maps import Scale, max_scores
 from scoring.memory_bank import BankLimit, MemoryBank
 from utils import pick_device
@@ -48,7 +54,7 @@ SHOT, VARIANTS = 4, 11
 TOGETHER = 16  # test images, where a device takes several
 SEVERAL = f"test image, of {TOGETHER} together"
 PROMPTS = 1000
-OUT = Path(__file__).with_name("speed.md")  # of the CPU; of another device speed_cuda.md
+OUT = Path(__file__).parent
 LAUNCH = """
 import os, subprocess, sys
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -70,25 +76,31 @@ runpy.run_path(script, run_name="__main__")
 """
 ROOT = Path(__file__).parents[1]
 environment = cache(environment)  # as it is before the first table is written, a change of the checkout
-LIMITS = {  # row -> (at most, unit)
-    "bare trunk by our products": (None, "T"),
-    "test image": (1.30, "T"),
-    "test image, --compile": (1.15, "T"),
-    "test image, --precision int8": (0.75, "T"),
-    "training step, its prefix known": (2.1, "T"),
-    "test image seen before": (1.05, "T"),
-    SEVERAL: (None, "T"),
-    "one adapter": (0.016, "T"),
-    "a prompt of 1,000": (0.04, "T"),
-    "a changed prompt of 1,000, tower loaded": (0.04, "T"),
-    "1,000 prompts, second run": (1.0, "s"),
-    "train_few.py, peak memory": (3.0, "GB"),
-    "test_few.py, peak memory": (2.2, "GB"),
-    "test_few.py --precision int8, peak memory": (1.4, "GB"),
-    "test_few.py, start to first image": (6.0, "s"),
-    "the same, support and prompts new": (None, "s"),
-    "all figures of 3,715 images": (25.0, "s"),
-    "the same, peak memory": (2.0, "GB"),
+IMAGE, STEP = "test image", "training step, its prefix known"
+LIMITS = {  # row -> its unit, and what it may be at most: on any CPU, or on one of a kind
+    "bare trunk by our products": ("T", {}),
+    IMAGE: ("T", {"amx": 1.10, "amd": 0.62}),
+    f"{IMAGE}, --compile": ("T", {}),
+    f"{IMAGE}, --precision bf16": ("T", {"amx": 0.22, "amd": 0.60}),
+    f"{IMAGE}, --precision int8": ("T", {"amx": 0.22, "amd": 0.34}),
+    STEP: ("T", {"": 2.1}),
+    f"{STEP}, --precision bf16": ("T", {"amx": 0.55, "amd": 1.0}),
+    "test image seen before": ("T", {"": 1.05}),
+    SEVERAL: ("T", {}),
+    "one adapter": ("T", {}),
+    "a prompt of 1,000": ("T", {"": 0.04}),
+    "a prompt of 1,000, --precision bf16": ("T", {}),
+    "a changed prompt of 1,000, tower loaded": ("T", {"": 0.04}),
+    "1,000 prompts, second run": ("s", {"": 1.0}),
+    "train_few.py, peak memory": ("GB", {"": 3.0}),
+    "test_few.py, peak memory": ("GB", {"": 2.2}),
+    "test_few.py --precision bf16, peak memory": ("GB", {"": 1.5}),
+    "test_few.py --precision int8, peak memory": ("GB", {"": 1.4}),
+    "test_few.py, start to first image": ("s", {"": 6.0}),
+    "the same, support and prompts new": ("s", {}),
+    "the same, support and prompts new, --precision bf16": ("s", {"": 15.0}),
+    "all figures of 3,715 images": ("s", {"": 25.0}),
+    "the same, peak memory": ("GB", {"": 2.0}),
 }
 
 
@@ -112,8 +124,10 @@ def system(
     """The system at ViT-L's shape, with random weights."""
     torch.manual_seed(0)
     clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("image",), precision=precision)
-    taps = default_taps(clip.vision_config.layers)
-    decoder = MDecoder(clip, taps, half=CLIP.HALVES.get(precision), compiled=compiled).to(device)
+    half = CLIP.HALVES.get(precision)
+    if half is not None and device.type == "cpu" and not compiled:
+        CLIP.pack(clip.visual.transformer, clip.visual.tokens(SIZE))
+    decoder = MDecoder(clip, default_taps(clip.vision_config.layers), half=half, compiled=compiled).to(device)
     return System(decoder, device, SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
 
 
@@ -124,21 +138,27 @@ def bank(tokens: int, device: torch.device, taps: int = 4) -> MemoryBank:
     return MemoryBank.build(levels, 1, BankLimit(), 0)
 
 
+def sought_in_half(whole: MemoryBank) -> MemoryBank:
+    """The same bank, as it is with --precision bf16 and int8."""
+    return MemoryBank(whole.levels, whole.owners, search=torch.bfloat16)
+
+
 def rows_test(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
     """A test image from pixels to maps and scores, and one whose prefix is known, in T; where a device takes several
     images at once, also one of several."""
     text, image = directions(device), torch.rand(1, 3, SIZE, SIZE)
-    banks, scale = {"seg": bank(SHOT * VARIANTS * 290, device)}, Scale((0.0, 4.0), (0.0, 4.0))
+    exact, scale = bank(SHOT * VARIANTS * 290, device), Scale((0.0, 4.0), (0.0, 4.0))
     ours, whole = system(folder, weights, device), system(folder, weights, device, compiled=True)
-    small, there = system(folder, weights, device, "int8"), image.to(device)
+    half, small = (system(folder, weights, device, precision) for precision in ("bf16", "int8"))
+    quick, there = sought_in_half(exact), image.to(device)
     several = torch.rand(TOGETHER, 3, SIZE, SIZE)
     path = folder / "seen.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     files = ours.known_prefixes
     files.keep(path, ours.prefix(image)[0])
 
-    def scored(one: System, prefix: Callable[[], Tensor]) -> Callable[[], object]:
-        return lambda: max_scores(one.score(prefix(), ("seg",), text, banks)["seg"], scale, SIZE)
+    def scored(one: System, prefix: Callable[[], Tensor], among: MemoryBank = exact) -> Callable[[], object]:
+        return lambda: max_scores(one.score(prefix(), ("seg",), text, {"seg": among})["seg"], scale, SIZE)
 
     together = {"together": scored(ours, lambda: ours.prefix(several))} if device.type != "cpu" else {}
     with torch.inference_mode():
@@ -146,9 +166,10 @@ def rows_test(folder: Path, weights: Path, device: torch.device) -> dict[str, fl
             {
                 "T": trunk(device),
                 "bare trunk by our products": lambda: ours.decoder.visual(there),
-                "test image": scored(ours, lambda: ours.prefix(image)),
-                "test image, --compile": scored(whole, lambda: whole.prefix(image)),
-                "test image, --precision int8": scored(small, lambda: small.prefix(image)),
+                IMAGE: scored(ours, lambda: ours.prefix(image)),
+                f"{IMAGE}, --compile": scored(whole, lambda: whole.prefix(image)),
+                f"{IMAGE}, --precision bf16": scored(half, lambda: half.prefix(image), quick),
+                f"{IMAGE}, --precision int8": scored(small, lambda: small.prefix(image), quick),
                 "test image seen before": scored(ours, lambda: files(path)[None].to(device)),
             }
             | together,
@@ -161,8 +182,9 @@ def rows_test(folder: Path, weights: Path, device: torch.device) -> dict[str, fl
 
 def rows_step(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
     """A training step, and one adapter's forward, in T."""
-    ours = system(folder, weights, device)
-    trainer, text = Trainer(ours, 1e-3), directions(device)
+    systems = {precision: system(folder, weights, device, precision) for precision in ("fp32", "bf16")}
+    ours, text = systems["fp32"], directions(device)
+    trainers = {precision: Trainer(one, 1e-3) for precision, one in systems.items()}
     prefix, labels, masks = ours.prefix(torch.rand(1, 3, SIZE, SIZE)), torch.ones(1), torch.zeros(1, 1, SIZE, SIZE)
     masks[..., SIZE // 4 : SIZE // 2, SIZE // 4 : SIZE // 2] = 1
     labels, masks, bare = labels.to(device), masks.to(device), trunk(device)
@@ -175,11 +197,11 @@ def rows_step(folder: Path, weights: Path, device: torch.device) -> dict[str, fl
     def adapter() -> None:
         ours.decoder.seg_adapters[0](prefix)
 
-    def step() -> None:
-        trainer.step(prefix, labels, masks, text)
+    def step(precision: str) -> None:
+        trainers[precision].step(prefix, labels, masks, text)
 
-    calls = {"T": forward, "training step, its prefix known": step, "one adapter": adapter}
-    return in_units(in_turns(calls, device=device))
+    steps = {STEP: partial(step, "fp32"), f"{STEP}, --precision bf16": partial(step, "bf16")}
+    return in_units(in_turns({"T": forward, **steps, "one adapter": adapter}, device=device))
 
 
 def rows_text(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
@@ -188,11 +210,17 @@ def rows_text(folder: Path, weights: Path, device: torch.device) -> dict[str, fl
     words = "a scan of the left right upper lower lobe shows no small bright dark lesion with smooth edge near it"
     sentences = [" ".join(rng.choice(words.split(), rng.integers(15, 21))) for _ in range(PROMPTS)]
     clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",)).to(device)
+    half = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",), precision="bf16")
+    if device.type == "cpu":
+        CLIP.pack(half.transformer, SENTENCES * TYPICAL)
     cache, bare, seconds = Cache(folder / "text", 1 << 30), trunk(device), {}
     with torch.inference_mode():
         unit = in_turns({"T": bare}, 5, device)["T"]
         encode = Encoder(lambda: clip, cache, "text", clip.embed_dim)
         seconds["a prompt of 1,000"] = timed(lambda: encode.features(sentences), device) / PROMPTS
+        quick = Encoder(lambda: half.to(device), cache, "text in half", clip.embed_dim)
+        name = "a prompt of 1,000, --precision bf16"
+        seconds[name] = timed(lambda: quick.features(sentences), device) / PROMPTS
         unit = statistics.mean([unit, in_turns({"T": bare}, 5, device)["T"]])
         started = time.perf_counter()
         Encoder(lambda: clip, cache, "text", clip.embed_dim).features(sentences)
@@ -221,12 +249,15 @@ def rows_scripts(folder: Path, weights: Path, device: torch.device) -> dict[str,
     known, new = ["--cache_path", folder / "cache"], ["--cache_gb", "0"]
     train = [*usual, *known, "--epoch", 1, "--eval_every", 0, "--log_dir", folder / "runs"]
     found = {"train_few.py, peak memory": process("train_few.py", *train)}
-    for name, flags in (("test_few.py", usual), ("test_few.py --precision int8", [*usual, "--precision", "int8"])):
-        several = (process("test_few.py", *flags, *cache) for cache in (known, known, new))
-        found[f"{name}, peak memory"] = max(several)
+    for precision in ("fp32", "bf16", "int8"):
+        flags = [] if precision == "fp32" else ["--precision", precision]
+        several = (process("test_few.py", *usual, *flags, *cache) for cache in (known, known, new))
+        found[" ".join(["test_few.py", *flags]) + ", peak memory"] = max(several)
     first = statistics.median(first_image("test_few.py", *usual, *known) for _ in range(3))
-    unknown = first_image("test_few.py", *usual, *new)
-    return found | {"test_few.py, start to first image": first, "the same, support and prompts new": unknown}
+    unknown = "the same, support and prompts new"
+    found |= {"test_few.py, start to first image": first, unknown: first_image("test_few.py", *usual, *new)}
+    half = ["--precision", "bf16"]
+    return found | {f"{unknown}, {' '.join(half)}": first_image("test_few.py", *usual, *new, *half)}
 
 
 def rows_metrics(folder: Path, weights: Path, device: torch.device) -> dict[str, float]:
@@ -278,9 +309,19 @@ PARTS = {
 }
 
 
+def kind(device: torch.device) -> str:
+    """What tells a table from others: the device, and of CPUs that with AMX, or the maker."""
+    if device.type != "cpu":
+        return device.type
+    if getattr(torch.cpu, "_is_amx_tile_supported", bool)():
+        return "amx"
+    makers = [name for name in ("amd", "intel", "apple") if name in processor().lower()]
+    return makers[0] if makers else platform.machine().lower()
+
+
 def output(device: torch.device) -> Path:
     """Where a device's table is written."""
-    return OUT if device.type == "cpu" else OUT.with_stem(f"{OUT.stem}_{device.type}")
+    return OUT / f"speed_{kind(device)}.md"
 
 
 def write(found: dict[str, dict], device: torch.device) -> None:
@@ -297,10 +338,11 @@ def write(found: dict[str, dict], device: torch.device) -> None:
         "| what | measured | at most | T | commit |",
         "|---|---|---|---|---|",
     ]
-    for name, (limit, unit) in LIMITS.items():
+    for name, (unit, limits) in LIMITS.items():
+        limit = limits.get(kind(device), limits.get("")) if device.type == "cpu" else None
         for part in found.values():
             if name in part["rows"]:
-                most = "" if limit is None or device.type != "cpu" else f"{limit:g} {unit}"
+                most = "" if limit is None else f"{limit:g} {unit}"
                 took = f"{part['T']:.2f} s" if unit == "T" else ""
                 lines.append(f"| {name} | {part['rows'][name]:.3g} {unit} | {most} | {took} | {part['commit']} |")
     with atomic_write(out) as draft:

@@ -18,14 +18,13 @@ from engine.findings import FindingTexts
 from engine.series import Series
 from engine.spec import DataSpec, ModelSpec, PredictorSpec, SystemSpec
 from engine.system import System
-from engine.text import TOGETHER, Encoder
+from engine.text import TOGETHER, TYPICAL, Encoder
 from runtime import distributed, linear
 from runtime.cache import Cache, key_of
 from runtime.errors import InputError
 from utils import pick_device
 
 GB = 1 << 30
-TYPICAL = 20  # symbols of a sentence
 DATA = Path("data")  # where benchmarks lie unless told
 
 
@@ -170,7 +169,7 @@ def _load(spec: SystemSpec, trunk: Trunk, tower: str, device: torch.device) -> C
         if tower == "text":
             CLIP.pack(clip.transformer, TOGETHER * TYPICAL)
         elif not spec.compile:
-            CLIP.pack(clip.visual.transformer, 1 + (spec.img_size // clip.visual.patch_size) ** 2)
+            CLIP.pack(clip.visual.transformer, clip.visual.tokens(spec.img_size))
     return clip
 
 

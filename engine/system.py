@@ -81,8 +81,7 @@ class System:
     def known_prefixes(self) -> "PrefixFiles":
         """The prefix tokens that earlier epochs and runs kept."""
         visual = self.decoder.visual
-        tokens = 1 + (self.size // visual.patch_size) ** 2
-        return PrefixFiles(self.cache, self.key, (tokens, len(visual.class_embedding)))
+        return PrefixFiles(self.cache, self.key, (visual.tokens(self.size), len(visual.class_embedding)))
 
     @torch.inference_mode()
     def tokens(self, prefixes: Tensor, heads: Sequence[str], trunk: bool = False) -> Iterator[Decoded]:

@@ -14,6 +14,7 @@ from runtime.memory import trim_memory
 # Sentences of one length a pass. On a CPU more than one gain little in float32; in 16 bits products are so fast that
 # weights must not be read for every sentence.
 ALONE, TOGETHER, ON_DEVICE = 1, 8, 64
+TYPICAL = 20  # symbols of a sentence
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """Linear layers by the products that are fastest on a CPU.
 
 PyTorch's float32 products go to MKL, which leaves AVX-512 unused on AMD's processors. oneDNN, which PyTorch carries
-too, uses it: less than half the time there (benchmarks/speed.md). It adds in another order, so results agree to 1e-6.
-A trial says once a machine whether it is taken (`runtime.trial`). Products in 16 bits are oneDNN's anyway; weights that
+too, uses it: less than half the time there (docs/speed.md). It adds in another order, so results agree to 1e-6. A trial
+says once a machine whether it is taken (`runtime.trial`). Products in 16 bits are oneDNN's anyway; weights that
 stay as they are, it wants laid out in its own way, which plain `F.linear` does anew at every call: `Packed` holds them
 so.
 

@@ -240,6 +240,10 @@ class Backend(getattr(backend_registration, "_DummyBackendModule", object)):
         """Wait for all that the device was given."""
         wait("synchronize")
 
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        """What autocast may ask for; it has no rules for this device, so that adapters stay in float32 under it."""
+        return [torch.bfloat16, torch.float16]
+
 
 def register() -> torch.device:
     """Register the backend in this process, once; its device."""

@@ -72,16 +72,17 @@ def test_rows_are_of_the_device(device, tiny_speed, tmp_path, monkeypatch, part,
 
 def test_a_device_has_a_table_of_its_own(device, tmp_path, monkeypatch):
     """And says nothing of what is at most allowed, which is of the CPU."""
-    monkeypatch.setattr(speed, "OUT", tmp_path / "speed.md")
+    monkeypatch.setattr(speed, "OUT", tmp_path)
+    monkeypatch.setattr(speed, "kind", lambda device: "amd" if device.type == "cpu" else device.type)
     found = {"test": {"commit": "abc", "T": 0.5, "rows": {"test image": 1.25}}}
     speed.write(found, device)
     speed.write(found, torch.device("cpu"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "speed.json",
-        "speed.md",
+        "speed_amd.json",
+        "speed_amd.md",
         "speed_pretend.json",
         "speed_pretend.md",
     ]
-    own, cpu = ((tmp_path / name).read_text() for name in ("speed_pretend.md", "speed.md"))
+    own, cpu = ((tmp_path / name).read_text() for name in ("speed_pretend.md", "speed_amd.md"))
     assert "--device pretend`: pretend (" in own and "| test image | 1.25 T |  | 0.50 s | abc |" in own
-    assert "--device" not in cpu and "| test image | 1.25 T | 1.3 T | 0.50 s | abc |" in cpu
+    assert "--device" not in cpu and "| test image | 1.25 T | 0.62 T | 0.50 s | abc |" in cpu
