@@ -23,7 +23,7 @@ import torch
 
 from dataset import demo
 from dataset.convert import elpv
-from engine import FewShotSpec, Result, TransferSpec, evaluate, train_few_shot, train_transfer
+from engine import FewShotSpec, Result, TransferSpec, train_few_shot, train_transfer
 from engine.options import parse
 from runtime.environment import environment
 from runtime.errors import exit_code
@@ -96,10 +96,7 @@ def flags_of(table: Table, method: str) -> tuple[str, ...]:
 
 
 def run(job: Job, data_path: Path) -> dict:
-    """Train and evaluate in this process: figures of the main branch at the last epoch, seconds, environment.
-
-    Of MADFF on the demo also what its adapters score with 8-bit weights.
-    """
+    """Train and evaluate in this process: figures of the main branch at the last epoch, seconds, environment."""
     torch.set_num_threads(job.threads)
     started = time.time()
     with tempfile.TemporaryDirectory() as scratch:
@@ -115,11 +112,7 @@ def run(job: Job, data_path: Path) -> dict:
             found = {"figures": _main(train_transfer(TransferSpec.of(asked)))}
         else:
             found = {"figures": _main(train_few_shot(FewShotSpec.of(asked)))}
-        seconds = time.time() - started
-        if job.method == MADFF and "--demo" in job.flags:
-            (path,) = Path(scratch, "ckpt").iterdir()
-            found["int8"] = _main(evaluate(path, precision="int8", **folders))
-    return found | {"seconds": seconds, "environment": environment()}
+    return found | {"seconds": time.time() - started, "environment": environment()}
 
 
 def _main(results: Sequence[Result]) -> dict[str, float]:
@@ -153,19 +146,6 @@ def rows_of(table: Table, runs: dict[Job, dict], metric: str) -> Iterator[str]:
             yield f"| {name} | {' | '.join(cells)} |"
 
 
-def int8_line(runs: dict[Job, dict]) -> str:
-    """What 8-bit weights change, over all runs that were scored with both."""
-    parts = []
-    for metric, heading in METRICS.items():
-        both = [found for found in runs.values() if metric in found.get("int8", {})]
-        changes = [100 * (found["int8"][metric] - found["figures"][metric]) for found in both]
-        if len(changes) > 1:
-            mean, deviation, largest = statistics.mean(changes), statistics.stdev(changes), max(map(abs, changes))
-            label = heading.removesuffix(", %")
-            parts.append(f"{label} {mean:+.2f} ± {deviation:.2f} (at most {largest:.2f}, {len(changes)} runs)")
-    return f"`--precision int8` minus float32, in points: {'; '.join(parts)}." if parts else ""
-
-
 def heading(table: Table, runs: dict[Job, dict]) -> list[str]:
     """How the figures came about."""
 
@@ -189,7 +169,6 @@ def write(table: Table, runs: dict[Job, dict]) -> None:
     for metric, title in METRICS.items():
         if any(metric in found["figures"] for found in runs.values()):
             lines += ["", title, "", *rows_of(table, runs, metric)]
-    lines += ["", int8_line(runs)]
     with atomic_write(HERE / f"{table.name}_table.md") as draft:
         draft.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
     rows = [asdict(job) | found for job, found in runs.items()]

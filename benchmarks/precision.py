@@ -1,0 +1,99 @@
+"""What --precision changes: the same adapters scored in each, beside float32 (docs/speed.md).
+
+    python -m benchmarks.precision                  (45 trainings; about an hour on two cores)
+    python -m benchmarks.precision --device cuda
+
+Nine generated objects, the demo CLIP, five draws of the support; every training is tested as it was trained and in each
+other precision, its scales and thresholds being those of the training. Differences are of the same adapters, in points.
+"""
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from dataset import demo
+from engine import FewShotSpec, Result, evaluate, train_few_shot
+from engine.spec import TESTED
+from runtime.bars import Bar
+from runtime.environment import environment
+from runtime.errors import exit_code
+from runtime.files import atomic_write
+
+SEEDS = (111, 222, 333, 444, 555)
+OTHERS = tuple(precision for precision in TESTED if precision != "fp32")
+METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
+HERE = Path(__file__).parent
+
+
+def differences(job: tuple[str, int], data_path: Path, device: str) -> list[tuple[str, str, float]]:
+    """Of an object and a seed: precision, metric, and its figure minus that in float32, in points."""
+    obj, seed = job
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {"data_path": data_path, "results_path": Path(scratch, "results"), "device": device}
+        asked = {"obj": obj, "seed": seed, "demo": True, "shot": 4, "epoch": 2, "eval_every": 0, "cache_gb": 0.0}
+        exact = figures(train_few_shot(FewShotSpec.of(asked | folders | {"save_path": Path(scratch, "ckpt")})))
+        (path,) = Path(scratch, "ckpt").glob("*.pth")
+        return [
+            (precision, metric, 100 * (found[metric] - exact[metric]))
+            for precision in OTHERS
+            for found in [figures(evaluate(path, precision=precision, **folders))]
+            for metric in METRICS
+            if metric in found
+        ]
+
+
+def figures(results: Sequence[Result]) -> dict[str, float]:
+    """Those of the main branch at the last epoch."""
+    return list(results[0].branches.values())[-1]
+
+
+def rows(found: Sequence[tuple[str, str, float]]) -> Iterator[str]:
+    """Markdown rows: a precision a row, mean ± sample deviation and the largest difference of every metric."""
+    yield f"| minus float32, in points | {' | '.join(METRICS.values())} |"
+    yield "|---" * (1 + len(METRICS)) + "|"
+    for precision in OTHERS:
+        cells = []
+        for metric in METRICS:
+            changes = [change for one, other, change in found if (one, other) == (precision, metric)]
+            mean, spread, most = statistics.mean(changes), statistics.stdev(changes), max(map(abs, changes))
+            cells.append(f"{mean:+.3f} ± {spread:.3f} (at most {most:.2f}, {len(changes)} runs)")
+        yield f"| {precision} | {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Train, test in every precision, write the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
+    parser.add_argument("--data_path", type=Path, default=Path("data/demo"))
+    args = parser.parse_args()
+    demo.ensure(args.data_path)
+    jobs, found = list(product(demo.OBJECTS, SEEDS)), []
+    work = partial(differences, data_path=args.data_path, device=args.device)
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as executor:
+        for part in Bar(executor.map(work, jobs), "runs", len(jobs)):
+            found += part
+    place = environment(args.device)
+    told = (
+        f"`python -m benchmarks.precision --device {args.device}`: {len(jobs)} trainings on the demo in float32 (seeds "
+        f"{', '.join(map(str, SEEDS))}, last epoch), tested in each precision; {place['device']}, {place['cpu']}, "
+        f"threads a run: 1, {place['products']}, torch {place['torch']}, commit {place['commit']}."
+    )
+    out = HERE / f"precision_{torch.device(args.device).type}.md"
+    with atomic_write(out) as draft:
+        draft.write_text("\n".join([told, "", *rows(found)]) + "\n", encoding="utf-8")
+    print(out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
