@@ -146,7 +146,7 @@ def load_clip(
     model.image_size = image_size
     if state is None:
         _start(model)
-    if precision == "int8":
+    if precision == "int8" and "image" in towers:
         to_int8(model.visual.transformer)
     elif precision in HALVES and state is None:
         for blocks in (model.visual.transformer, model.transformer):
