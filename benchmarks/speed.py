@@ -29,13 +29,14 @@ from torch import Tensor
 
 import CLIP
 from benchmarks.scaling import point
-from benchmarks.timing import REPEATS, in_turns, timed
+from benchmarks.timing import REPEATS, in_turns
 from decoder import MDecoder, default_taps
 from engine.system import System
 from engine.text import Encoder
 from engine.training import Trainer
 from runtime import linear
 from runtime.cache import Cache
+from runtime.devices import timed
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write

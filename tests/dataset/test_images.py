@@ -18,9 +18,12 @@ from dataset.images import (
     image_size,
     load_image,
     load_mask,
+    load_pixels,
     open_picture,
     read_mask,
     read_rgb,
+    readers,
+    to_unit,
 )
 from runtime.errors import InputError
 
@@ -236,7 +239,7 @@ def test_image_set(tmp_path):
     assert one.image.shape == other.image.shape == (3, SIZE, SIZE) and one.mask.shape == (1, SIZE, SIZE)
     assert (one.label, other.label) == (1, 0) and one.known is None
     assert one.mask.mean() == 0.25 and other.mask.sum() == 0
-    assert torch.equal(one.image, load_image(with_mask.image, SIZE))
+    assert torch.equal(to_unit(one.image), load_image(with_mask.image, SIZE))
 
 
 def test_what_is_known_of_an_image_spares_decoding_it(tmp_path):
