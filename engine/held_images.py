@@ -1,4 +1,4 @@
-"""Images of a set that is scored again and again, held in memory."""
+"""Images of a set that is scored again and again, held in memory from the first time on."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ HOST_BYTES = 8 << 30  # of the host's memory
 TOKENS, PIXELS, HOST, NOWHERE = "tokens", "pixels", "pixels in the host's memory", "nowhere"
 
 
-def place(count: int, tokens: int, pixels: int, free: int) -> str:
+def place_for(count: int, tokens: int, pixels: int, free: int) -> str:
     """How `count` images are held, each of so many bytes, for a device with so many free: as prefix tokens on it, as
     pixels on it, as pixels in the host's memory. What takes least time is chosen of what has room."""
     if count * tokens <= SHARE * free:
@@ -44,7 +44,7 @@ class HeldImages:
         self.batches.clear()  # of a pass that was broken off
         tokens, width = system.token_shape
         pixels = load_pixels(samples[0].image, system.size).nbytes
-        self.place = place(len(samples), FLOAT * tokens * width, pixels, memory.free_bytes(system.device))
+        self.place = place_for(len(samples), FLOAT * tokens * width, pixels, memory.free_bytes(system.device))
         if self.place in (TOKENS, NOWHERE):
             for prefixes in read(system, samples, batch_size, workers, keep):
                 if self.place == TOKENS:

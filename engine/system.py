@@ -100,7 +100,7 @@ class System:
         return key_of(decoder.kind, decoder.taps, decoder.wiring, *weights)
 
     @property
-    def known_prefixes(self) -> "PrefixFiles":
+    def known_prefixes(self) -> PrefixFiles:
         """The prefix tokens that earlier epochs and runs kept."""
         return PrefixFiles(self.cache, self.key, self.token_shape)
 

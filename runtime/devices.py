@@ -39,7 +39,9 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def wait(device: torch.device) -> None:
     """Until the device has done all that it was given; a CPU has."""
-    if device.type != "cpu":
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # another one may be the current one
+    elif device.type != "cpu":
         torch.get_device_module(device).synchronize()
 
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import flops
 from engine import score_images
-from engine.held_images import HOST, HOST_BYTES, NOWHERE, PIXELS, TOKENS, place
+from engine.held_images import HOST, HOST_BYTES, NOWHERE, PIXELS, TOKENS, place_for
 from engine.score_images import fitting
 from engine.system import System
 from runtime import linear
@@ -24,12 +24,12 @@ CPU = torch.device("cpu")
 
 def test_images_are_held_where_they_have_room():
     free = 1000
-    assert place(10, 50, 5, free) == TOKENS  # half of it
-    assert place(10, 51, 5, free) == PIXELS
-    assert place(10, 500, 50, free) == PIXELS
-    assert place(10, 500, 51, free) == HOST
-    assert place(1, 1, HOST_BYTES, 0) == HOST
-    assert place(1, 1, HOST_BYTES + 1, 0) == NOWHERE
+    assert place_for(10, 50, 5, free) == TOKENS  # half of it
+    assert place_for(10, 51, 5, free) == PIXELS
+    assert place_for(10, 500, 50, free) == PIXELS
+    assert place_for(10, 500, 51, free) == HOST
+    assert place_for(1, 1, HOST_BYTES, 0) == HOST
+    assert place_for(1, 1, HOST_BYTES + 1, 0) == NOWHERE
 
 
 def test_as_many_images_as_memory_has_room_for_in_powers_of_two():

@@ -137,7 +137,7 @@ def equal(found: dict[str, PatchScores], others: dict[str, PatchScores]) -> bool
 @pytest.mark.parametrize(("kind", "bytes_in"), [(TOKENS, 0), (PIXELS, 0), (HOST, IMAGE)])
 def test_images_that_are_held_stay_where_they_are(data, monkeypatch, kind, bytes_in):
     """Their files are not even there any more in the second pass, and nothing but scores is copied on the device."""
-    monkeypatch.setattr(held_images, "place", lambda *given: kind)
+    monkeypatch.setattr(held_images, "place_for", lambda *given: kind)
     run, held = opened(data), HeldImages()
     given = (run.system, run.test, run.rule.heads, run.scored_text(), run.banks(keep=False))
     first = score_images(*given, batch_size=3, held=held)
@@ -161,7 +161,7 @@ def test_a_pass_that_was_broken_off_is_done_again(data):
 
 
 def test_what_has_no_room_is_read_again(data, monkeypatch):
-    monkeypatch.setattr(held_images, "place", lambda *given: NOWHERE)
+    monkeypatch.setattr(held_images, "place_for", lambda *given: NOWHERE)
     run, held = opened(data), HeldImages()
     for _ in range(2):
         assert [len(one) for one in held.prefixes(run.system, run.test, 4, 0, False)] == [4, 2]
@@ -195,12 +195,12 @@ def test_whether_tokens_are_kept_is_measured_on_the_first_batch(data, monkeypatc
 
 
 def test_seconds_of_the_cache_are_measured(data):
-    """Where nothing can be kept they are endless."""
+    """Where nothing can be kept they are endless. The image is not known by it."""
     run = opened(data)
     path, prefix = run.test[0].image, run.support.images[:1]
     files = run.system.known_prefixes
     assert 0 < files.seconds(path, run.system.prefix(prefix)[0]) < 60
-    assert files(path) is not None
+    assert files(path) is None
     full = replace(files, cache=Cache(data.root / "full", 10))
     assert full.seconds(path, run.system.prefix(prefix)[0]) == math.inf
 
