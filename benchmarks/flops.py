@@ -37,8 +37,7 @@ EPOCHS, TEST = 50, 3715  # of the budget: 4-shot Brain, as published
 BATCH = 16  # images scored at once
 LAUNCH = 10e-6  # seconds a kernel costs the host, assumed
 REACHED = {"fp32": 0.7, "bf16": 0.5, "memory": 0.8}  # of the data sheets' rates, assumed
-LINK = 12e9  # bytes/s from pinned memory to the device, assumed (PCIe 4.0 x16 has 32e9)
-READ, DECODE, FIGURES = 1.9e-3, 1.2e-3, 2.9e-3  # seconds an image: of one CPU core, measured (docs/gpu.md)
+DECODE, FIGURES = 1.2e-3, 2.9e-3  # seconds an image: of one CPU core, measured (docs/gpu.md)
 OUT = Path(__file__).with_name("flops.md")
 META, ADAM = torch.device("meta"), "fused Adam"
 
@@ -262,15 +261,13 @@ def table(rows: dict[str, tuple[list[Kernel], int]]) -> list[str]:
 def budget(decoder: MDecoder, device: Device, precision: str, planned: bool = False) -> dict[str, float]:
     """Seconds of 4-shot Brain: what a run of EPOCHS epochs with an evaluation after each is made of.
 
-    planned: bf16 for the bank too, tokens that stay on the device, figures computed while
-    the device goes on.
+    planned: bf16 for the bank too, figures computed while the device goes on.
     """
     images, support = EPOCHS * TEST, 2 * SHOT * VARIANTS
 
     def seconds(kernels: list[Kernel]) -> float:
         return device.seconds([replace(one, half=one.half or planned) for one in kernels], precision)
 
-    beside = 0.0 if planned else 1.0
     once = seconds(prefix(decoder, BATCH)) / BATCH
     return {
         "first blocks of the support and of the test images, once": (support + TEST) * once,
@@ -278,13 +275,7 @@ def budget(decoder: MDecoder, device: Device, precision: str, planned: bool = Fa
         f"{EPOCHS * support:,} training steps of one image": EPOCHS * support * device.seconds(step(decoder)),
         f"{EPOCHS} banks of {SHOT * VARIANTS} images": EPOCHS * SHOT * VARIANTS * seconds(bank(decoder)),
         f"{images:,} images scored": images * seconds(scored(decoder)) / BATCH,
-        f"their tokens read, {1e3 * READ:.1f} ms each": beside * images * READ,
-        f"their tokens to the device, {LINK / 1e9:.0f} GB/s": beside
-        * images
-        * 4
-        * math.prod(token_shape(decoder))
-        / LINK,
-        f"{EPOCHS} times the figures, {1e3 * FIGURES:.1f} ms an image": beside * images * FIGURES,
+        f"{EPOCHS} times the figures, {1e3 * FIGURES:.1f} ms an image": (not planned) * images * FIGURES,
     }
 
 

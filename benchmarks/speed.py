@@ -33,7 +33,7 @@ from torch import Tensor
 
 import CLIP
 from benchmarks.scaling import point
-from benchmarks.timing import REPEATS, in_turns, timed
+from benchmarks.timing import REPEATS, in_turns
 from decoder import MDecoder, default_taps
 from engine.system import System
 from engine.text import TOGETHER as SENTENCES
@@ -41,6 +41,7 @@ from engine.text import TYPICAL, Encoder
 from engine.training import Trainer
 from runtime import linear
 from runtime.cache import Cache
+from runtime.devices import timed
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write

@@ -1,19 +1,14 @@
 """Seconds of calls, on whatever device: the clock is read when the device is done."""
 
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 
+from runtime.devices import timed
+
 REPEATS = 9
 CPU = torch.device("cpu")
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given; a CPU has."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
 
 
 def in_turns(
@@ -29,15 +24,6 @@ def in_turns(
         for name, call in calls.items():
             seconds[name].append(timed(call, device))
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def timed(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call, by itself on the device."""
-    wait(device)
-    started = time.perf_counter()
-    call()
-    wait(device)
-    return time.perf_counter() - started
 
 
 def _works(name: str, call: Callable[[], object], device: torch.device) -> bool:

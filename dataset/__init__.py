@@ -16,12 +16,15 @@ from dataset.images import (
     as_picture,
     load_image,
     load_mask,
+    load_pixels,
     open_picture,
     read_mask,
     read_rgb,
     readable,
-    to_model,
+    readers,
+    to_pixels,
     to_rgb,
+    to_unit,
 )
 from dataset.layouts import layout_of
 from dataset.registry import TRANSFER, ObjectInfo, barred, expand, find, locate, own_words, passed_over, words_note
@@ -43,6 +46,7 @@ __all__ = [
     "find",
     "load_image",
     "load_mask",
+    "load_pixels",
     "open_few",
     "open_picture",
     "open_test",
@@ -52,8 +56,10 @@ __all__ = [
     "read_mask",
     "read_rgb",
     "readable",
-    "to_model",
+    "readers",
+    "to_pixels",
     "to_rgb",
+    "to_unit",
     "words_note",
 ]
 

@@ -6,10 +6,12 @@ pixels), and of a file with several frames the first counts. Pixels deeper than 
 conversion would clip, are scaled instead.
 """
 
+import multiprocessing
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,18 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from runtime import distributed
 from runtime.bars import Bar
 from runtime.errors import InputError
+from runtime.flags import AUTO
+from runtime.threads import processors
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, some of which start other programs
 DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 COLOUR_FLOOR = 16  # a channel below this counts as black in a coloured mask: compression leaves such specks
 BAR_FROM = 2000  # a progress bar when more files than this are checked
+READERS, READERS_FROM = 8, 64  # processes at most; images, of which fewer are read before processes have started
+TENSORS = ("image", "known", "mask")  # of an item
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,12 @@ def load_image(path: str | Path, size: int) -> torch.Tensor:
     16-bit and float images are grey and scaled by the range that holds them: 255 if no value exceeds it,
     else 65535 (float: 1 if no value exceeds 1). Raises InputError naming a file that can't be read.
     """
-    return to_model(open_picture(path), size)
+    return to_unit(to_pixels(open_picture(path), size))
+
+
+def load_pixels(path: str | Path, size: int) -> torch.Tensor:
+    """What `to_unit` makes the image of that `load_image` gives: uint8 (3, size, size), of deep pixels float32."""
+    return to_pixels(open_picture(path), size)
 
 
 def open_picture(path: str | Path) -> Image.Image:
@@ -54,12 +66,23 @@ def as_picture(image: Image.Image, name: object) -> Image.Image:
     return Image.fromarray(_unit_range(image, name)) if image.mode in DEEP_MODES else _rgb(image)
 
 
-def to_model(picture: Image.Image, size: int) -> torch.Tensor:
-    """A picture as `open_picture` gives it, or a part of one -> float32 (3, size, size) in [0, 1]."""
+def to_pixels(picture: Image.Image, size: int) -> torch.Tensor:
+    """A picture as `open_picture` gives it, or a part of one -> uint8 (3, size, size), of mode F float32 in [0, 1]."""
     small = torch.from_numpy(np.array(picture.resize((size, size), Image.Resampling.BICUBIC)))
     if picture.mode == "F":
         return small.clamp(0, 1).repeat(3, 1, 1)
-    return small.permute(2, 0, 1).to(torch.float32).div(255).contiguous()
+    return small.permute(2, 0, 1).contiguous()
+
+
+def to_unit(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels as float32 in [0, 1], on whatever device with the same bits; float32 as they are."""
+    return pixels.float() / _white(pixels.device) if pixels.dtype == torch.uint8 else pixels
+
+
+@cache
+def _white(device: torch.device) -> torch.Tensor:
+    """A tensor, since CUDA multiplies by a number's inverse, which rounds otherwise."""
+    return torch.full((), 255.0, device=device)
 
 
 def to_rgb(picture: Image.Image) -> np.ndarray:
@@ -109,48 +132,94 @@ def _foreground(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Item:
-    """One sample as tensors: its image (3, size, size), or what is known of it already; the mask (1, size, size)."""
+    """One sample as tensors: its image (3, size, size) as `load_pixels` gives it, or what is known of it already; the
+    mask (1, size, size), None if none are asked for."""
 
     path: Path
     image: torch.Tensor | None
     known: torch.Tensor | None
-    mask: torch.Tensor
+    mask: torch.Tensor | None
     label: int
 
 
 class ImageSet(Dataset):
-    """Samples as `Item`s. `known` may have of an image's path what spares decoding it."""
+    """Samples as `Item`s, with `masks` or without. `known` may have of an image's path what spares decoding it."""
 
     def __init__(
-        self, samples: Sequence[Sample], size: int, known: Callable[[Path], torch.Tensor | None] | None = None
+        self,
+        samples: Sequence[Sample],
+        size: int,
+        known: Callable[[Path], torch.Tensor | None] | None = None,
+        masks: bool = True,
     ):
         self.samples = tuple(samples)
         self.size = size
         self.known = known
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
         sample = self.samples[index]
-        mask = load_mask(sample.mask, self.size) if sample.mask else torch.zeros(1, self.size, self.size)
         known = None if self.known is None else self.known(sample.image)
-        image = load_image(sample.image, self.size) if known is None else None
-        return Item(sample.image, image, known, mask, sample.label)
+        image = load_pixels(sample.image, self.size) if known is None else None
+        return Item(sample.image, image, known, self._mask(sample) if self.masks else None, sample.label)
+
+    def _mask(self, sample: Sample) -> torch.Tensor:
+        return load_mask(sample.mask, self.size) if sample.mask else torch.zeros(1, self.size, self.size)
 
 
 class Batches(DataLoader):
     """Lists of items, read ahead by workers, whose InputErrors arrive as the one line they were."""
 
-    def __init__(self, images: Dataset, *args: object, **options: object):
-        super().__init__(images, *args, collate_fn=list, **options)
+    def __init__(self, images: Dataset, *args: object, num_workers: int = 0, **options: object):
+        super().__init__(images, *args, num_workers=num_workers, collate_fn=_packed if num_workers else list, **options)
 
     def __iter__(self) -> Iterator[list[Item]]:
         try:
-            yield from super().__iter__()
+            yield from map(_unpacked, super().__iter__()) if self.num_workers else super().__iter__()
         except InputError as fault:
             last = str(fault).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")
             raise InputError(last) from fault.with_traceback(None)  # whose frames would keep the workers alive
+
+
+Pack = list[tuple[list[int], torch.Tensor]]  # tensors of one kind as one, and the places of their items
+
+
+def _packed(items: list[Item]) -> tuple[list[Item], dict[str, Pack]]:
+    """Items without their tensors, and these in few: each goes from process to process by a file of its own."""
+    packs: dict[str, Pack] = {}
+    for name in TENSORS:
+        alike: dict[tuple, list[int]] = {}
+        for place, one in enumerate(getattr(item, name) for item in items):
+            if one is not None:
+                alike.setdefault((one.dtype, one.shape), []).append(place)
+        packs[name] = [(places, torch.stack([getattr(items[at], name) for at in places])) for places in alike.values()]
+    return [replace(item, image=None, known=None, mask=None) for item in items], packs
+
+
+def _unpacked(given: tuple[list[Item], dict[str, Pack]]) -> list[Item]:
+    """The items that were packed."""
+    items, packs = given
+    for name, pack in packs.items():
+        for places, tensors in pack:
+            for at, one in zip(places, tensors, strict=True):
+                items[at] = replace(items[at], **{name: one})
+    return items
+
+
+def readers(asked: int | str, images: int, device: torch.device) -> int:
+    """How many processes read so many images for a device: as many as asked for, or with `AUTO` as many as pay.
+
+    For a CPU none, since the model keeps all of it busy; nor for few images, nor from a process that may not start
+    others. Else one a processor but one, of this process's share where several work on one job.
+    """
+    if asked != AUTO:
+        return asked
+    if device.type == "cpu" or images < READERS_FROM or multiprocessing.current_process().daemon:
+        return 0
+    return max(0, min(READERS, processors() // distributed.local_size() - 1))
 
 
 def check_headers(samples: Sequence[Sample], name: str) -> None:

@@ -64,14 +64,8 @@ class BaselineRun(FewShotRun):
 
     def score_test(self, again: bool = False) -> RawScores:
         model, system = self.model, self.system
-        found = score_by(
-            lambda prefixes: system.baseline_scores(prefixes, model),
-            system,
-            self.test,
-            batch_size=self.spec.batch_size,
-            workers=self.spec.num_workers,
-            keep=True,  # other methods will be compared on these images
-        )
+        reading = self._reading(again) | {"keep": True}  # other methods will be compared on these images
+        found = score_by(lambda prefixes: system.baseline_scores(prefixes, model), system, self.test, **reading)
         return self.rule.raw_scores(found)
 
     def left_out_together(self) -> Tensor:

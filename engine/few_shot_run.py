@@ -193,9 +193,7 @@ class FewShotRun(Run):
             self.scored_text(),
             self.banks(keep=not again),
             self.reader(),
-            batch_size=self.spec.batch_size,
-            workers=self.spec.num_workers,
-            keep=again or self.series.keep,
+            **self._reading(again),
         )
         return self.rule.raw_scores(found)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataset import to_model
+from dataset import to_pixels
 from engine.findings import Finding, FindingTexts, find_regions
 from engine.kept_scores import KeptScores
 from engine.system import System
@@ -97,7 +97,7 @@ class PictureScorer:
         return kept.by_recipe(self.rule.recipe)
 
     def _raw_scores(self, picture: Image.Image, without: Sequence[int]) -> RawScores:
-        prefix = self.system.prefix(to_model(picture, self.system.size)[None])
+        prefix = self.system.prefix(to_pixels(picture, self.system.size)[None])
         if self.baseline is not None:
             return self.rule.raw_scores(self.system.baseline_scores(prefix, self.baseline))
         (decoded,) = self.system.tokens(prefix, self.rule.heads, trunk=self.finding_texts is not None)

@@ -14,6 +14,7 @@ import numpy as np
 from dataset import ObjectInfo, Sample
 from engine.build import EncodedPrompts, taps_of
 from engine.checkpoint import Snapshot
+from engine.held_images import HeldImages
 from engine.run_folder import RunFolder, finished, open_folder
 from engine.score_images import ground_truth
 from engine.series import Series
@@ -98,6 +99,7 @@ class Run(ABC):
     prompts: EncodedPrompts | None
     series: Series = field(default_factory=Series, kw_only=True)
     checkpoint_sha256: str = field(default="", kw_only=True)
+    held: HeldImages = field(default_factory=HeldImages, kw_only=True)  # the test images, on a device
 
     @abstractmethod
     def files(self) -> Iterator[object]:
@@ -156,6 +158,12 @@ class Run(ABC):
     def prompts_sha256(self) -> str:
         """Of the sentences; empty where there are none."""
         return self.prompts.sha256 if self.prompts else ""
+
+    def _reading(self, again: bool) -> dict[str, Any]:
+        """How `score_by` comes by the test images; `again`: they will be scored again."""
+        held = self.held if self.system.device.type != "cpu" and (again or self.held.whole) else None
+        together, workers = self.spec.scored_together, self.spec.num_workers
+        return {"batch_size": together, "workers": workers, "keep": again or self.series.keep, "held": held}
 
     @cached_property
     def truth(self) -> tuple[np.ndarray, Masks | None]:

@@ -16,7 +16,20 @@ from engine.recipe import PAPER, PARTS, RECIPES, RecipeSpec
 from engine.settings import Spec, bank_limit, setting
 from madff import ADAPTERS, ATTENTIONS, AXES
 from runtime.errors import InputError
-from runtime.flags import GIGABYTES, MANY, SIDE, WORKERS, finite, interval, natural, number, path, positive
+from runtime.flags import (
+    AUTO,
+    GIGABYTES,
+    MANY,
+    SIDE,
+    WORKERS,
+    auto_or,
+    finite,
+    interval,
+    natural,
+    number,
+    path,
+    positive,
+)
 from runtime.tensors import LARGEST
 from utils import pick_device
 
@@ -184,12 +197,21 @@ class TestSetSpec(Spec):
     """How a test set is scored, and where results go."""
 
     GROUP: ClassVar = "test set"
-    batch_size: int = setting(16, "images that go through the model together", type=positive)
-    num_workers: int = setting(0, "processes that read images", type=number(int, 0, WORKERS))
+    batch_size: int | str = setting(
+        AUTO, "images that are scored together on a device; auto: as its memory allows", type=auto_or(positive)
+    )
+    num_workers: int | str = setting(
+        AUTO, "processes that read images; auto: none on a CPU, else up to 8", type=auto_or(number(int, 0, WORKERS))
+    )
     results_path: Path = setting(Path("results"), "folder that gets a folder for every run", type=path)
     save_images: Path | None = setting(
         None, "write a picture of every test image's map into DIR", type=path, metavar="DIR"
     )
+
+    @property
+    def scored_together(self) -> int | str:
+        """How many test images go through the model together, or `AUTO`."""
+        return self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +235,11 @@ class TrainSpec(TestSetSpec):
     )
     resume: bool = setting(False, "go on with the unfinished run of these settings, which must be there")
     restart: bool = setting(False, "begin anew, although an unfinished run of these settings is there")
+
+    @property
+    def scored_together(self) -> str:
+        """The batch is that of a step."""
+        return AUTO
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,16 +8,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dataset import Item
+from dataset import Item, load_pixels, to_unit
 from decoder import HEADS, Decoded, MDecoder
+from engine.prefix_files import TIMES, PrefixFiles
 from runtime.cache import Cache, key_of
-from runtime.devices import stack_on, to_cpu, to_device
+from runtime.devices import stack_for, stack_on, timed, to_cpu, to_device
 from scoring.baselines import Baseline
 from scoring.cues import CUES, CueReader, Cues
-from scoring.memory_bank import MemoryBank
+from scoring.memory_bank import CHUNK, MemoryBank
 from scoring.patch_scores import PatchScores, patch_scores
 
 BARE = "bare"  # beside the names of heads, the trunk's own tokens
+FLOAT = 4  # bytes
+BLOCK, COSINES = 14, 2  # how often a block has its input's size in memory at once, and the bank's search its cosines
 
 
 @dataclass
@@ -32,15 +35,17 @@ class System:
     cache: Cache = field(default_factory=lambda: Cache("", 0))
     key: str = ""  # names all that a prefix depends on beside its image
     search: torch.dtype | None = None  # in which memory banks seek what is nearest; None: float32
+    keeping_pays: bool | None = None  # whether prefix tokens go to the cache; None: not measured yet
 
     @torch.no_grad()
     def prefix(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [0, 1], on any device -> the first tap's tokens (B, L, C), which know no adapter.
+        """Images (B, 3, S, S) in [0, 1], or uint8, on any device -> the first tap's tokens (B, L, C), which know no
+        adapter.
 
         The protocol's normalisation is in here. On a CPU images go one by one: batching gains nothing there, and so a
         score never depends on the company an image is in. Elsewhere the whole batch goes at once.
         """
-        images = self.normalise(to_device(images, self.device))
+        images = self.normalise(to_unit(to_device(images, self.device)))
         return torch.cat([self.decoder.prefix(part) for part in self._apart(images)])
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -56,19 +61,37 @@ class System:
         new, known = [item for item in items if item.known is None], [item for item in items if item.known is not None]
         there = [stack_on([item.known for item in known], self.device)] if known else []
         if new:
-            there.append(self.prefix(stack_on([item.image for item in new], self.device)))
-            if keep:
+            images = to_device(self.stacked(new), self.device)
+            there.append(self.prefix(images))
+            if keep and self._keeping_pays(new[0].path, images, there[-1]):
                 self._keep(new, there[-1])
         if len(there) < 2:
             return there[0] if there else torch.empty(0)
         places = {id(item): place for place, item in enumerate([*known, *new])}
         return torch.cat(there)[[places[id(item)] for item in items]]
 
+    def stacked(self, items: Sequence[Item]) -> Tensor:
+        """Images of items (B, 3, S, S) in the host's memory: uint8, or float32 in [0, 1] if one of them is."""
+        images = [item.image for item in items]
+        if any(one.dtype != torch.uint8 for one in images):
+            images = [to_unit(one) for one in images]
+        return stack_for(images, self.device)
+
     def _keep(self, items: Sequence[Item], prefixes: Tensor) -> None:
         files = self.known_prefixes
-        if files.cache.limit:
-            for item, prefix in zip(items, prefixes.cpu(), strict=True):
-                files.keep(item.path, prefix)
+        for item, prefix in zip(items, prefixes.cpu(), strict=True):
+            files.keep(item.path, prefix)
+
+    def _keeping_pays(self, path: Path, images: Tensor, prefixes: Tensor) -> bool:
+        """Whether keeping prefix tokens and reading them once takes less time than making them anew: on a CPU always,
+        elsewhere measured on the first batch that is computed, the images (B, 3, S, S) of which one lies at `path`."""
+        if not self.cache.limit or self.device.type == "cpu":
+            return bool(self.cache.limit)
+        if self.keeping_pays is None:
+            decoded = timed(lambda: load_pixels(path, self.size), self.device, TIMES)
+            computed = timed(lambda: self.prefix(images), self.device, TIMES) / len(images)
+            self.keeping_pays = self.known_prefixes.seconds(path, prefixes[0]) < decoded + computed
+        return self.keeping_pays
 
     def adapters_digest(self) -> str:
         """A hash of the adapters as they are now."""
@@ -78,10 +101,22 @@ class System:
         return key_of(decoder.kind, decoder.taps, decoder.wiring, *weights)
 
     @property
-    def known_prefixes(self) -> "PrefixFiles":
+    def known_prefixes(self) -> PrefixFiles:
         """The prefix tokens that earlier epochs and runs kept."""
+        return PrefixFiles(self.cache, self.key, self.token_shape)
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """Of an image's prefix tokens, (L, C)."""
         visual = self.decoder.visual
-        return PrefixFiles(self.cache, self.key, (visual.tokens(self.size), len(visual.class_embedding)))
+        return visual.tokens(self.size), len(visual.class_embedding)
+
+    @property
+    def scoring_bytes(self) -> int:
+        """What an image takes at most while it is scored: a block of the trunk, the tokens of all taps, for both heads
+        and for cues, and a part of the bank's cosines."""
+        tokens, width = self.token_shape
+        return FLOAT * tokens * ((BLOCK + 3 * self.decoder.levels) * width + COSINES * CHUNK)
 
     @torch.inference_mode()
     def tokens(self, prefixes: Tensor, heads: Sequence[str], trunk: bool = False) -> Iterator[Decoded]:
@@ -181,27 +216,3 @@ def on_cpu(found: Mapping[str, PatchScores | Cues]) -> dict[str, PatchScores | C
         one.each(lambda values: parts.append(values) or values)
     there = iter(to_cpu(parts))
     return {name: one.each(lambda _: next(there)) for name, one in found.items()}
-
-
-@dataclass(frozen=True)
-class PrefixFiles:
-    """The prefix tokens (L, C) = `shape` that the cache has of image files, found by the files' bytes."""
-
-    cache: Cache
-    key: str
-    shape: tuple[int, int]
-
-    def __call__(self, path: Path) -> Tensor | None:
-        """The prefix tokens (L, C) of an image file, None if it is not known."""
-        if not self.cache.limit:
-            return None  # without reading the file for nothing
-        try:
-            found = self.cache.get(key_of(self.key, path.read_bytes()), {"prefix": (torch.float32, self.shape)})
-        except OSError:
-            return None  # whoever decodes the file will say what is wrong with it
-        return None if found is None else found["prefix"]
-
-    def keep(self, path: Path, prefix: Tensor) -> None:
-        """Note what was computed."""
-        if self.cache.limit:
-            self.cache.put(key_of(self.key, path.read_bytes()), {"prefix": prefix})

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from dataset import to_model
+from dataset import to_pixels
 from engine.picture_scorer import BAR_AFTER, PictureScorer
 from engine.spec import FewShotSpec
 from engine.system import System
@@ -92,7 +92,7 @@ def _tokens(
     for known in Bar(normal, desc="memory bank", unit="image", leave=False):
         picture = known.picture()
         for number, tile in enumerate(tiles(picture.size[::-1], scorer.tiling)):
-            prefix = scorer.system.prefix(to_model(picture.crop(tile.box), scorer.system.size)[None])
+            prefix = scorer.system.prefix(to_pixels(picture.crop(tile.box), scorer.system.size)[None])
             yield scorer.system.levels([prefix], head), number if alone else known.source
 
 

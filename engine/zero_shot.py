@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 import dataset
-from dataset import Batches, ImageSet, ObjectInfo, Sample
+from dataset import Batches, ImageSet, ObjectInfo, Sample, readers
 from engine.build import EncodedPrompts, build_system, encode_prompts, objects_of, resolve, sentences
 from engine.evaluations import Evaluations
 from engine.run import Identity, Run, identity, same_weights, write_means
@@ -91,14 +92,13 @@ class TransferRun(Run):
         return self.prompts.text_directions
 
     def score_test(self, again: bool = False) -> RawScores:
-        return self.rule.raw_scores(self._patch_scores(self.test, self.prompts, again or self.series.keep))
+        return self.rule.raw_scores(self._patch_scores(self.test, self.prompts, **self._reading(again)))
 
-    def _patch_scores(self, samples: tuple[Sample, ...], prompts: EncodedPrompts, keep: bool) -> dict[str, PatchScores]:
-        """Patch scores by head, of any object's samples under its own prompts; `keep` as in `score_images`."""
-        size, workers, text = self.spec.batch_size, self.spec.num_workers, prompts.text_directions
-        return score_images(
-            self.system, samples, self.rule.heads, text, {}, batch_size=size, workers=workers, keep=keep
-        )
+    def _patch_scores(
+        self, samples: tuple[Sample, ...], prompts: EncodedPrompts, **reading: Any
+    ) -> dict[str, PatchScores]:
+        """Patch scores by head, of any object's samples under its own prompts; `reading` as in `score_images`."""
+        return score_images(self.system, samples, self.rule.heads, prompts.text_directions, {}, **reading)
 
     def calibrate(self, epoch: float | None = None) -> Calibration | None:
         """Scales and thresholds from training images of the sources, never from the target; None without sources."""
@@ -107,7 +107,8 @@ class TransferRun(Run):
         size = self.system.size
         masked = [source for source in self.sources if source.info.masks] or self.sources
         some = {source.info.name: source.some(self.spec.seed) for source in self.sources}
-        found = {one.info.name: self._patch_scores(some[one.info.name], one.prompts, keep=True) for one in self.sources}
+        reading = self._reading(again=True) | {"held": None}  # which holds the test images
+        found = {one.info.name: self._patch_scores(some[one.info.name], one.prompts, **reading) for one in self.sources}
         det = PatchScores.join([found[source.info.name]["det"] for source in self.sources])
         labels = np.concatenate([ground_truth(samples, size, False)[0] for samples in some.values()])
         if not self.masks:
@@ -290,7 +291,8 @@ def _epoch_losses(trainer: Trainer, run: TransferRun, plan: list[tuple[int, Tens
     images = ConcatDataset([ImageSet(source.samples, size, known) for source in run.sources])
     first = [0, *images.cumulative_sizes]
     rows = [distributed.shard((part + first[number]).tolist()) for number, part in plan]
-    loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=run.spec.num_workers))
+    workers = readers(run.spec.num_workers, len(images), run.system.device)
+    loader = iter(Batches(images, batch_sampler=[part for part in rows if part], num_workers=workers))
     bar = Bar(plan, desc="epoch", unit="step", leave=False, disable=not distributed.main_process())
     for (number, whole), own in zip(bar, rows, strict=True):
         source, items = run.sources[number], next(loader) if own else []

@@ -1,6 +1,7 @@
-"""Between the CPU and a device: few copies, and no waiting where the host can go on."""
+"""Between the CPU and a device: few copies, and no waiting where the host can go on; seconds of calls."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,13 +14,18 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def stack_on(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """CPU tensors of one shape, stacked on a device by one copy."""
+def stack_for(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """CPU tensors of one shape, stacked in the host's memory, for CUDA in pinned memory."""
     if device.type != "cuda":
-        return torch.stack(list(tensors)).to(device)
+        return torch.stack(list(tensors))
     shape = (len(tensors), *tensors[0].shape)
     pinned = torch.empty(shape, dtype=tensors[0].dtype, pin_memory=True)
-    return torch.stack(list(tensors), out=pinned).to(device, non_blocking=True)
+    return torch.stack(list(tensors), out=pinned)
+
+
+def stack_on(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    """CPU tensors of one shape, stacked on a device by one copy."""
+    return to_device(stack_for(tensors, device), device)
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -29,3 +35,23 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
     whole = torch.cat([one.flatten() for one in tensors]).cpu()
     parts = whole.split([one.numel() for one in tensors])
     return [part.view(one.shape) for part, one in zip(parts, tensors, strict=True)]
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # another one may be the current one
+    elif device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
+def timed(call: Callable[[], object], device: torch.device, times: int = 1) -> float:
+    """Seconds of a call, by itself on the device: the least of so many."""
+    seconds = []
+    for _ in range(times):
+        wait(device)
+        started = time.perf_counter()
+        call()
+        wait(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)

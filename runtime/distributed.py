@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from runtime.errors import InputError
 
 T = TypeVar("T")
+LOCAL_SIZE = "LOCAL_WORLD_SIZE"
 
 
 def join() -> None:
@@ -42,6 +43,11 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes there are; 1 alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def local_size() -> int:
+    """How many processes of this job are on this machine, as torchrun says it; 1 alone."""
+    return int(os.environ.get(LOCAL_SIZE, "1"))
 
 
 def main_process() -> bool:

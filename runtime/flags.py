@@ -8,6 +8,7 @@ from pathlib import Path
 SIDE = 4096  # pixels of a square image that a trunk is given, at most
 MANY = 1_000_000  # images, epochs, lines: more than anybody has
 WORKERS = 256  # processes or threads
+AUTO = "auto"  # a number that the program chooses
 GIGABYTES = 1e6
 INTENSITY = 1e12  # of a pixel, or a score; what is far above overflows float32
 
@@ -28,6 +29,18 @@ def number(kind: type, low: float, high: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def auto_or(read: Callable[[str], float]) -> Callable[[str], float | str]:
+    """A reader of `AUTO`, or of what another reader takes."""
+
+    def either(text: str) -> float | str:
+        try:
+            return AUTO if text == AUTO else read(text)
+        except argparse.ArgumentTypeError as fault:
+            raise argparse.ArgumentTypeError(f"{fault}, nor is it {AUTO}") from fault
+
+    return either
 
 
 def interval(text: str) -> float:

@@ -1,4 +1,4 @@
-"""Memory: what a process has taken at most, and freed memory that goes back to the system."""
+"""Memory: what a process has taken at most, what a device has left, and freed memory that goes back to the system."""
 
 import ctypes
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+UNKNOWN = 4 << 30  # bytes that a device is taken to have left where PyTorch does not say
 STATUS, FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -34,3 +35,13 @@ def peak_mb(device: torch.device) -> float | None:
         found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
         return round(int(found[1]) * 1024 / 1e6, 1) if found else None
     return None
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of a device's memory that new tensors may take: what nobody has, and what PyTorch keeps at hand."""
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return UNKNOWN

@@ -1,5 +1,6 @@
-"""Work shared out to threads: PyTorch lets go of Python's lock, so they run at once."""
+"""Processors, and work shared out to threads: PyTorch lets go of Python's lock, so they run at once."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,11 @@ MOST = 8  # threads: each holds arrays of its own
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+
+def processors() -> int:
+    """How many this process may use, where the system says it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from apps.predict.inputs import Reader, find, kind_of, same_files
 from apps.predict.spec import PredictSpec
 from apps.predict.volumes import Stack
-from dataset import FewShotSet, Sample, to_model
+from dataset import FewShotSet, Sample, to_pixels, to_unit
 from engine.build import EncodedPrompts
 from engine.few_shot_run import FewShotRun
 from engine.kept_scores import KeptScores
@@ -54,7 +54,7 @@ class VariantRows:
     def _row(self, row: int) -> Tensor:
         number, variant = divmod(row, self.variants)
         if self.last[0] != number:
-            image = to_model(self.support[number].picture(), self.size)
+            image = to_unit(to_pixels(self.support[number].picture(), self.size))
             every = augment(image, torch.zeros_like(image[:1]))[0] if self.variants > 1 else image[None]
             self.last = number, every
         return self.last[1][variant]

@@ -16,7 +16,9 @@ import torch
 
 from apps.study.plan import Run
 from apps.study.work import Worker
+from runtime import distributed
 from runtime.stopping import StopRequest
+from runtime.threads import processors
 
 TICK = 1.0  # seconds between looks at what is done
 PATIENCE = 120.0  # seconds that workers have to save what they are at
@@ -70,16 +72,11 @@ def places(jobs: int) -> list[dict[str, str]]:
     """The environment of each process: a GPU of its own where there are any, and its share of the processors."""
     gpus = torch.cuda.device_count()
     count = jobs or gpus or 1
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // count))
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, processors() // count))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else [str(number) for number in range(gpus)]
-    each = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    each = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, distributed.LOCAL_SIZE: str(count)}
     return [each | ({"CUDA_VISIBLE_DEVICES": names[n % gpus]} if gpus else {}) for n in range(count)]
-
-
-def _processors() -> int:
-    """How many this process may use, where the system says it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def python_path() -> str:

@@ -18,9 +18,12 @@ from dataset.images import (
     image_size,
     load_image,
     load_mask,
+    load_pixels,
     open_picture,
     read_mask,
     read_rgb,
+    readers,
+    to_unit,
 )
 from runtime.errors import InputError
 
@@ -236,7 +239,7 @@ def test_image_set(tmp_path):
     assert one.image.shape == other.image.shape == (3, SIZE, SIZE) and one.mask.shape == (1, SIZE, SIZE)
     assert (one.label, other.label) == (1, 0) and one.known is None
     assert one.mask.mean() == 0.25 and other.mask.sum() == 0
-    assert torch.equal(one.image, load_image(with_mask.image, SIZE))
+    assert torch.equal(to_unit(one.image), load_image(with_mask.image, SIZE))
 
 
 def test_what_is_known_of_an_image_spares_decoding_it(tmp_path):
@@ -247,6 +250,52 @@ def test_what_is_known_of_an_image_spares_decoding_it(tmp_path):
     (one, other) = next(iter(Batches(ImageSet(samples, SIZE, known.get), batch_size=2)))
     assert one.image is None and one.known.equal(torch.ones(3))
     assert other.known is None and other.image.shape == (3, SIZE, SIZE)
+
+
+def test_eight_bits_stay_bytes_until_they_are_floats(tmp_path, colours):
+    """Of every byte the float is what `load_image` gives; deep images are floats from the start."""
+    path = save(tmp_path / "a.png", colours)
+    pixels = load_pixels(path, SIZE)
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, SIZE, SIZE) and pixels.is_contiguous()
+    assert torch.equal(to_unit(pixels), load_image(path, SIZE))
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_unit(every), transforms.functional.to_tensor(every.numpy()[None, :, None])[0, 0])
+    deep = load_pixels(save(tmp_path / "b.png", colours[..., 0].astype(np.uint16) * 257), SIZE)
+    assert deep.dtype == torch.float32 and to_unit(deep) is deep
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_are_the_same_whoever_reads_them(tmp_path, colours, workers):
+    """Known or not, with a mask or without, of eight bits or deep, in one batch."""
+    paths = [save(tmp_path / f"{n}.png", colours + n if n % 2 else colours[..., 0].astype(np.uint16)) for n in range(7)]
+    mask = trees.mask(tmp_path / "m.png")
+    samples = [Sample(path, n % 3, mask if n == 4 else None) for n, path in enumerate(paths)]
+    known = {paths[2]: torch.ones(3), paths[5]: torch.full((3,), 2.0)}
+    for masks in (True, False):
+        own = ImageSet(samples, SIZE, known.get, masks)
+        read = [item for batch in Batches(own, 4, num_workers=workers) for item in batch]
+        assert len(read) == 7
+        for found, expected in zip(read, own, strict=True):
+            assert (found.path, found.label) == (expected.path, expected.label)
+            for name in ("image", "known", "mask"):
+                one, other = getattr(found, name), getattr(expected, name)
+                assert one is other is None or (one.dtype == other.dtype and one.equal(other)), name
+        assert all((item.mask is not None) == masks for item in read)
+
+
+def test_readers_are_as_many_as_pay(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(images, "processors", lambda: 6)
+    assert [readers(n, 1, cpu) for n in (0, 3)] == [0, 3]  # whoever says it means it
+    assert readers("auto", 1000, cpu) == 0 and readers("auto", 63, gpu) == 0 and readers("auto", 64, gpu) == 5
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert readers("auto", 64, gpu) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert readers("auto", 64, gpu) == 0
+    monkeypatch.setattr(images, "processors", lambda: 1000)
+    assert readers("auto", 64, gpu) == 8
+    monkeypatch.setitem(images.multiprocessing.current_process()._config, "daemon", True)
+    assert readers("auto", 64, gpu) == 0  # it may have no children
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -370,7 +370,7 @@ def test_test_options_are_those_of_training():
     for name in (*options.FITTED, *options.FOLLOWED):
         assert getattr(found, name) == getattr(expected, name), name
     assert isinstance(found.data_path, Path) and isinstance(found.clip_path, Path)
-    assert found.batch_size == 16 and not hasattr(found, "epoch")
+    assert found.batch_size == "auto" and not hasattr(found, "epoch")
 
 
 def test_the_words_of_another_object_are_not_recalled():

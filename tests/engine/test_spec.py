@@ -243,6 +243,24 @@ def test_the_demo_trains_less():
     assert FewShotSpec.of(demo=True, epoch=2).epoch == 2
 
 
+@pytest.mark.parametrize("kind", RUNS[:4])
+def test_numbers_may_be_left_to_the_program(kind):
+    """Whole numbers of old records stay what they are; a training's steps have their own."""
+    assert kind().num_workers == kind(num_workers="auto").num_workers == "auto"
+    assert (kind(num_workers=0).num_workers, kind(num_workers="3").num_workers) == (0, 3)
+    for name in ("num_workers", "batch_size"):
+        with pytest.raises(InputError, match=rf"^--{name} x is not a whole number"):
+            kind(**{name: "x"})
+    with pytest.raises(InputError, match=r"^--num_workers 257 is not from 0 to 256, nor is it auto$"):
+        kind(num_workers=257)
+    trains = kind in (FewShotSpec, TransferSpec)
+    assert kind().batch_size == (1 if trains else "auto")
+    assert kind(batch_size=3).scored_together == ("auto" if trains else 3)
+    if trains:
+        with pytest.raises(InputError, match=r"^--batch_size auto is not a whole number$"):
+            kind(batch_size="auto")
+
+
 def test_settings_of_another_spec_are_passed_over_and_names_of_none_are_not():
     assert TransferTestSpec.of(FewShotSpec(img_size=64).plain()) == replace(
         TransferTestSpec(img_size=64), batch_size=1, save_path=FewShotSpec().save_path

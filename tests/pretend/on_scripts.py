@@ -16,6 +16,7 @@ from apps.export.graph import settle, without_fft
 from apps.export.onnx_file import TOLERANCE, ExportSpec, scorer_of
 from apps.export.onnx_file import test_images as checked_images
 from apps.promptlab.session import LabSession
+from dataset import to_unit
 from engine.open_checkpoint import open_checkpoint
 from engine.training import Log
 
@@ -33,6 +34,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[Path, Path], d
 @pytest.fixture
 def pair(tmp_path: Path, tiny: tuple[Path, Path], device: torch.device) -> Pair:
     return Pair.of(tmp_path, tiny, device)
+
+
+def test_bytes_become_the_same_numbers_there(device):
+    every = torch.arange(256, dtype=torch.uint8)
+    assert to_unit(every.to(device)).cpu().equal(to_unit(every))
 
 
 def test_few_shot_testing(trained):

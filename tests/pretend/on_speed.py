@@ -10,6 +10,7 @@ from pretend.device import WAITING, counting
 import CLIP
 from benchmarks import speed, timing
 from engine.system import System
+from runtime import devices
 
 
 @pytest.fixture
@@ -28,10 +29,10 @@ def tiny_speed(tiny: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path
 
 def test_the_clock_is_read_when_the_device_is_done(device):
     with counting() as counts:
-        assert timing.timed(lambda: torch.ones(3, device=device) + 1, device) >= 0
+        assert devices.timed(lambda: torch.ones(3, device=device) + 1, device) >= 0
     assert dict(WAITING) == {"synchronize": 2} and counts["waits"] == 2
     with counting() as counts:
-        timing.timed(lambda: None, torch.device("cpu"))
+        devices.timed(lambda: None, torch.device("cpu"))
     assert not counts
 
 

@@ -51,6 +51,16 @@ def test_on_a_cpu_nothing_moves():
     assert same is values and devices.to_cpu([]) == []
 
 
+def test_the_clock_waits_for_the_device_that_is_timed(monkeypatch):
+    """Which may not be the current one; the least of several times counts."""
+    waited, clock = [], iter([0.0, 5.0, 10.0, 12.0, 20.0, 23.0])
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    monkeypatch.setattr(devices.time, "perf_counter", lambda: next(clock))
+    called = []
+    assert devices.timed(lambda: called.append(len(waited)), CUDA, times=3) == 2
+    assert waited == [CUDA] * 6 and called == [1, 3, 5]
+
+
 def test_several_tensors_leave_a_device_as_one(monkeypatch):
     """Which device it is does not matter here: tensors on "meta" have no numbers, so `cpu` gives some."""
     left = []

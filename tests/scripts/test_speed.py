@@ -8,7 +8,8 @@ from helpers.lab import Lab
 import CLIP
 from dataset import images
 from decoder import MDecoder
-from engine.system import PrefixFiles, System
+from engine.prefix_files import PrefixFiles
+from engine.system import System
 
 
 @pytest.fixture
@@ -41,8 +42,8 @@ def test_the_cache_changes_no_bit(lab, kind):
 
 def test_images_seen_before_are_not_decoded_again(lab, monkeypatch):
     tests = sorted((lab.data / "Brain_AD" / "test").glob("*/img/*"))
-    decoded, real = [], images.load_image
-    monkeypatch.setattr(images, "load_image", lambda path, size: decoded.append(path) or real(path, size))
+    decoded, real = [], images.load_pixels
+    monkeypatch.setattr(images, "load_pixels", lambda path, size: decoded.append(path) or real(path, size))
     lab.done("train_few", "--epoch", 2)
     assert sorted(decoded) == tests  # once, for two epochs and the last evaluation
     lab.done("train_few", "--epoch", 2)

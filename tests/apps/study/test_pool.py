@@ -120,10 +120,11 @@ def test_processes_of_a_killed_study_save_and_end(brain):
 
 
 def test_processes_share_processors_and_gpus(monkeypatch):
-    monkeypatch.setattr(pool, "_processors", lambda: 8)
+    monkeypatch.setattr(pool, "processors", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     threads = [one["OMP_NUM_THREADS"] for one in pool.places(0)]
     assert threads == ["8"] and [one["OMP_NUM_THREADS"] for one in pool.places(3)] == ["2"] * 3
+    assert [one["LOCAL_WORLD_SIZE"] for one in pool.places(3)] == ["3"] * 3  # readers of images are shared out too
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert [one["CUDA_VISIBLE_DEVICES"] for one in pool.places(0)] == ["4", "7"]

@@ -139,7 +139,7 @@ def test_what_runs_share_is_made_once(lab, tmp_path):
     one = study(lab, tmp_path, [MADFF, MVFA, BANK, Column("linear", {"method": "linear"})], seeds=(1,))
     with (
         patch.object(support, "load_image", side_effect=support.load_image) as support_images,
-        patch.object(images, "load_image", side_effect=images.load_image) as test_images,
+        patch.object(images, "load_pixels", side_effect=images.load_pixels) as test_images,
         patch.object(CLIP, "load_clip", side_effect=CLIP.load_clip) as towers,
     ):
         done(one)
