@@ -39,8 +39,8 @@ def opened_openvino(model: str, precision: str) -> Opened:
     try:
         read = core.read_model(model)
         facts = read.get_rt_info(["clipmpcad"]).value
-    except RuntimeError as fault:
-        raise ValueError(fault) from None
+    except RuntimeError as fault:  # several lines, the cause last
+        raise ValueError(str(fault).strip().splitlines()[-1]) from None
     compiled = core.compile_model(read, "CPU", settings)
 
     def scored(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
