@@ -1,7 +1,7 @@
 """The exported scorer beside our own: what a test image costs, and how far its map and score are apart.
 
     pip install -r requirements/onnx.txt -r requirements/openvino.txt
-    python -m benchmarks.exported    (about five minutes on two CPU cores)
+    python -m benchmarks.exported    (five minutes on two CPU cores, 14 GB of memory at most)
 
 Sizes, random weights and T are those of benchmarks/speed.py. All are called in turns, on one image and with as many
 threads, and give map and score; figures are medians. Differences are from ours in float32, on images of noise.
@@ -9,7 +9,7 @@ threads, and give map and score; figures are medians. Differences are from ours 
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from runtime.errors import exit_code
 from runtime.files import atomic_write
 from scoring.calibration import Calibration
 from scoring.maps import Scale
+from scoring.memory_bank import MemoryBank
 from scoring.raw_scores import MAP_MAXIMUM
 
 IMAGES = 4  # that differences are taken over
@@ -35,21 +36,19 @@ UNIT, OURS = "T: bare trunk of open_clip, fp32", "ours, fp32"
 Scores = Callable[[Tensor], tuple[Tensor, Tensor]]  # images (B, 3, S, S) -> maps (B, S, S), scores (B,)
 
 
-def graphs(folder: Path, weights: Path) -> Iterator[ScoringGraph]:
-    """The scorer in fp32, in bf16, and in fp32 to export, with the same numbers."""
-    text, bank = speed.directions(CPU), speed.bank(speed.SHOT * speed.VARIANTS * TOKENS, CPU, TAPS)
+def graph(weights: Path, precision: str, text: Tensor, bank: MemoryBank) -> ScoringGraph:
+    """Our scorer; its cache lies beside the weights."""
+    system = speed.system(weights.parent, weights, CPU, precision)
     scale = Scale((0.0, float(TAPS)), (0.0, float(TAPS)))
-    for precision in ("fp32", "bf16", "fp32"):
-        system = speed.system(folder, weights, CPU, precision)
-        calibration = Calibration(scale, scale, {}, {})
-        yield ScoringGraph(system, text, {"seg": bank}, rule=MAP_MAXIMUM, calibration=calibration).eval()
+    calibration = Calibration(scale, scale, {}, {})
+    return ScoringGraph(system, text, {"seg": bank}, rule=MAP_MAXIMUM, calibration=calibration).eval()
 
 
-def exported(graph: ScoringGraph, folder: Path, threads: int) -> dict[str, Scores]:
-    """Write the graph in every format, and open the files."""
-    without_fft(graph.decoder, settle(graph.system))
+def exported(scorer: ScoringGraph, folder: Path, threads: int) -> dict[str, Scores]:
+    """Write the scorer in every format, and open the files."""
+    without_fft(scorer.decoder, settle(scorer.system))
     files = {kind: folder / f"model{kind.suffix}" for kind in FORMATS}
-    write(traced(graph), {}, files, large=True)
+    write(traced(scorer), {}, files, large=True)
     return {
         "ONNX Runtime, fp32": of_tensors(opened_onnx(files[ONNX], threads)),
         "OpenVINO, fp32": of_tensors(opened_openvino(files[OPENVINO], threads)),
@@ -71,9 +70,11 @@ def apart(one: Scores, other: Scores, images: Tensor) -> tuple[float, float]:
 
 def measured(folder: Path) -> dict[str, tuple[float, float | None, float | None]]:
     """Seconds of an image, and how far maps and scores are apart from ours in float32."""
-    whole, half, to_export = graphs(folder, speed.random_weights(folder))
+    weights = speed.random_weights(folder)
+    numbers = speed.directions(CPU), speed.bank(speed.SHOT * speed.VARIANTS * TOKENS, CPU, TAPS)
+    whole, half = (graph(weights, precision, *numbers) for precision in ("fp32", "bf16"))
     scorers = {OURS: whole.reference, "ours, --precision bf16": half.reference}
-    scorers |= exported(to_export, folder, torch.get_num_threads())
+    scorers |= exported(graph(weights, "fp32", *numbers), folder, torch.get_num_threads())
     images, trunk = torch.rand(IMAGES, 3, speed.SIZE, speed.SIZE), speed.trunk(CPU)
     differences = {name: apart(whole.reference, scores, images) for name, scores in scorers.items() if name != OURS}
     calls = {name: lambda scores=scores: scores(images[:1]) for name, scores in scorers.items()}
