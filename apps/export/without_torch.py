@@ -67,8 +67,8 @@ def write_map(path: str, values: np.ndarray, like: str) -> None:
     grey.resize(size, Image.Resampling.BILINEAR).save(path, "PNG")
 
 
-def arguments() -> argparse.Namespace:
-    """What the command line says."""
+def arguments() -> tuple[str, str, str, str]:
+    """Model, image, map and precision, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="the .onnx or .xml file")
     parser.add_argument("image", help="the image to score, 8 bits a channel")
@@ -79,14 +79,13 @@ def arguments() -> argparse.Namespace:
         parser.error("--precision is for .xml files")
     if not Path(given.model).is_file():
         raise SystemExit(f"no file {given.model}; write it with python -m apps.export")
-    return given
+    return given.model, given.image, given.map, given.precision or "f32"
 
 
 def main() -> None:
-    given = arguments()
-    model, image = given.model, given.image
+    model, image, output, precision = arguments()
     try:
-        facts, run = opened_openvino(model, given.precision or "f32") if model.endswith(".xml") else opened_onnx(model)
+        facts, run = opened_openvino(model, precision) if model.endswith(".xml") else opened_onnx(model)
         maps, scores = run(read_image(image, int(facts["size"])))
     except ImportError as fault:
         raise SystemExit(f"the package {fault.name} is missing: pip install {fault.name}") from None
@@ -102,8 +101,8 @@ def main() -> None:
     if "pixel_threshold" in facts:
         marked = float((maps[0] >= float(facts["pixel_threshold"])).mean())
         print(f"marked    : {marked:.1%} of the image")
-    write_map(given.map, maps[0], image)
-    print(f"map       : {given.map}")
+    write_map(output, maps[0], image)
+    print(f"map       : {output}")
 
 
 if __name__ == "__main__":
