@@ -5,15 +5,17 @@
 
 Nine generated objects, the demo CLIP, five draws of the support; every training is tested as it was trained and in each
 other precision, its scales and thresholds being those of the training. Differences are of the same adapters, in points.
+A training that is done is written at once: the same command goes on where it was stopped, --restart begins anew.
 """
 
 import argparse
+import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -31,11 +33,10 @@ from runtime.files import atomic_write
 SEEDS = (111, 222, 333, 444, 555)
 OTHERS = tuple(precision for precision in TESTED if precision != "fp32")
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
-HERE = Path(__file__).parent
 
 
-def differences(job: tuple[str, int], data_path: Path, device: str) -> list[tuple[str, str, float]]:
-    """Of an object and a seed: precision, metric, and its figure minus that in float32, in points."""
+def differences(job: tuple[str, int], data_path: Path, device: str) -> dict[str, dict[str, float]]:
+    """Of an object and a seed, by precision and metric: the figure minus that in float32, in points."""
     obj, seed = job
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -43,13 +44,11 @@ def differences(job: tuple[str, int], data_path: Path, device: str) -> list[tupl
         asked = {"obj": obj, "seed": seed, "demo": True, "shot": 4, "epoch": 2, "eval_every": 0, "cache_gb": 0.0}
         exact = figures(train_few_shot(FewShotSpec.of(asked | folders | {"save_path": Path(scratch, "ckpt")})))
         (path,) = Path(scratch, "ckpt").glob("*.pth")
-        return [
-            (precision, metric, 100 * (found[metric] - exact[metric]))
-            for precision in OTHERS
-            for found in [figures(evaluate(path, precision=precision, **folders))]
-            for metric in METRICS
-            if metric in found
-        ]
+        found = {precision: figures(evaluate(path, precision=precision, **folders)) for precision in OTHERS}
+    return {
+        precision: {metric: 100 * (one[metric] - exact[metric]) for metric in METRICS if metric in one}
+        for precision, one in found.items()
+    }
 
 
 def figures(results: Sequence[Result]) -> dict[str, float]:
@@ -57,17 +56,32 @@ def figures(results: Sequence[Result]) -> dict[str, float]:
     return list(results[0].branches.values())[-1]
 
 
-def rows(found: Sequence[tuple[str, str, float]]) -> Iterator[str]:
+def rows(found: Sequence[dict[str, dict[str, float]]]) -> Iterator[str]:
     """Markdown rows: a precision a row, mean ± sample deviation and the largest difference of every metric."""
     yield f"| minus float32, in points | {' | '.join(METRICS.values())} |"
     yield "|---" * (1 + len(METRICS)) + "|"
     for precision in OTHERS:
         cells = []
         for metric in METRICS:
-            changes = [change for one, other, change in found if (one, other) == (precision, metric)]
-            mean, spread, most = statistics.mean(changes), statistics.stdev(changes), max(map(abs, changes))
-            cells.append(f"{mean:+.3f} ± {spread:.3f} (at most {most:.2f}, {len(changes)} runs)")
+            changes = [run[precision][metric] for run in found if metric in run[precision]]
+            spread = f" ± {statistics.stdev(changes):.3f}" if len(changes) > 1 else ""
+            most = max(map(abs, changes))
+            cells.append(f"{statistics.mean(changes):+.3f}{spread} (at most {most:.2f}, {len(changes)} runs)")
         yield f"| {precision} | {' | '.join(cells)} |"
+
+
+def write(out: Path, device: str, found: dict[str, dict]) -> None:
+    """The runs as JSON, and the table beside it."""
+    place = environment(device)
+    told = (
+        f"`python -m benchmarks.precision --device {device}`: {len(found)} trainings on the demo in float32 (seeds "
+        f"{', '.join(map(str, SEEDS))}, last epoch), tested in each precision; {place['device']}, {place['cpu']}, "
+        f"threads a run: 1, {place['products']}, torch {place['torch']}, commit {place['commit']}."
+    )
+    with atomic_write(out.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(out) as draft:
+        draft.write_text("\n".join([told, "", *rows(list(found.values()))]) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -76,22 +90,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
     parser.add_argument("--data_path", type=Path, default=Path("data/demo"))
+    parser.add_argument("--restart", action="store_true", help="make all runs anew")
     args = parser.parse_args()
     demo.ensure(args.data_path)
-    jobs, found = list(product(demo.OBJECTS, SEEDS)), []
+    out = Path(__file__).with_name(f"precision_{torch.device(args.device).type}.md")
+    known = out.with_suffix(".json")
+    found = json.loads(known.read_text(encoding="utf-8")) if known.is_file() and not args.restart else {}
+    jobs = {f"{obj}, seed {seed}": (obj, seed) for obj, seed in product(demo.OBJECTS, SEEDS)}
     work = partial(differences, data_path=args.data_path, device=args.device)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as executor:
-        for part in Bar(executor.map(work, jobs), "runs", len(jobs)):
-            found += part
-    place = environment(args.device)
-    told = (
-        f"`python -m benchmarks.precision --device {args.device}`: {len(jobs)} trainings on the demo in float32 (seeds "
-        f"{', '.join(map(str, SEEDS))}, last epoch), tested in each precision; {place['device']}, {place['cpu']}, "
-        f"threads a run: 1, {place['products']}, torch {place['torch']}, commit {place['commit']}."
-    )
-    out = HERE / f"precision_{torch.device(args.device).type}.md"
-    with atomic_write(out) as draft:
-        draft.write_text("\n".join([told, "", *rows(found)]) + "\n", encoding="utf-8")
+        started = {executor.submit(work, job): name for name, job in jobs.items() if name not in found}
+        for done in Bar(as_completed(started), "runs", len(started)):
+            found[started[done]] = done.result()
+            write(out, args.device, {name: found[name] for name in jobs if name in found})
     print(out.read_text(encoding="utf-8"))
 
 

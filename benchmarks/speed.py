@@ -114,6 +114,14 @@ def trunk(device: torch.device) -> Callable[[], object]:
     return lambda: model.encode_image(image)
 
 
+def random_weights(folder: Path) -> Path:
+    """A file of random weights, in 16 bits."""
+    torch.manual_seed(0)
+    weights, state = folder / "random.safetensors", CLIP.load_clip(MODEL).state_dict()
+    save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, weights)
+    return weights
+
+
 def directions(device: torch.device) -> Tensor:
     """Random text directions (D, 2)."""
     return torch.nn.functional.normalize(torch.randn(CLIP.config(MODEL)[0], 2), dim=0).to(device)
@@ -363,11 +371,7 @@ def main() -> None:
     known = output(device).with_suffix(".json")
     found = json.loads(known.read_text(encoding="utf-8"))["parts"] if known.is_file() else {}
     with tempfile.TemporaryDirectory() as scratch:
-        weights = Path(scratch, "random.safetensors")
-        torch.manual_seed(0)
-        state = CLIP.load_clip(MODEL).state_dict()
-        save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, weights)
-        del state
+        weights = random_weights(Path(scratch))
         for name in args.rows:
             rows = PARTS[name](Path(scratch), weights, device)
             found[name] = {"commit": commit, "T": rows.pop("T in seconds", None), "rows": rows}

@@ -1,1 +1,1 @@
-"""A checkpoint as one ONNX file."""
+"""A checkpoint as an ONNX file or an OpenVINO one."""

@@ -1,6 +1,7 @@
-"""A checkpoint as one ONNX file: image in, anomaly map and score out, prompts and memory bank inside.
+"""A checkpoint as a file for ONNX Runtime or OpenVINO: image in, anomaly map and score out, prompts and bank inside.
 
 python -m apps.export --ckpt ckpt/few-shot/Brain_4-shot.pth --onnx Brain.onnx
+python -m apps.export --ckpt ckpt/few-shot/Brain_4-shot.pth --openvino Brain.xml
 """
 
 from runtime.errors import exit_code  # first: Ctrl-C during the other imports is one line too
@@ -8,7 +9,7 @@ from runtime.errors import exit_code  # first: Ctrl-C during the other imports i
 # isort: split
 import sys
 
-from apps.export.onnx_file import ExportSpec, export
+from apps.export.exporting import ExportSpec, export
 from engine.options import parse
 
 

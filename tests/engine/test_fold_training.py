@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.lab import Lab
 
-from apps.export.onnx_file import export
+from apps.export.exporting import export
 from engine import FewShotSpec, Predictor, evaluate, few_shot
 from engine.checkpoint import read
 from engine.fold_training import out_of_fold, training_key

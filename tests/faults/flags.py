@@ -94,6 +94,7 @@ TEXTS = {
     "--prompts": (*TRAIN, "predict", "predict bare", "app", "prompt rank", "prompt show", "prompt check"),
     "--output": ("predict", "prompt generate"),
     "--onnx": ("apps.export",),
+    "--openvino": ("apps.export",),
     "--host": ("app",),
     "--roi": ("predict",),
     "--csv": ("prompt rank", "dataset.check", "dataset.convert"),
@@ -145,6 +146,8 @@ LONE = {  # script -> flags that can't be, and words of their line
         "no onnx name": (("--onnx", "@here/x.pt"), ("--onnx",)),
         "onnx in a file": (("--onnx", "@lab/words.json/x.onnx"), ("words.json",)),
         "onnx a folder": (("--onnx", "@here/../here.onnx/../"), ("--onnx",)),
+        "no openvino name": (("--openvino", "@here/x.bin"), ("--openvino",)),
+        "openvino in a file": (("--openvino", "@lab/words.json/x.xml"), ("words.json",)),
     },
     "engine.runs": {
         "one to compare": (("compare", "x"), ("compare",)),

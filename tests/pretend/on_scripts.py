@@ -12,9 +12,9 @@ from helpers.predicting import noise, predict
 from helpers.promptlab import asked
 from pretend.running import Pair, alike, on
 
+from apps.export.exporting import TOLERANCE, ExportSpec, scorer_of
+from apps.export.exporting import test_images as checked_images
 from apps.export.graph import settle, without_fft
-from apps.export.onnx_file import TOLERANCE, ExportSpec, scorer_of
-from apps.export.onnx_file import test_images as checked_images
 from apps.promptlab.session import LabSession
 from dataset import to_unit
 from engine.open_checkpoint import open_checkpoint

@@ -1,10 +1,11 @@
-"""ONNX files give PyTorch's numbers for every kind of checkpoint, are whole or not there, and run without torch."""
+"""Files give PyTorch's numbers for every kind of checkpoint, are whole or not there, and run without torch."""
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,7 +16,8 @@ from helpers.lab import ROOT, SIZE, Lab, files, run
 
 import dataset
 import madff
-from apps.export import __main__, onnx_file
+from apps.export import __main__, exporting, formats
+from apps.export.formats import ONNX, OPENVINO
 from apps.export.graph import MatrixFAB, settle, waves, without_fft
 from decoder import MDecoder
 from engine.system import System
@@ -39,8 +41,9 @@ def brain(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[Path, Path]) -> 
 
 @pytest.fixture(scope="module")
 def file(brain: Lab) -> Path:
-    """The ONNX file of that."""
-    return written(brain, "Brain_1-shot")
+    """The ONNX file of that; OpenVINO's is `beside` it, if there is OpenVINO."""
+    file = brain.root / "out" / "model.onnx"
+    return written(brain, "Brain_1-shot", *(["--openvino", beside(file)] if has_openvino() else []))
 
 
 def written(lab: Lab, ckpt: str, *flags: object) -> Path:
@@ -48,8 +51,22 @@ def written(lab: Lab, ckpt: str, *flags: object) -> Path:
     file = lab.root / "out" / "model.onnx"
     done = run(EXPORT, "--ckpt", lab.root / f"ckpt/{ckpt}.pth", "--onnx", file, *cached(lab), *flags)
     assert done.code == 0, done.err
-    assert "against PyTorch on 3 images: " in done.out
+    assert done.out.count("against PyTorch on 3 images: ") == 1 + ("--openvino" in flags)
     return file
+
+
+def beside(file: Path) -> Path:
+    """Where OpenVINO's file is."""
+    return file.parent.with_name("openvino") / "model.xml"
+
+
+def has_openvino() -> bool:
+    """Found without an import, which would send telemetry."""
+    return find_spec("openvino") is not None
+
+
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs openvino: pip install -r requirements/dev.txt")
+KINDS = (ONNX, pytest.param(OPENVINO, marks=needs_openvino))
 
 
 def cached(lab: Lab) -> list[object]:
@@ -170,7 +187,7 @@ def test_settled_positions_change_nothing(clip, images):
 
 
 def test_large_models_have_a_second_file(brain, file, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "LARGE", 0)
+    monkeypatch.setattr(exporting, "LARGE", 0)
     large = tmp_path / "large.onnx"
     flags = ["--ckpt", brain.root / "ckpt/Brain_1-shot.pth", "--onnx", large, *cached(brain)]
     monkeypatch.setattr(sys, "argv", ["export.py", *map(str, flags)])
@@ -185,8 +202,33 @@ def test_large_models_have_a_second_file(brain, file, tmp_path, monkeypatch):
     draft = tmp_path / "draft" / "large.onnx"
     draft.parent.mkdir()
     draft.write_bytes(b"small")
-    onnx_file.put(draft, large)
+    exporting.put(draft, large, ONNX.second)
     assert files(tmp_path) == {"large.onnx"} and large.read_bytes() == b"small"  # the second file went with the first
+
+
+@needs_openvino
+def test_openvinos_file_has_the_same_facts_and_whole_weights(file):
+    assert files(beside(file).parent) == {"model.xml", "model.bin"}
+    read = formats.openvino().Core().read_model(beside(file))
+    assert sys.modules["openvino_telemetry"] is None
+    assert read.get_rt_info([formats.SECTION]).value == session(file).get_modelmeta().custom_metadata_map
+    weights = {node.get_element_type().get_type_name() for node in read.get_ops() if node.get_type_name() == "Constant"}
+    assert "f32" in weights and "f16" not in weights
+
+
+@needs_openvino
+def test_openvinos_file_alone(brain, tmp_path):
+    """Over an old pair, and with figures as test_few.py has them."""
+    target = tmp_path / "model.xml"
+    for old in (target, OPENVINO.second(target)):
+        old.write_bytes(b"old")
+    done = run(EXPORT, "--ckpt", brain.root / "ckpt/Brain_1-shot.pth", "--openvino", target, *cached(brain))
+    assert done.code == 0 and files(tmp_path) == {"model.xml", "model.bin"}, done.err
+    expected = judged(brain.done("test_few").seen[0], brain.checkpoint().last.calibration)
+    _, samples = dataset.open_test("Brain", brain.data)
+    images = np.stack([dataset.load_image(sample.image, SIZE).numpy() for sample in samples])
+    for found, wanted in zip(formats.opened_openvino(target)(images), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, **NEAR)
 
 
 def test_faults(brain, tmp_path, monkeypatch):
@@ -202,37 +244,76 @@ def test_faults(brain, tmp_path, monkeypatch):
     assert "no checkpoint" in line("--ckpt", brain.root / "none.pth", "--onnx", target)
     assert "no best epoch" in line("--ckpt", ckpt, "--onnx", target, "--stage", "best")
     assert "was trained on Brain, not on Liver" in line("--ckpt", ckpt, "--onnx", target, "--obj", "Liver")
-    assert "required" in line("--ckpt", ckpt)
+    assert "--onnx FILE.onnx, --openvino FILE.xml, or both" in line("--ckpt", ckpt)
     monkeypatch.setattr(MatrixFAB, "forward", lambda self, x: 1.1 * x)
     assert "off, so it was not kept" in line("--ckpt", ckpt, "--onnx", target)
 
 
-def test_a_missing_package_is_one_line(monkeypatch):
-    monkeypatch.setattr(onnx_file, "NEEDED", ("onnx", "no_such_package"))
-    monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "a.pth", "--onnx", "a.onnx"])
-    with pytest.raises(InputError, match=r"no_such_package is missing: pip install -r requirements/onnx\.txt"):
+@needs_openvino
+def test_faults_of_openvinos_files(brain, tmp_path, monkeypatch):
+    def line(*flags: object) -> str:
+        stopped = run(EXPORT, "--ckpt", brain.root / "ckpt/Brain_1-shot.pth", *flags, *cached(brain))
+        assert stopped.code == 2
+        return stopped.err.splitlines()[-1]
+
+    target, weights = tmp_path / "out.xml", tmp_path / "out.bin"
+    assert "ends in .xml" in line("--openvino", tmp_path / "out.onnx") and not files(tmp_path)
+    weights.write_bytes(b"another's")
+    assert "out.bin is there without out.xml: move it away" in line("--openvino", target)
+    assert files(tmp_path) == {"out.bin"} and weights.read_bytes() == b"another's"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)  # and ONNX's is not kept without the other
+    assert "off, so it was not kept: try other than torch" in line("--openvino", target, "--onnx", tmp_path / "a.onnx")
+    assert files(tmp_path) == {"out.bin", "out.xml"} and target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("kind", exporting.FORMATS, ids=lambda kind: kind.name)
+def test_a_missing_package_is_one_line(monkeypatch, kind):
+    monkeypatch.setattr(exporting, "FORMATS", (replace(kind, needed=("onnx", "no_such_package")),))
+    monkeypatch.setattr(sys, "argv", ["export.py", "--ckpt", "a.pth", f"--{kind.name}", f"a{kind.suffix}"])
+    with pytest.raises(InputError, match=rf"no_such_package is missing: pip install -r requirements/{kind.name}\.txt"):
         __main__.main()
 
 
-def test_the_example_runs_without_torch(brain, file, tmp_path):
-    barred = tmp_path / "barred"
+def without_torch(folder: Path, *given: object) -> subprocess.CompletedProcess[str]:
+    """Run the example where torch and more can't be imported."""
     for name in ("torch", "torchvision", "cv2", "scipy", "dataset"):
-        (barred / name).mkdir(parents=True)
-        (barred / name / "__init__.py").write_text("raise ImportError('barred')")
+        (folder / "barred" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "barred" / name / "__init__.py").write_text("raise ImportError('barred')")
+    command = [sys.executable, ROOT / "apps/export/without_torch.py", *given]
+    place = os.environ | {"PYTHONPATH": str(folder / "barred")}
+    return subprocess.run(list(map(str, command)), env=place, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_example_runs_without_torch(brain, file, tmp_path, kind):
+    model = file if kind is ONNX else beside(file)
     image, picture = brain.data / "Brain_AD/test/Ungood/img/test_a0.png", tmp_path / "map.png"
-    command = [sys.executable, ROOT / "apps/export/onnx_without_torch.py", file, image, picture]
-    done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": str(barred)}, cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    said = dict(line.split(":", 1) for line in done.stdout.splitlines())
-    said = {name.strip(): value.strip() for name, value in said.items()}
     seen, calibration = brain.done("test_few").seen[0], brain.checkpoint().last.calibration
     score = judged(seen, calibration)[1][4]  # after four normal images
-    assert abs(float(said["score"]) - score) < 1e-3
-    assert said["verdict"] == ("abnormal" if score >= calibration.image["fused"] else "normal")
-    assert dataset.read_rgb(picture).shape == dataset.read_rgb(image).shape
-    assert dataset.read_rgb(picture).std() > 0
+    for flags, near in ((), 1e-3), (("--precision", "bf16"), 0.05):
+        done = without_torch(tmp_path, model, image, picture, *flags)
+        if flags and kind is ONNX:
+            assert done.returncode == 2 and done.stderr.endswith("--precision is for .xml files\n")
+            continue
+        assert done.returncode == 0, done.stderr
+        said = dict(line.split(":", 1) for line in done.stdout.splitlines())
+        said = {name.strip(): value.strip() for name, value in said.items()}
+        assert abs(float(said["score"]) - score) < near
+        assert flags or said["verdict"] == ("abnormal" if score >= calibration.image["fused"] else "normal")
+        assert dataset.read_rgb(picture).shape == dataset.read_rgb(image).shape
+        assert dataset.read_rgb(picture).std() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_the_example_refuses_with_one_line(brain, tmp_path, kind):
+    model, image = tmp_path / f"model{kind.suffix}", brain.data / "Brain_AD/test/Ungood/img/test_a0.png"
+    done = without_torch(tmp_path, model, image, tmp_path / "map.png")
+    assert done.returncode == 1 and done.stderr == f"no file {model}; write it with python -m apps.export\n"
+    model.write_text("neither")
+    done = without_torch(tmp_path, model, image, tmp_path / "map.png")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith(f"{model} or {image} can't be read: ")
+    assert "Traceback" not in done.stderr and not (tmp_path / "map.png").exists()
 
 
 def test_adapters_published_by_others_are_calibrated_on_the_support(brain, file, tmp_path):
@@ -248,14 +329,12 @@ def test_adapters_published_by_others_are_calibrated_on_the_support(brain, file,
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_file_that_gives_nan_is_not_kept(monkeypatch, place):
-    expected = (torch.zeros(2, 4, 4), torch.zeros(2))
+def test_a_file_that_gives_nan_is_not_kept(place):
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        found = [np.zeros((len(images), 4, 4), np.float32), np.zeros(len(images), np.float32)]
+        found[place][-1] = np.nan
+        return found
 
-    def run(_: None, feeds: dict) -> list:
-        found = [torch.zeros(len(feeds["images"]), 4, 4), torch.zeros(len(feeds["images"]))]
-        found[place][-1] = float("nan")
-        return [part.numpy() for part in found]
-
-    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: SimpleNamespace(run=run))
+    kind = replace(ONNX, opened=lambda _: run)
     with pytest.raises(InputError, match="nan off, so it was not kept"):
-        onnx_file.compare(Path("a.onnx"), torch.zeros(2, 3, 4, 4), expected)
+        exporting.compare(kind, Path("a.onnx"), torch.zeros(2, 3, 4, 4), (torch.zeros(2, 4, 4), torch.zeros(2)))

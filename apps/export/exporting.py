@@ -1,4 +1,4 @@
-"""Write a checkpoint as one ONNX file, prompts and memory bank inside, and check that it gives the same numbers."""
+"""Write a checkpoint as a file for ONNX Runtime or OpenVINO, prompts and memory bank inside, and check its numbers."""
 
 import logging
 import math
@@ -6,15 +6,16 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from apps.export.formats import ONNX, OPENVINO, Format, convert
 from apps.export.graph import ScoringGraph, settle, without_fft
 from engine.checkpoint import Snapshot, read
 from engine.few_shot_run import FewShotRun
@@ -30,33 +31,35 @@ from runtime.flags import path
 from runtime.linear import plain
 from scoring.maps import Calibration
 
-NEEDED = ("onnx", "onnxscript", "onnxruntime")
+FORMATS = (ONNX, OPENVINO)
 STEPS = ("tracing", "writing", "checking")
 TOLERANCE = 1e-3  # between PyTorch's maps and scores and the file's
 CHECKED = 3  # images that the file is checked on
 LARGE = 1.8e9  # bytes of weights and bank from which they get a file of their own: an ONNX file holds less than 2 GiB
-SECOND = ".data"  # what that file's name has after the first one's
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSpec(ScoreSpec, SupportSpec, SystemSpec):
-    """Write a checkpoint as one ONNX file: image in, anomaly map and score out."""
+    """Write a checkpoint as a file for ONNX Runtime or OpenVINO: image in, anomaly map and score out."""
 
     GROUP: ClassVar = "export"
     ckpt: Path | None = setting(None, "adapter file of train_few.py or train_zero.py", type=path, required=True)
-    onnx: Path | None = setting(None, "the file to write", type=path, required=True, metavar="FILE")
+    onnx: Path | None = setting(None, "the ONNX file to write", type=path, metavar="FILE.onnx")
+    openvino: Path | None = setting(
+        None, "the OpenVINO file to write, weights in FILE.bin beside it", type=path, metavar="FILE.xml"
+    )
     stage: str = setting("last", "best: the epoch chosen on the test set", choices=("last", "best"))
     precision: str = fixed("fp32")
     compile: bool = fixed(False)
 
 
 def export(asked: Mapping[str, Any]) -> None:
-    """Open the checkpoint, trace it, write the file, and check it. asked: settings of `ExportSpec` by name.
+    """Open the checkpoint, trace it, write the files, and check them. asked: settings of `ExportSpec` by name.
 
     Raises InputError for what is missing or does not fit, and for a file that gives other numbers than PyTorch does.
     """
     spec = ExportSpec.of(asked)
-    check_spec(spec)
+    targets = targets_of(spec)
     if getattr(read(spec.ckpt), spec.stage) is None:
         raise InputError(f"{spec.ckpt} has no best epoch, since it was trained with --eval_every 0; leave --stage out")
     opened = open_checkpoint(spec.ckpt, ExportSpec, asked, purpose="prediction")
@@ -67,34 +70,59 @@ def export(asked: Mapping[str, Any]) -> None:
     scorer = scorer_of(run, snapshot.calibration)
     images = test_images(run)
     expected = scorer.reference(images)
-    with stages() as done:
+    with stages() as done, ExitStack() as folders:
         without_fft(run.system.decoder, settle(run.system))
         program = traced(scorer)
-        program.model.metadata_props.update(metadata(run, snapshot, scorer, spec.ckpt))
         done()
-        with tempfile.TemporaryDirectory(prefix=f".{spec.onnx.stem}-", dir=spec.onnx.parent) as folder:
-            draft = Path(folder) / spec.onnx.name
-            program.save(draft, external_data=sum(tensor.nbytes for tensor in scorer.state_dict().values()) > LARGE)
-            done()
-            differences = compare(draft, images, expected)
-            second = put(draft, spec.onnx)
-    beside = f" and {second.name}, {second.stat().st_size / 1e6:.1f} MB: keep them together" if second else ""
-    print(f"{spec.onnx}: {spec.onnx.stat().st_size / 1e6:.1f} MB{beside}")
-    print(f"against PyTorch on {CHECKED} images: map {differences[0]:.1e}, score {differences[1]:.1e} apart at most")
+        drafts = {kind: draft_of(target, folders) for kind, target in targets.items()}
+        large = sum(tensor.nbytes for tensor in scorer.state_dict().values()) > LARGE
+        write(program, metadata(run, snapshot, scorer, spec.ckpt), drafts, large)
+        done()
+        differences = {kind: compare(kind, draft, images, expected) for kind, draft in drafts.items()}
+        for kind, draft in drafts.items():
+            put(draft, targets[kind], kind.second)
+    for kind, target in targets.items():
+        tell(target, kind.second(target), differences[kind])
     known = [f"{name.replace('_', ' ')} {float(value):.4f}" for name, value in thresholds(scorer).items()]
     print(f"{run.info.name}: {', '.join(known) or 'no threshold is known; values are mean probabilities of abnormal'}")
 
 
-def check_spec(spec: ExportSpec) -> None:
-    """InputError for what would otherwise show only after the work."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise InputError(f"the package {missing[0]} is missing: pip install -r requirements/onnx.txt")
-    if spec.onnx.suffix != ".onnx":
-        raise InputError(f"--onnx {spec.onnx}: give the file a name that ends in .onnx")
-    spec.onnx.parent.mkdir(parents=True, exist_ok=True)
-    if spec.onnx.is_dir():
-        raise InputError(f"--onnx {spec.onnx} is a folder; give the name of a file")
+def targets_of(spec: ExportSpec) -> dict[Format, Path]:
+    """The files that are asked for; InputError for none, and for what would otherwise show only after the work."""
+    asked = {kind: getattr(spec, kind.name) for kind in FORMATS}
+    targets = {kind: file for kind, file in asked.items() if file is not None}
+    if not targets:
+        raise InputError("name the file to write: --onnx FILE.onnx, --openvino FILE.xml, or both")
+    for kind, file in targets.items():
+        kind.check(file)
+    return targets
+
+
+def draft_of(target: Path, folders: ExitStack) -> Path:
+    """The file's name in a temporary folder beside it, which goes with `folders`."""
+    folder = tempfile.TemporaryDirectory(prefix=f".{target.stem}-", dir=target.parent)
+    return Path(folders.enter_context(folder), target.name)
+
+
+def write(
+    program: torch.onnx.ONNXProgram, facts: Mapping[str, str], drafts: Mapping[Format, Path], large: bool
+) -> None:
+    """Write the drafts; that of OpenVINO from an ONNX file, which lies beside it if none is asked for.
+
+    large: whether an ONNX file's weights get a file of their own.
+    """
+    program.model.metadata_props.update(facts)
+    onnx = drafts.get(ONNX) or drafts[OPENVINO].with_suffix(ONNX.suffix)
+    program.save(onnx, external_data=large)
+    if OPENVINO in drafts:
+        convert(onnx, drafts[OPENVINO], facts)
+
+
+def tell(file: Path, second: Path, differences: tuple[float, float]) -> None:
+    """Print what was written, and how near it comes to PyTorch."""
+    beside = f" and {second.name}, {second.stat().st_size / 1e6:.1f} MB: keep them together" if second.exists() else ""
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB{beside}")
+    print(f"against PyTorch on {CHECKED} images: map {differences[0]:.1e}, score {differences[1]:.1e} apart at most")
 
 
 @contextmanager
@@ -190,38 +218,29 @@ def thresholds(scorer: ScoringGraph) -> dict[str, str]:
     return {name: repr(value) for name, value in values.items() if math.isfinite(value)}
 
 
-def compare(file: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> tuple[float, float]:
+def compare(kind: Format, file: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> tuple[float, float]:
     """The largest differences of maps and of scores from `expected`, in one batch and one by one.
 
     Raises InputError when they are above TOLERANCE.
     """
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
-    worst = torch.zeros(2)
+    run, worst = kind.opened(file), torch.zeros(2)
     for size in (len(images), 1):
-        parts = [session.run(None, {"images": part.numpy()}) for part in images.split(size)]
+        parts = [run(part.numpy()) for part in images.split(size)]
         for place, found in enumerate(zip(*parts, strict=True)):
             difference = torch.cat([torch.from_numpy(part) for part in found]) - expected[place]
             worst[place] = torch.maximum(worst[place], difference.abs().max())  # nan stays nan
     if not worst.max() <= TOLERANCE:
-        versions = ", ".join(f"{module.__name__} {module.__version__}" for module in (torch, onnxruntime))
+        versions = ", ".join(f"{name} {version(name)}" for name in ("torch", kind.needed[-1]))
         raise InputError(f"the file's numbers are {worst.max():.1e} off, so it was not kept: try other than {versions}")
     return tuple(worst.tolist())
 
 
-def put(draft: Path, target: Path) -> Path | None:
-    """Move the file, and a second one if it has it, to where they belong; a file and another's weights never meet.
-
-    Gives the second one.
-    """
-    second = [path.with_name(path.name + SECOND) for path in (draft, target)]
-    if second[0].exists() or second[1].exists():
+def put(draft: Path, target: Path, second: Callable[[Path], Path]) -> None:
+    """Move the file, and its second one if it has it, to where they belong; a file and another's weights never meet."""
+    weights = second(draft), second(target)
+    if any(file.exists() for file in weights):
         target.unlink(missing_ok=True)
-        second[1].unlink(missing_ok=True)
-    if second[0].exists():
-        os.replace(*second)
+        weights[1].unlink(missing_ok=True)
+    if weights[0].exists():
+        os.replace(*weights)
     os.replace(draft, target)
-    return second[1] if second[1].exists() else None
