@@ -18,13 +18,9 @@ TABLES = {  # what a benchmark wrote -> the page that shows it
     "demo_table.md": "docs/results.md",
     "solar_table.md": "docs/results.md",
     "transfer_background.md": "docs/results.md",
-<<<<<<< HEAD
     "speed_amd.md": "docs/speed.md",
     "speed_amx.md": "docs/speed.md",
-=======
-    "speed.md": "docs/speed.md",
     "exported.md": "docs/tools.md",
->>>>>>> wt_ov
     "flops.md": "docs/gpu.md",
     "paired_tests.md": "docs/study.md",
     "sharing.md": "docs/study.md",
