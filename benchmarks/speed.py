@@ -36,8 +36,7 @@ from benchmarks.scaling import point
 from benchmarks.timing import REPEATS, in_turns
 from decoder import MDecoder, default_taps
 from engine.system import System
-from engine.text import TOGETHER as SENTENCES
-from engine.text import TYPICAL, Encoder
+from engine.text import HALF, TYPICAL, Encoder
 from engine.training import Trainer
 from runtime import linear
 from runtime.cache import Cache
@@ -221,7 +220,7 @@ def rows_text(folder: Path, weights: Path, device: torch.device) -> dict[str, fl
     clip = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",)).to(device)
     half = CLIP.load_clip(MODEL, weights, SIZE, towers=("text",), precision="bf16")
     if device.type == "cpu":
-        CLIP.pack(half.transformer, SENTENCES * TYPICAL)
+        CLIP.pack(half.transformer, HALF * TYPICAL)
     cache, bare, seconds = Cache(folder / "text", 1 << 30), trunk(device), {}
     with torch.inference_mode():
         unit = in_turns({"T": bare}, 5, device)["T"]

@@ -18,7 +18,7 @@ from engine.findings import FindingTexts
 from engine.series import Series
 from engine.spec import DataSpec, ModelSpec, PredictorSpec, SystemSpec
 from engine.system import System
-from engine.text import TOGETHER, TYPICAL, Encoder
+from engine.text import HALF, TYPICAL, Encoder
 from runtime import distributed, linear
 from runtime.cache import Cache, key_of
 from runtime.errors import InputError
@@ -167,7 +167,7 @@ def _load(spec: SystemSpec, trunk: Trunk, tower: str, device: torch.device) -> C
     clip = CLIP.load_clip(spec.model_name, trunk.file, spec.img_size, trunk.activation, **chosen)
     if device.type == "cpu" and spec.precision in CLIP.HALVES:
         if tower == "text":
-            CLIP.pack(clip.transformer, TOGETHER * TYPICAL)
+            CLIP.pack(clip.transformer, HALF * TYPICAL)
         elif not spec.compile:
             CLIP.pack(clip.visual.transformer, clip.visual.tokens(spec.img_size))
     return clip

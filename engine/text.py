@@ -11,9 +11,9 @@ from CLIP import CLIP, tokenize
 from runtime.cache import Cache
 from runtime.memory import trim_memory
 
-# Sentences of one length a pass. On a CPU more than one gain little in float32; in 16 bits products are so fast that
-# weights must not be read for every sentence.
-ALONE, TOGETHER, ON_DEVICE = 1, 8, 64
+# Sentences of one length a pass: on a CPU in float32, there in 16 bits, elsewhere. In float32 more than one gain little
+# on a CPU, and a new sentence by itself would wait for a full batch; in 16 bits most of the time is reading weights.
+SINGLE, HALF, ON_DEVICE = 1, 4, 64
 TYPICAL = 20  # symbols of a sentence
 
 
@@ -28,7 +28,7 @@ def encode(clip: CLIP, sentences: Sequence[str]) -> Tensor:
     lengths = ids.argmax(dim=1) + 1
     features = ids.new_empty(len(ids), clip.embed_dim, dtype=clip.text_projection.dtype)
     single = clip.transformer.resblocks[0].attn.in_proj_weight.dtype == torch.float32
-    batch = ON_DEVICE if ids.device.type != "cpu" else ALONE if single else TOGETHER
+    batch = ON_DEVICE if ids.device.type != "cpu" else SINGLE if single else HALF
     for length in lengths.unique().tolist():
         for rows in (lengths == length).nonzero()[:, 0].split(batch):
             full = rows.repeat(-(-batch // len(rows)))[:batch]

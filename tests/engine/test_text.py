@@ -38,7 +38,7 @@ def test_features_are_the_towers_in_order_and_unit(clip):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_batches_change_nothing(clip, monkeypatch, size):
     whole = text.encode(clip, SENTENCES)
-    monkeypatch.setattr(text, "ALONE", size)
+    monkeypatch.setattr(text, "SINGLE", size)
     assert relative(text.encode(clip, SENTENCES), whole) < 1e-5
 
 

@@ -114,10 +114,16 @@ def test_a_switch_that_means_nothing(unsettled, monkeypatch):
 
 def test_left_alone_where_it_is_no_faster(unsettled, monkeypatch):
     monkeypatch.setattr(linear, "_faster", lambda: False)
-    assert not linear.wide()
-    checks = len(unsettled)
     linear.linear(numbers(2, 7), numbers(4, 7))
-    assert len(unsettled) == checks
+    assert not unsettled and not linear.wide()
+
+
+def test_a_trial_that_cannot_be_leaves_it_to_the_self_check(monkeypatch):
+    def missing(*_: object) -> None:
+        raise AttributeError("no such product")
+
+    monkeypatch.setattr(linear, "remembered", missing)
+    assert linear._faster()
 
 
 def off(*given: torch.Tensor) -> torch.Tensor:
