@@ -255,7 +255,7 @@ def rows_scripts(folder: Path, weights: Path, device: torch.device) -> dict[str,
     usual = ["--clip_path", weights, "--data_path", folder / "data", "--iterate", "-1", "--save_path", folder / "ckpt"]
     usual += ["--results_path", folder / "results", "--device", device]
     known, new = ["--cache_path", folder / "cache"], ["--cache_gb", "0"]
-    train = [*usual, *known, "--epoch", 1, "--eval_every", 0, "--log_dir", folder / "runs"]
+    train = [*usual, *known, "--epoch", 1, "--eval_every", 0, "--folds", 0, "--log_dir", folder / "runs"]
     found = {"train_few.py, peak memory": process("train_few.py", *train)}
     for precision in ("fp32", "bf16", "int8"):
         flags = [] if precision == "fp32" else ["--precision", precision]
