@@ -21,8 +21,8 @@ def hold_in_half(transformer: Transformer, dtype: torch.dtype) -> None:
 
 
 def pack(transformer: Transformer, rows: int) -> None:
-    """Lay out anew what `hold_in_half` made of weights, in place, for a CPU whose oneDNN has such products; `rows`: the
-    tokens of an image. From then on the blocks can go to no other device, and have no weights to be read."""
+    """Lay out the blocks' weights in 16 bits anew, in place, for a CPU whose oneDNN has such products; `rows`: how many
+    tokens go through at once. From then on the blocks can go to no other device, and have no weights to be read."""
     for module in transformer.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             if weight.ndim == 2 and packs(weight.dtype):

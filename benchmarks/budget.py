@@ -75,6 +75,8 @@ def main() -> None:
     parser.add_argument("--short", type=positive, default=1, help="epochs of the first training")
     parser.add_argument("--long", type=positive, default=3, help="epochs of the second one")
     args = parser.parse_args()
+    if args.long <= args.short:
+        parser.error(f"--long {args.long} must be more than --short {args.short}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_benchmark(folder / "data" / "Brain_AD", args.images)

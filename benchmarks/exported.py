@@ -10,6 +10,7 @@ threads, and give map and score; figures are medians. Differences are from ours 
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from scoring.raw_scores import MAP_MAXIMUM
 IMAGES = 4  # that differences are taken over
 TOKENS, TAPS = 290, 4  # of an image; of its memory bank
 OUT = Path(__file__).with_name("exported.md")
+HEAD = "seg"
 UNIT, OURS = "T: bare trunk of open_clip, fp32", "ours, fp32"
 Scores = Callable[[Tensor], tuple[Tensor, Tensor]]  # images (B, 3, S, S) -> maps (B, S, S), scores (B,)
 
@@ -41,7 +43,7 @@ def graph(weights: Path, precision: str, text: Tensor, bank: MemoryBank) -> Scor
     system = speed.system(weights.parent, weights, CPU, precision)
     scale = Scale((0.0, float(TAPS)), (0.0, float(TAPS)))
     calibration = Calibration(scale, scale, {}, {})
-    return ScoringGraph(system, text, {"seg": bank}, rule=MAP_MAXIMUM, calibration=calibration).eval()
+    return ScoringGraph(system, text, {HEAD: bank}, rule=MAP_MAXIMUM, calibration=calibration).eval()
 
 
 def exported(scorer: ScoringGraph, folder: Path, threads: int) -> dict[str, Scores]:
@@ -73,7 +75,9 @@ def measured(folder: Path) -> dict[str, tuple[float, float | None, float | None]
     weights = speed.random_weights(folder)
     numbers = speed.directions(CPU), speed.bank(speed.SHOT * speed.VARIANTS * TOKENS, CPU, TAPS)
     whole, half = (graph(weights, precision, *numbers) for precision in ("fp32", "bf16"))
-    scorers = {OURS: whole.reference, "ours, --precision bf16": half.reference}
+    exact = numbers[1]
+    scorers = {OURS: partial(whole.reference, banks={HEAD: exact})}
+    scorers["ours, --precision bf16"] = partial(half.reference, banks={HEAD: speed.sought_in_half(exact)})
     scorers |= exported(graph(weights, "fp32", *numbers), folder, torch.get_num_threads())
     images, trunk = torch.rand(IMAGES, 3, speed.SIZE, speed.SIZE), speed.trunk(CPU)
     differences = {name: apart(whole.reference, scores, images) for name, scores in scorers.items() if name != OURS}

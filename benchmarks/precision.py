@@ -29,14 +29,16 @@ from runtime.bars import Bar
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.files import atomic_write
+from runtime.flags import positive
 
 SEEDS = (111, 222, 333, 444, 555)
 OTHERS = tuple(precision for precision in TESTED if precision != "fp32")
+PLACE = ("device", "cpu", "products", "torch", "commit")
 METRICS = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC"}
 
 
-def differences(job: tuple[str, int], data_path: Path, device: str) -> dict[str, dict[str, float]]:
-    """Of an object and a seed, by precision and metric: the figure minus that in float32, in points."""
+def differences(job: tuple[str, int], data_path: Path, device: str) -> dict[str, dict]:
+    """Of an object and a seed, by precision and metric, the figure minus that in float32, in points; and on what."""
     obj, seed = job
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -45,7 +47,8 @@ def differences(job: tuple[str, int], data_path: Path, device: str) -> dict[str,
         exact = figures(train_few_shot(FewShotSpec.of(asked | folders | {"save_path": Path(scratch, "ckpt")})))
         (path,) = Path(scratch, "ckpt").glob("*.pth")
         found = {precision: figures(evaluate(path, precision=precision, **folders)) for precision in OTHERS}
-    return {
+    place = environment(device)
+    return {"environment": {name: place[name] for name in PLACE}} | {
         precision: {metric: 100 * (one[metric] - exact[metric]) for metric in METRICS if metric in one}
         for precision, one in found.items()
     }
@@ -56,7 +59,7 @@ def figures(results: Sequence[Result]) -> dict[str, float]:
     return list(results[0].branches.values())[-1]
 
 
-def rows(found: Sequence[dict[str, dict[str, float]]]) -> Iterator[str]:
+def rows(found: Sequence[dict[str, dict]]) -> Iterator[str]:
     """Markdown rows: a precision a row, mean ± sample deviation and the largest difference of every metric."""
     yield f"| minus float32, in points | {' | '.join(METRICS.values())} |"
     yield "|---" * (1 + len(METRICS)) + "|"
@@ -72,7 +75,7 @@ def rows(found: Sequence[dict[str, dict[str, float]]]) -> Iterator[str]:
 
 def write(out: Path, device: str, found: dict[str, dict]) -> None:
     """The runs as JSON, and the table beside it."""
-    place = environment(device)
+    place = {name: ", ".join(sorted({str(run["environment"][name]) for run in found.values()})) for name in PLACE}
     told = (
         f"`python -m benchmarks.precision --device {device}`: {len(found)} trainings on the demo in float32 (seeds "
         f"{', '.join(map(str, SEEDS))}, last epoch), tested in each precision; {place['device']}, {place['cpu']}, "
@@ -88,7 +91,7 @@ def main() -> None:
     """Train, test in every precision, write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default 2)")
+    parser.add_argument("--jobs", type=positive, default=2, help="runs at a time (default 2)")
     parser.add_argument("--data_path", type=Path, default=Path("data/demo"))
     parser.add_argument("--restart", action="store_true", help="make all runs anew")
     args = parser.parse_args()

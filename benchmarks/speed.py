@@ -351,7 +351,7 @@ def write(found: dict[str, dict], device: torch.device) -> None:
         for part in found.values():
             if name in part["rows"]:
                 most = "" if limit is None else f"{limit:g} {unit}"
-                took = f"{part['T']:.2f} s" if unit == "T" else ""
+                took = f"{part['T']:.3g} s" if unit == "T" else ""
                 lines.append(f"| {name} | {part['rows'][name]:.3g} {unit} | {most} | {took} | {part['commit']} |")
     with atomic_write(out) as draft:
         draft.write_text("\n".join(lines) + "\n", encoding="utf-8")

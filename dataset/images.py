@@ -7,9 +7,10 @@ conversion would clip, are scaled instead.
 """
 
 import multiprocessing
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 COLOUR_FLOOR = 16  # a channel below this counts as black in a coloured mask: compression leaves such specks
 BAR_FROM = 2000  # a progress bar when more files than this are checked
 READERS, READERS_FROM = 8, 64  # processes at most; images, of which fewer are read before processes have started
+SHARED, SHARED_BYTES = Path("/dev/shm"), 1 << 30  # where processes hand over what they read, and room for it
 TENSORS = ("image", "known", "mask")  # of an item
 
 
@@ -212,14 +214,24 @@ def _unpacked(given: tuple[list[Item], dict[str, Pack]]) -> list[Item]:
 def readers(asked: int | str, images: int, device: torch.device) -> int:
     """How many processes read so many images for a device: as many as asked for, or with `AUTO` as many as pay.
 
-    For a CPU none, since the model keeps all of it busy; nor for few images, nor from a process that may not start
-    others. Else one a processor but one, of this process's share where several work on one job.
+    For a CPU none, since the model keeps all of it busy; nor for few images, nor where processes are not forked (others
+    import the user's script anew) or have no room to hand over batches. Else one a processor but one, of this process's
+    share where several work on one job.
     """
     if asked != AUTO:
         return asked
-    if device.type == "cpu" or images < READERS_FROM or multiprocessing.current_process().daemon:
+    if device.type == "cpu" or images < READERS_FROM or not _may_fork():
         return 0
     return max(0, min(READERS, processors() // distributed.local_size() - 1))
+
+
+def _may_fork() -> bool:
+    """Whether this process may have forked ones, and there is room for what they hand over."""
+    with suppress(OSError):
+        room = shutil.disk_usage(SHARED).free
+        forks = multiprocessing.get_start_method() == "fork" and not multiprocessing.current_process().daemon
+        return forks and room >= SHARED_BYTES
+    return False
 
 
 def check_headers(samples: Sequence[Sample], name: str) -> None:

@@ -74,8 +74,8 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
     """
     device, trunk = pick_device(spec.device, spec.deterministic), resolve(spec)
     print(*spec.notes, sep="\n", end="\n" * bool(spec.notes))
-    loaded = (trunk.sha256, trunk.activation, spec.model_name, spec.img_size, spec.precision, spec.trust_weights)
-    loaded = (*loaded, device, spec.compile)
+    file = (trunk.sha256, trunk.activation, spec.model_name, spec.trust_weights)
+    loaded = (*file, spec.img_size, spec.precision, spec.compile, device)
     clip = (series or Series()).once("tower", loaded, lambda: _load(spec, trunk, "image", device))
     taps = taps_of(spec)
     torch.manual_seed(spec.seed)
@@ -89,7 +89,7 @@ def build_system(spec: SystemSpec, *, bare: bool = False, series: Series | None 
         compiled=spec.compile,
         ensemble=spec.ensemble,
     )
-    versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads(), linear.WIDE)
+    versions = (torch.__version__, PIL.__version__, device.type, torch.get_num_threads(), *_products(spec))
     known_by = (trunk.sha256, clip.activation, clip.vision_config, spec.img_size, trunk.normalisation, taps[0])
     return System(
         decoder=decoder.to(device),
@@ -112,7 +112,7 @@ def open_encoder(spec: SystemSpec) -> Encoder:
         spec.model_name,
         spec.precision if spec.precision in CLIP.HALVES else "",
     )
-    key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), linear.WIDE)
+    key = key_of("text", *known_by, torch.__version__, device.type, torch.get_num_threads(), *_products(spec))
     cache = Cache(spec.cache_path, spec.cache_gb * GB)
     return Encoder(lambda: _load(spec, trunk, "text", device).to(device), cache, key, CLIP.config(spec.model_name)[0])
 
@@ -160,9 +160,15 @@ def objects_of(spec: DataSpec, *, all_medical: bool = False) -> list[str]:
     return made
 
 
+def _products(spec: SystemSpec) -> tuple[bool, bool]:
+    """Whose products they are on a CPU, which decides last digits."""
+    half = CLIP.HALVES.get(spec.precision)
+    return linear.wide(), half is not None and linear.packs(half)
+
+
 def _load(spec: SystemSpec, trunk: Trunk, tower: str, device: torch.device) -> CLIP.CLIP:
-    """One tower of the CLIP, on the CPU, in the spec's precision; for a CPU with its weights in 16 bits laid out for
-    products there, but where torch.compile will do so."""
+    """One tower of the CLIP, on the CPU, in the spec's precision. If it stays there, its weights in 16 bits are packed,
+    unless torch.compile is to do as much."""
     chosen = {"trust": spec.trust_weights, "towers": (tower,), "precision": spec.precision}
     clip = CLIP.load_clip(spec.model_name, trunk.file, spec.img_size, trunk.activation, **chosen)
     if device.type == "cpu" and spec.precision in CLIP.HALVES:

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from dataset import Batches, ImageSet, Sample, load_pixels, readers
 from engine.system import FLOAT, System
-from runtime import memory
+from runtime import distributed, memory
 from runtime.devices import to_device
 
 SHARE = 0.5  # of a device's free memory, for held images
-HOST_BYTES = 8 << 30  # of the host's memory
+HOST_BYTES = 8 << 30  # of the host's memory, for all processes of a job
 TOKENS, PIXELS, HOST, NOWHERE = "tokens", "pixels", "pixels in the host's memory", "nowhere"
 
 
@@ -22,7 +22,7 @@ def place_for(count: int, tokens: int, pixels: int, free: int) -> str:
         return TOKENS
     if count * pixels <= SHARE * free:
         return PIXELS
-    return HOST if count * pixels <= HOST_BYTES else NOWHERE
+    return HOST if count * pixels <= HOST_BYTES // distributed.local_size() else NOWHERE
 
 
 @dataclass

@@ -22,7 +22,7 @@ from scoring.raw_scores import Masks
 MASKS_IN_MEMORY = 1 << 29  # pixels, a byte each
 BAR_FROM = 200  # images; scoring fewer is over before a progress bar helps
 MOST, SHARE = 64, 0.25  # images scored together, and of a device's free memory what they may take
-ON_CPU = 16  # images read at once there
+FIXED = 16  # images read at once on a CPU, and scored together where the same bits are wanted every time
 
 
 def score_images(
@@ -77,9 +77,9 @@ def score_by(
 
 
 def batch_that_fits(system: System) -> int:
-    """How many images are scored together; on a CPU they go one by one, and this many are read at once."""
-    if system.device.type == "cpu":
-        return ON_CPU
+    """How many images are scored together; on a CPU they go one by one, and so many are read at once."""
+    if system.device.type == "cpu" or torch.are_deterministic_algorithms_enabled():  # whatever is free at the moment
+        return FIXED
     return fitting(system.scoring_bytes, memory.free_bytes(system.device))
 
 

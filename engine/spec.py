@@ -124,7 +124,7 @@ class MachineSpec(Spec):
     precision: str = setting(
         "fp32",
         "of the towers' linear layers, which are held so; in bf16 and fp16 adapters run by autocast; scores stay fp32; "
-        "auto: bf16 where it is faster than fp32; fast: the fastest",
+        "auto: bf16 where there are fast units for it; fast: the fastest of all",
         choices=(*TESTED, *CHOOSES),
     )
     compile: bool = setting(False, "torch.compile the trunk for scoring: starts later")

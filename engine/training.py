@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.utils.tensorboard import SummaryWriter
 
 from engine import unfinished
@@ -96,6 +97,7 @@ class Trainer:
             finite([value])
         for head in heads:
             self.optimizers[head].step()
+            increment_version(self.adapters[head].parameters())  # fused Adam does not, and scoring keeps weights packed
         return value
 
     def _backward(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> Tensor:

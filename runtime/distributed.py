@@ -47,7 +47,8 @@ def world_size() -> int:
 
 def local_size() -> int:
     """How many processes of this job are on this machine, as torchrun says it; 1 alone."""
-    return int(os.environ.get(LOCAL_SIZE, "1"))
+    said = os.environ.get(LOCAL_SIZE, "1")
+    return max(1, int(said)) if said.isdecimal() else 1
 
 
 def main_process() -> bool:

@@ -13,6 +13,7 @@ from runtime import linear
 from runtime.processor import output, processor
 
 DECIDING = ("CLIP", "dataset", "engine", "runtime", "scoring", "decoder.py", "loss.py", "madff.py", "utils.py")
+PACKED = ("weights in 16 bits packed",)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "ftfy", "regex", "safetensors")
 
 
@@ -31,7 +32,7 @@ def environment(device: str | torch.device = "cpu") -> dict[str, str | int | Non
         "cpu": processor(),
         "threads": torch.get_num_threads(),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
-        "products": f"{linear.library()}, {torch.backends.cpu.get_cpu_capability()}",
+        "products": ", ".join([linear.library(), torch.backends.cpu.get_cpu_capability(), *PACKED * linear.packing()]),
         "kernels": "deterministic" if device.type == "cpu" or chosen else "not deterministic",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "commit": commit(Path(__file__).resolve().parents[1]),

@@ -24,7 +24,7 @@ from runtime.trial import remembered
 
 SWITCH = "CLIPMPCAD_LINEAR"  # in the environment; "torch": `F.linear` alone
 WIDE: bool | None = None  # whether oneDNN's float32 products are taken; None: nobody asked yet
-PACKS: dict[torch.dtype, bool] = {}  # whether weights are packed, by their type; without a type nobody asked for
+PACKS: dict[torch.dtype, bool] = {}  # whether weights are packed, of the types that somebody asked for
 TRIED = 290, 1024, 512  # the trial's product: M, K, N; ViT-L has as many tokens at 240 pixels
 MARGIN = 1.5  # how many times faster oneDNN must be; on AMD it is 2.5 times, on Intel 1.0
 
@@ -44,8 +44,7 @@ def wide() -> bool:
 def packs(dtype: torch.dtype) -> bool:
     """Whether weights of that type are held as oneDNN wants them here; as `wide`, of 16 bits, without a trial."""
     if dtype not in PACKS:
-        there = _switched_on() and torch.backends.mkldnn.is_available() and _has_units(dtype)
-        PACKS[dtype] = there and _agrees(dtype)
+        PACKS[dtype] = _switched_on() and _has_units(dtype) and _agrees(dtype)
     return PACKS[dtype]
 
 
@@ -71,10 +70,10 @@ def _has_units(dtype: torch.dtype) -> bool:
 def _faster() -> bool:
     """Whether oneDNN's float32 products are clearly the faster ones: some 50 ms, once a machine."""
     rows, inner, outer = TRIED
-    x, weight = torch.ones(rows, inner), torch.ones(outer, inner)
+    x, weight = (torch.ones(n, inner, dtype=torch.float32, device="cpu") for n in (rows, outer))  # whatever is built
     calls = {"PyTorch": lambda: F.linear(x, weight), "oneDNN": lambda: _product(x, weight)}
     try:
-        seconds = remembered("float32 products", calls)
+        seconds = remembered("float32 linear", calls)
     except (AttributeError, RuntimeError, TypeError):  # a PyTorch that has it not, or otherwise: the self-check says so
         return True
     return seconds["PyTorch"] > MARGIN * seconds["oneDNN"]
@@ -100,6 +99,11 @@ def _agrees(dtype: torch.dtype = torch.float32) -> bool:
         print(f"warning: {line}", file=sys.stderr)
         return False
     return True
+
+
+def packing() -> bool:
+    """Whether this process had weights in 16 bits to pack."""
+    return any(PACKS.values())
 
 
 def library() -> str:
@@ -140,6 +144,10 @@ class Packed:
             self._transposed = self._laid_out(self.content.to_dense().T)
         return torch.ops.mkldnn._linear_pointwise(grad, self._transposed, None, "none", [], "")
 
+    def __reduce__(self) -> tuple:
+        """As plain numbers: oneDNN's layout can be neither copied nor stored."""
+        return Packed, (self.content.to_dense(), self.rows)
+
     def _laid_out(self, weight: Tensor) -> Tensor:
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), self.rows)
 
@@ -175,9 +183,13 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self._weight_for(x), self.bias)
 
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_kept": None}
+
     def _weight_for(self, x: Tensor) -> Tensor | Packed:
         weight = self.weight
-        if torch.is_grad_enabled() or x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not x.numel():
+        asked = torch.is_autocast_enabled("cpu") and x.device.type == "cpu" and x.numel()
+        if not asked or torch.is_grad_enabled() or weight.is_inference():  # of which PyTorch counts no versions
             return weight
         dtype = torch.get_autocast_dtype("cpu")
         if weight.dtype != torch.float32 or not packs(dtype):

@@ -6,6 +6,7 @@ A trial is remembered in a file of the user's cache folder, for the processor an
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -19,8 +20,8 @@ from runtime.files import atomic_write
 from runtime.processor import processor
 
 ROUNDS = 8
-# One core's own seconds, unless the system counts them in steps of many milliseconds.
-CLOCK = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-5 else time.perf_counter
+CLOCK = time.perf_counter if sys.platform == "win32" else time.thread_time  # Windows counts a thread's in 16 ms
+LEAST = 1e-9  # seconds that anything takes
 PATIENCE = 10.0  # seconds that another process may take for a trial
 
 
@@ -28,7 +29,7 @@ def remembered(name: str, calls: Mapping[str, Callable[[], object]]) -> dict[str
     """Seconds of one core that each call takes, the least of `ROUNDS` in turns after one to warm up, since what else
     the machine does only adds to them: as they were the first time that `name` was tried on this machine. Where no file
     can be written, every process tries."""
-    machine = f"{processor()}, torch {torch.__version__}"
+    machine = f"{processor()}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     path = platformdirs.user_cache_path("clipmpcad", appauthor=False) / "trials.json"
     found = _read(path).get(machine, {}).get(name, {})
     if found.keys() == calls.keys():
@@ -43,7 +44,7 @@ def remembered(name: str, calls: Mapping[str, Callable[[], object]]) -> dict[str
                 with atomic_write(path) as draft:
                     draft.write_text(json.dumps(known, indent=1), encoding="utf-8")
             return trials[name]
-    except (OSError, Timeout):
+    except (OSError, Timeout, NotImplementedError):  # a file system without locks, too
         return _measured(calls)
 
 
@@ -56,7 +57,7 @@ def _measured(calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
                 started = CLOCK()
                 call()
                 if number:
-                    least[name] = min(least[name], CLOCK() - started)
+                    least[name] = max(LEAST, min(least[name], CLOCK() - started))
     finally:
         torch.set_num_threads(threads)
     return least

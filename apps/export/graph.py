@@ -107,9 +107,10 @@ class ScoringGraph(nn.Module):
         return MemoryBank([getattr(self, f"{head}_bank{tap}") for tap in range(self.taps[head])])
 
     @torch.inference_mode()
-    def reference(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` must give, by the path that the test scripts take; on the CPU."""
-        banks = {head: self._bank(head) for head in self.taps}
+    def reference(self, images: Tensor, banks: dict[str, MemoryBank] | None = None) -> tuple[Tensor, Tensor]:
+        """What `forward` must give, by the path that the test scripts take; on the CPU. banks: its own in another
+        form."""
+        banks = {head: self._bank(head) for head in self.taps} if banks is None else banks
         found = self.system.score(self.system.prefix(images), self.rule.heads, self.text, banks)
         raw = self.rule.raw_scores(found)
         assert self.branch == main_branch(raw.map_patches)

@@ -50,6 +50,8 @@ def predict_files(asked: Mapping[str, Any]) -> bool:
     asked = {one.name: asked[one.name] for one in fields(PredictSpec) if one.name in asked}
     check_asked(asked)
     spec = PredictSpec.of(asked)
+    if "precision" in asked:
+        asked["precision"] = spec.precision  # chosen once, not by every machine
     if scale.save_maps is not None:
         check_maps(scale.save_maps, spec.input)
     files = inputs.find(spec.input, spec.output)

@@ -1,6 +1,7 @@
 """Image files of every kind as tensors, masks as 0 and 1, and faults that name the file."""
 
 import os
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import numpy as np
@@ -284,10 +285,18 @@ def test_items_are_the_same_whoever_reads_them(tmp_path, colours, workers):
 
 
 def test_readers_are_as_many_as_pay(monkeypatch):
+    monkeypatch.setattr(images.shutil, "disk_usage", lambda place: SimpleNamespace(free=1 << 40))
+    monkeypatch.setattr(images.multiprocessing, "get_start_method", lambda: "fork")
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(images, "processors", lambda: 6)
     assert [readers(n, 1, cpu) for n in (0, 3)] == [0, 3]  # whoever says it means it
     assert readers("auto", 1000, cpu) == 0 and readers("auto", 63, gpu) == 0 and readers("auto", 64, gpu) == 5
+    with monkeypatch.context() as other:
+        other.setattr(images.multiprocessing, "get_start_method", lambda: "spawn")
+        assert readers("auto", 64, gpu) == 0 and readers(3, 64, gpu) == 3
+    with monkeypatch.context() as other:
+        other.setattr(images.shutil, "disk_usage", lambda place: SimpleNamespace(free=64 << 20))  # Docker's
+        assert readers("auto", 64, gpu) == 0
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert readers("auto", 64, gpu) == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")

@@ -1,6 +1,7 @@
 """How many images are scored together, and where those that are scored again are held."""
 
 import weakref
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -118,3 +119,11 @@ def test_what_a_device_has_left(monkeypatch):
         monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 600)
         assert free_bytes(torch.device("mps")) == expected
     assert free_bytes(CPU) == UNKNOWN
+
+
+def test_where_the_same_bits_are_wanted_batches_do_not_depend_on_what_is_free(monkeypatch):
+    system = SimpleNamespace(device=torch.device("cuda"), scoring_bytes=1 << 20)
+    monkeypatch.setattr(score_images.memory, "free_bytes", lambda device: 1 << 40)
+    assert score_images.batch_that_fits(system) == score_images.MOST
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert score_images.batch_that_fits(system) == score_images.FIXED

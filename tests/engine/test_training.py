@@ -23,6 +23,7 @@ from engine.training import BETAS, Log, Trainer, TrainingHistory, shuffled
 from loss import adapter_loss
 from runtime.errors import InputError
 from runtime.graphs import WARM
+from runtime.linear import packs
 from utils import VARIANTS, augment
 
 SIZE = 28  # four patches: quick
@@ -121,6 +122,22 @@ def test_recorded_steps_are_those_that_go_one_by_one(clip):
             for count, mask in ((2, masks), (2, None), (1, masks[:1])):
                 losses[-1].append(trainer.step(prefixes[:count], labels[:count], mask, text).item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+@pytest.mark.skipif(not packs(torch.bfloat16), reason="this machine has no products in 16 bits")
+def test_what_is_scored_between_steps_is_of_the_adapters_as_they_are(clip, text):
+    """Scoring keeps their weights packed, and Adam's fused step does not say that it has changed them."""
+    torch.manual_seed(0)
+    systems = [System(MDecoder(clip, half=torch.bfloat16), torch.device("cpu"), SIZE) for _ in range(2)]
+    trainer, prefix = Trainer(systems[0], 1e-2), systems[0].prefix(torch.rand(1, 3, SIZE, SIZE))
+    before = None
+    for _ in range(3):
+        trainer.step(prefix, torch.ones(1), torch.ones(1, 1, SIZE, SIZE), text)
+        systems[1].decoder.load_adapters(systems[0].decoder.adapter_state())
+        found, expected = (next(iter(one.tokens(prefix, ("seg", "det")))).seg_tokens for one in systems)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert before is None or not found[-1].equal(before)
+        before = found[-1]
 
 
 def test_steps_lower_the_loss(system, text):

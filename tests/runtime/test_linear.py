@@ -1,5 +1,8 @@
 """The CPU's wide products against PyTorch's own: values, gradients, and when each is taken."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -221,6 +224,34 @@ def test_nothing_is_packed_when_switched_off(monkeypatch):
     monkeypatch.setattr(linear, "PACKS", {})
     monkeypatch.setenv(linear.SWITCH, "torch")
     assert not linear.packs(torch.bfloat16)
+
+
+@PACKED
+def test_packed_weights_can_be_copied_and_stored():
+    x, packed = numbers(3, 7), linear.Packed(numbers(4, 7).to(HALVES[0]), 3)
+    expected = linear.linear(x, packed)
+    for again in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        assert torch.equal(linear.linear(x, again), expected)
+    layer = linear.Linear(7, 4, bias=False)
+    with torch.inference_mode(), torch.autocast("cpu", HALVES[0]):
+        assert torch.equal(layer(x), copy.deepcopy(layer)(x))
+
+
+@PACKED
+def test_a_layer_made_in_inference_mode_works_under_autocast():
+    with torch.inference_mode(), torch.autocast("cpu", HALVES[0]):
+        assert linear.Linear(7, 4)(numbers(3, 7)).dtype == HALVES[0]
+
+
+def test_the_trial_is_of_real_numbers_whatever_is_being_built(monkeypatch):
+    def run(name: str, calls: dict) -> dict[str, float]:
+        assert all(call().device.type == "cpu" and call().dtype == torch.float32 for call in calls.values())
+        return dict.fromkeys(calls, 1.0)
+
+    monkeypatch.setattr(linear, "remembered", run)
+    monkeypatch.setattr(linear, "_product", F.linear)
+    with torch.device("meta"):
+        assert not linear._faster()
 
 
 @pytest.mark.parametrize(("torch_takes", "taken"), [(2.5, True), (1.0, False)])
