@@ -97,7 +97,8 @@ class Trainer:
             finite([value])
         for head in heads:
             self.optimizers[head].step()
-            increment_version(self.adapters[head].parameters())  # fused Adam does not, and scoring keeps weights packed
+            for one in self.adapters[head].parameters():
+                increment_version(one)  # fused Adam does not, and scoring keeps packed weights by it
         return value
 
     def _backward(self, prefixes: Tensor, labels: Tensor, masks: Tensor | None, text: Tensor, share: float) -> Tensor:
