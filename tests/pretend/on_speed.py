@@ -85,5 +85,5 @@ def test_a_device_has_a_table_of_its_own(device, tmp_path, monkeypatch):
         "speed_pretend.md",
     ]
     own, cpu = ((tmp_path / name).read_text() for name in ("speed_pretend.md", "speed_amd.md"))
-    assert "--device pretend`: pretend (" in own and "| test image | 1.25 T |  | 0.50 s | abc |" in own
-    assert "--device" not in cpu and "| test image | 1.25 T | 0.62 T | 0.50 s | abc |" in cpu
+    assert "--device pretend`: pretend (" in own and "| test image | 1.25 T |  | 0.5 s | abc |" in own
+    assert "--device" not in cpu and "| test image | 1.25 T | 0.62 T | 0.5 s | abc |" in cpu
