@@ -18,18 +18,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 
-import CLIP
+from benchmarks.speed import SIZE, random_weights
 from engine import FewShotSpec, train_few_shot
 from engine.spec import TRAINED
 from runtime.environment import environment
 from runtime.errors import exit_code
 from runtime.flags import positive
 
-MODEL, SIZE, EPOCHS = "ViT-L-14-336", 240, 50
+EPOCHS = 50
 NORMAL, ABNORMAL = 640, 3075  # test images of BMAD's Brain
 MASK = "anomaly_mask"
 
@@ -80,10 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_benchmark(folder / "data" / "Brain_AD", args.images)
-        torch.manual_seed(0)
-        state = CLIP.load_clip(MODEL).state_dict()
-        save_file({name: tensor.half().contiguous() for name, tensor in state.items()}, folder / "random.safetensors")
-        del state
+        random_weights(folder)
         took = partial(seconds, folder=folder, device=args.device, precision=args.precision)
         first, short, long = took(1), took(args.short), took(args.long)
     each = (long - short) / (args.long - args.short)

@@ -13,7 +13,7 @@ from runtime import linear
 from runtime.processor import output, processor
 
 DECIDING = ("CLIP", "dataset", "engine", "runtime", "scoring", "decoder.py", "loss.py", "madff.py", "utils.py")
-PACKED = ("weights in 16 bits packed",)
+PACKED = ("16 bits by oneDNN",)
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pandas", "pillow", "ftfy", "regex", "safetensors")
 
 

@@ -102,7 +102,7 @@ def _agrees(dtype: torch.dtype = torch.float32) -> bool:
 
 
 def packing() -> bool:
-    """Whether this process had weights in 16 bits to pack."""
+    """Whether this process asked for packed weights in 16 bits and may have them."""
     return any(PACKS.values())
 
 
