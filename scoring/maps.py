@@ -26,21 +26,22 @@ T = TypeVar("T")
 def branch_maps(patches: PatchScores, branch: str, size: int) -> Tensor:
     """Unscaled maps (N, size, size) of "zero" (sum of probabilities, 0 to T) or "few" (sum of distances)."""
     if branch == "zero":
-        maps = upsampled_rows(patches.zero, size).sigmoid().sum(dim=2)
+        maps = upsampled_rows(patches.zero, size).sigmoid_().sum(dim=2)
     else:
         maps = upsampled_rows(patches.few.sum(dim=1, keepdim=True), size)[:, :, 0]  # upsampling is linear: sum first
     return smoothed(maps.contiguous(), patches.recipe.smooth)  # else means would add up in another order
 
 
 def upsampled_rows(grids: Tensor, size: int) -> Tensor:
-    """`decoder.upsample` of (B, T, G, G), but (B, size, T, size): along rows first, then across them.
+    """`decoder.upsample` of (B, T, G, G), but (B, size, T, size), never the grids themselves: along rows first, then
+    across them.
 
     PyTorch works on several channels of a pixel at once, never on several pixels of a channel: so all that lies in a
     row counts as channels, and it takes a fifth of the time. What is summed up is the same.
     """
     batch, taps, side = grids.shape[:3]
     if grids.shape[-2:] == (size, size):
-        return grids.transpose(1, 2)
+        return grids.transpose(1, 2).clone()
     rows = F.interpolate(grids, (side, size), mode="bilinear", align_corners=True)  # (B, T, G, S)
     rows = rows.transpose(2, 3).reshape(batch, taps * size, side, 1).contiguous(memory_format=torch.channels_last)
     maps = F.interpolate(rows, (size, 1), mode="bilinear", align_corners=True)  # (B, T S, S, 1)

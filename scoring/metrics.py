@@ -134,11 +134,14 @@ class Sweep:
             self.positives_above += int(count.sum())
         self.negatives_above += times * negatives.size
 
-    def visit_bins(self, positives: np.ndarray, negatives: np.ndarray, overlap: np.ndarray) -> None:
-        """Pass all bins of [0, 1]: how many scores of either class are in each, and the mean overlap found there."""
+    def visit_bins(
+        self, least: np.ndarray, positives: np.ndarray, negatives: np.ndarray, overlap: np.ndarray
+    ) -> None:
+        """Pass all bins, from low to high: the least score of each, how many scores of either class are in it, and the
+        mean overlap found there."""
         above = self.negatives - np.cumsum(negatives)
         hit = np.flatnonzero(positives)
-        self._add(hit / positives.size, positives[hit], above[hit], negatives[hit])
+        self._add(least[hit], positives[hit], above[hit], negatives[hit])
         self._add_overlap(overlap[hit], above[hit], negatives[hit])
 
     def _add(self, values: np.ndarray, count: np.ndarray, above: np.ndarray, tied: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Figures of more pixels than memory holds: one pass counts them in equal steps of [0, 1]."""
+"""Figures of more pixels than memory holds: one pass counts them in steps of [0, 1], finer towards 0."""
 
 from dataclasses import dataclass, field
 from math import isfinite
@@ -11,6 +11,7 @@ from torch import Tensor
 from scoring.metrics import FPR_LIMIT, Sweep, label_regions
 
 BINS = 1 << 20
+SQUARES = 3  # scores are counted by their eighth roots: those of 1e-12 are then told apart as well
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Regions:
 class PixelCounts:
     """How many pixels, how many abnormal ones, and how much of all regions lie in each of `bins` steps of [0, 1].
 
-    Scores in one step count as tied. That moves AUROC and AUPRO by about 1e-8, AP and F1-max by about 1e-6, unless
-    nearly all scores crowd in few steps.
+    Steps are equal in the scores' eighth roots, since maps of saturated probabilities have nearly all their pixels
+    close to 0. Scores in one step count as tied: that moves AUROC and AUPRO by 1e-6 at most, AP and F1-max by 3e-5.
     """
 
     bins: int = BINS
@@ -58,10 +59,10 @@ class PixelCounts:
         low, high = torch.stack(maps.aminmax()).tolist() if maps.numel() else (0.0, 0.0)
         if not isfinite(low + high):
             raise ValueError("an anomaly map holds a value that is not a finite number")
-        steps = maps * self.bins
-        if low < 0 or high >= 1:
-            steps.clamp_(0, self.bins - 1)
-        return out.copy_(steps)  # rounds towards 0
+        steps = (maps if low >= 0 else maps.clamp(min=0)).sqrt()
+        for _ in range(SQUARES - 1):
+            steps.sqrt_()
+        return out.copy_(steps.mul_(self.bins).clamp_(max=self.bins - 1))  # rounds towards 0
 
     def count(self, steps: Tensor) -> None:
         """Add pixels, abnormal or not; from any thread, in any order."""
@@ -80,5 +81,6 @@ class PixelCounts:
         positives = int(self.positives.sum())
         sweep = Sweep(positives, int(self.every.sum()) - positives, fpr_limit)
         if sweep.positives and sweep.negatives:
-            sweep.visit_bins(self.positives, self.every - self.positives, self.overlap / self.regions)
+            least = (np.arange(self.bins) / self.bins) ** (1 << SQUARES)
+            sweep.visit_bins(least, self.positives, self.every - self.positives, self.overlap / self.regions)
         return sweep.figures() | {"aupro": sweep.aupro()}

@@ -121,24 +121,41 @@ def test_a_map_of_many_that_is_no_number_is_refused(many, bad, branch):
         branch_figures(RawScores(broken, grids()), LABELS, masks(), SIZE, None)
 
 
-@pytest.mark.parametrize("skew", [1, 6])
-def test_steps_move_no_figure_by_a_hundred_thousandth(skew):
+@pytest.mark.parametrize(
+    "crowd",
+    [
+        lambda values: values,
+        lambda values: values**6,
+        lambda values: values**20,
+        lambda values: (12 * values - 6).sigmoid(),
+        lambda values: (60 * values - 45).sigmoid(),
+    ],
+    ids=["even", "6th power", "20th power", "probabilities", "saturated probabilities"],
+)
+def test_steps_move_no_figure_by_what_could_be_seen(crowd):
     """Of maps of 6 · 10^5 pixels at the size that CLIP works on, spread evenly and crowded at the low end."""
-    lifted = grids().few[:12].sum(dim=1, keepdim=True) ** skew
-    values = upsample(lifted, 240)[:, 0]
+    values = upsample(grids().few[:12].sum(dim=1, keepdim=True), 240)[:, 0]
+    values = crowd((values - values.min()) / (values.max() - values.min()))
     values = ((values - values.min()) / (values.max() - values.min())).numpy()
     marked = np.kron(masks()[:12], np.ones((5, 5), bool))
     exact = pixel_metrics(values, marked)
     found = binned_pixel_metrics([(values[:5], marked[:5]), (values[5:], marked[5:])])
     assert 0.6 < exact["auroc"] < 1
-    assert found == pytest.approx(exact, abs=1e-5)
-    assert found["auroc"] == pytest.approx(exact["auroc"], abs=1e-7)
+    assert found == pytest.approx(exact, abs=3e-5)
+    assert [found[name] for name in ("auroc", "aupro")] == pytest.approx([exact["auroc"], exact["aupro"]], abs=1e-6)
 
 
 def test_steps_by_hand():
+    """Four steps begin at the eighth powers of 0, 1/4, 1/2 and 3/4."""
     counts = PixelCounts(4)
-    assert counts.steps(torch.tensor([[[-0.1, 0.0, 0.24], [0.25, 1.0, 1.1]]])).tolist() == [[[0, 0, 0], [1, 3, 3]]]
-    assert counts.steps(torch.tensor([[[0.5, 0.99]]])).tolist() == [[[2, 3]]]
+    assert counts.steps(torch.tensor([[[-0.1, 0.0, 1.5e-5], [1.6e-5, 1.0, 1.1]]])).tolist() == [[[0, 0, 0], [1, 3, 3]]]
+    assert counts.steps(torch.tensor([[[0.003, 0.005, 0.1, 0.11]]])).tolist() == [[[1, 2, 2, 3]]]
+
+
+def test_the_threshold_is_the_least_score_of_its_step():
+    scores, marked = np.full((1, 4, 4), 0.001, np.float32), np.zeros((1, 4, 4), bool)
+    scores[0, 0], marked[0, 0] = 0.3, True
+    assert binned_pixel_metrics([(scores, marked)])["threshold"] == pytest.approx(0.3, rel=1e-4)
 
 
 def test_regions_are_those_of_scipy():
