@@ -77,11 +77,13 @@ runpy.run_path(script, run_name="__main__")
 ROOT = Path(__file__).parents[1]
 environment = cache(environment)  # as it is before the first table is written, a change of the checkout
 IMAGE, STEP = "test image", "training step, its prefix known"
+LAYERS = "the trunk's linear layers alone, --precision bf16"
 LIMITS = {  # row -> its unit, and what it may be at most: on any CPU, or on one of a kind
     "bare trunk by our products": ("T", {}),
     IMAGE: ("T", {"amx": 1.10, "amd": 0.62}),
     f"{IMAGE}, --compile": ("T", {}),
     f"{IMAGE}, --precision bf16": ("T", {"amx": 0.22, "amd": 0.60}),
+    LAYERS: ("T", {}),
     f"{IMAGE}, --precision int8": ("T", {"amx": 0.22, "amd": 0.34}),
     STEP: ("T", {"": 2.1}),
     f"{STEP}, --precision bf16": ("T", {"amx": 0.55, "amd": 1.0}),
@@ -139,6 +141,21 @@ def system(
     return System(decoder, device, SIZE, cache=Cache(folder / "prefixes", 1 << 30), key=precision)
 
 
+def layers_alone(one: System) -> Callable[[], object]:
+    """The linear layers of all the trunk's blocks: what of an image's time is up to the processor's units."""
+    visual = one.decoder.visual
+    blocks, width = visual.transformer.resblocks, len(visual.class_embedding)
+    narrow, wide = (
+        torch.rand(1, visual.tokens(SIZE), size).to(one.device, one.decoder.half) for size in (width, 4 * width)
+    )
+
+    def call() -> None:
+        for block in blocks:
+            block.attn.project(narrow), block.attn.out_proj(narrow), block.mlp.c_fc(narrow), block.mlp.c_proj(wide)
+
+    return call
+
+
 def bank(tokens: int, device: torch.device, taps: int = 4) -> MemoryBank:
     """A bank of random tokens."""
     width = CLIP.config(MODEL)[0]
@@ -177,6 +194,7 @@ def rows_test(folder: Path, weights: Path, device: torch.device) -> dict[str, fl
                 IMAGE: scored(ours, lambda: ours.prefix(image)),
                 f"{IMAGE}, --compile": scored(whole, lambda: whole.prefix(image)),
                 f"{IMAGE}, --precision bf16": scored(half, lambda: half.prefix(image), quick),
+                LAYERS: layers_alone(half),
                 f"{IMAGE}, --precision int8": scored(small, lambda: small.prefix(image), quick),
                 "test image seen before": scored(ours, lambda: files(path)[None].to(device)),
             }

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.optimize import brentq, minimize
 
 from runtime.errors import InputError
 
@@ -191,6 +190,8 @@ class Verdict:
 def auroc_interval(normal: Sequence[float], abnormal: Sequence[float]) -> Separation:
     """AUROC with a score-type 95 % interval that holds at 0 and 1 and for a few images (Newcombe, "Confidence intervals
     for an effect size measure based on the Mann-Whitney statistic, part 2", 2006, method 5)."""
+    from scipy.optimize import brentq  # half a second, and 40 MB, that a test of a known checkpoint does without
+
     pairs = np.sign(np.subtract.outer(np.asarray(abnormal), np.asarray(normal)))
     auroc = float((pairs.mean() + 1) / 2)
     more = (len(normal) + len(abnormal)) / 2 - 1
@@ -247,6 +248,8 @@ def fit_logistic(normal: Sequence[float], abnormal: Sequence[float]) -> tuple[fl
     of n images: a few that separate well do not make a probability of 1. n is that of the rarer kind for both, since
     targets of unlike softness would move the point where either is as probable.
     """
+    from scipy.optimize import minimize  # as in `auroc_interval`
+
     scores = np.concatenate([normal, abnormal])
     center, spread = scores.mean(), scores.std() or 1.0
     scaled = (scores - center) / spread

@@ -177,7 +177,7 @@ def test_upsampling_along_rows_is_upsampling(taps, side, size):
     values = 3 * torch.randn(3, taps, side, side, generator=torch.Generator().manual_seed(0))
     expected, found = upsample(values, size), upsampled_rows(values, size)
     assert found.shape == (3, size, taps, size)
-    assert torch.allclose(found.transpose(1, 2), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(found.transpose(1, 2), expected, rtol=0, atol=3e-6)  # values reach 10
     for image in range(3):
         assert upsampled_rows(values[[image]], size).equal(found[[image]])
 

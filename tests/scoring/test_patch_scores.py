@@ -189,6 +189,16 @@ def test_upsampling_aligns_corners():
     assert upsample(grid, 3)[0, 0].tolist() == [[0, 1, 2], [2, 3, 4], [4, 5, 6]]
 
 
+@pytest.mark.parametrize(("side", "size"), [(17, 240), (2, 3), (5, 5), (1, 4)])
+def test_upsampling_and_its_gradient_are_those_of_pytorch(side, size):
+    grids, weights = torch.randn(2, 3, side, side, requires_grad=True), torch.randn(2, 3, size, size)
+    found = upsample(grids, size)
+    expected = torch.nn.functional.interpolate(grids, (size, size), mode="bilinear", align_corners=True)
+    assert relative(found, expected) < 1e-6
+    gradients = [torch.autograd.grad((maps * weights).sum(), grids)[0] for maps in (found, expected)]
+    assert relative(*gradients) < 1e-5
+
+
 def test_bank_distance_by_hand():
     bank = bank_of([torch.tensor([[[3.0, 0.0], [0.0, 0.5]]]), torch.tensor([[[0.0, -2.0]]])])
     tokens = torch.tensor([[[1.0, 0.0], [7.0, 0.0], [-1.0, 0.0], [2.0, 2.0], [0.0, -1.0]]])  # class token first
