@@ -227,6 +227,6 @@ def upsample(grids: Tensor, size: int) -> Tensor:
 @cache
 @torch.inference_mode(False)
 def _weights(side: int, size: int, device: torch.device) -> Tensor:
-    """How much of each of `side` values is in each of `size`, (size, side); made on the CPU, as not every device can."""
+    """The share of each of `side` values in each of `size`, (size, side); made on the CPU, as not every device can."""
     each = F.interpolate(torch.eye(side)[:, None], size, mode="linear", align_corners=True)  # (side, 1, size)
     return each[:, 0].T.contiguous().to(device)
