@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 import CLIP
-from decoder import MDecoder, default_taps
+from decoder import MDecoder, default_taps, upsample
 from loss import adapter_loss
 from runtime import linear
 from runtime.errors import exit_code
@@ -220,6 +220,8 @@ def step(decoder: MDecoder, batch: int = 1) -> list[Kernel]:
     decoder.zero_grad()
     text, labels = torch.empty(decoder.token_width, 2, device=META), torch.empty(batch, device=META)
     masks = torch.empty(batch, 1, *pixels(decoder), device=META)
+    side = round((token_shape(decoder)[0] - 1) ** 0.5)
+    upsample(torch.empty(1, 1, side, side, device=META), masks.shape[-1])  # whose weights are made once
     with counted() as counter:
         adapter_loss(decoder.decode(known, pooled=False), text, labels, masks).backward()
     trained = sum(one.nbytes for one in decoder.parameters() if one.requires_grad)

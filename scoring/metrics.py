@@ -134,9 +134,7 @@ class Sweep:
             self.positives_above += int(count.sum())
         self.negatives_above += times * negatives.size
 
-    def visit_bins(
-        self, least: np.ndarray, positives: np.ndarray, negatives: np.ndarray, overlap: np.ndarray
-    ) -> None:
+    def visit_bins(self, least: np.ndarray, positives: np.ndarray, negatives: np.ndarray, overlap: np.ndarray) -> None:
         """Pass all bins, from low to high: the least score of each, how many scores of either class are in it, and the
         mean overlap found there."""
         above = self.negatives - np.cumsum(negatives)
