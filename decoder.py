@@ -215,7 +215,7 @@ def to_grid(values: Tensor) -> Tensor:
 def upsample(grids: Tensor, size: int) -> Tensor:
     """(B, T, G, G) -> (B, T, size, size), bilinear, corners aligned, for training.
 
-    One product for the rows, one for the columns: the gradient of `F.interpolate` took 12 ms of a step on a CPU, and on
+    One product for the rows, one for the columns: the gradient of `F.interpolate` took 12 ms a tap on a CPU, and on
     CUDA is not the same twice.
     """
     if grids.shape[-2:] == (size, size):
