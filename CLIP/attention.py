@@ -1,13 +1,18 @@
 """Attention through PyTorch's fused kernel; in 16 bits on a CPU its gradient is made of plain products, which use the
-processor's units for 16 bits: PyTorch's own kernel for it does not, and takes three times as long."""
+processor's units for 16 bits: PyTorch's own kernel for it does not, and takes three times as long. A CPU without such
+units attends in float32."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.linear import has_units
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
     """Queries, keys and values (B, nh, L, hs) -> (B, nh, L, hs), softmax(q·kᵀ / √hs)·v; causal: of those before."""
+    if q.device.type == "cpu" and not has_units(q.dtype):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), is_causal=causal).to(q.dtype)
     wanted = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     if wanted and not causal and q.device.type == "cpu" and q.dtype in (torch.bfloat16, torch.float16):
         return _Attention.apply(q, k, v)

@@ -1,4 +1,5 @@
-"""8-bit linear layers: weights scaled by output channel, activations by token as they come; sums are exact integers.
+"""8-bit linear layers: weights scaled by output channel, activations by token as they come; sums are exact integers, or
+on a CPU that is slow with integers, those integers' in float32 (exact up to 2^24).
 
 For testing only: nothing here has a gradient. Norms, attention's softmax, adapters and scores stay in float32.
 """
@@ -7,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from CLIP.model import Attention, Transformer
+from runtime import linear as floats
+from runtime.trial import remembered
 
 STEPS = 127  # of a scale, on either side of zero
 ROWS = 128  # of a weight, taken at a time
+SLOW: bool | None = None  # whether products of integers are slower here than those of float32; None: nobody asked yet
 
 
 def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -30,10 +34,33 @@ def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
     return integers, scales
 
 
+def slow() -> bool:
+    """Whether this CPU is slower with products of integers than with those of float32, settled at the first call: on
+    one with AVX2 alone PyTorch takes some twelve times as long over them."""
+    global SLOW
+    if SLOW is None:
+        seconds = _trial()
+        SLOW = seconds["integers"] > seconds["float32"]
+    return SLOW
+
+
+@torch.inference_mode()
+def _trial() -> dict[str, float]:
+    """Seconds of one core that a small product takes in either way, once a machine."""
+    rows, weight = (torch.ones(*shape, dtype=torch.int8, device="cpu") for shape in ((32, 1024), (512, 1024)))
+    calls = {"integers": lambda: torch._int_mm(rows, weight.T), "float32": lambda: _in_float32(rows, weight)}
+    return remembered(f"8-bit products, float32 by {floats.library()}", calls)
+
+
+def _in_float32(rows: Tensor, weight: Tensor) -> Tensor:
+    return floats.linear(rows.float(), weight.float())
+
+
 def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """x (..., K) by an int8 weight (N, K) with scale (N, 1) and bias (N,) -> (..., N)."""
     rows, row_scale = quantise(x.reshape(-1, x.shape[-1]))
-    sums = torch._int_mm(rows, weight.T)  # int32
+    in_float32 = x.device.type == "cpu" and slow()
+    sums = _in_float32(rows, weight) if in_float32 else torch._int_mm(rows, weight.T)  # (M, N) whole numbers
     return torch.addcmul(bias, sums * scale.T, row_scale).view(*x.shape[:-1], -1)
 
 
@@ -74,6 +101,7 @@ class Int8Attention(Attention):
 
 def to_int8(transformer: Transformer) -> None:
     """Replace the linear layers of every block, in place; those of a "meta" model become empty 8-bit ones."""
+    slow()  # the trial comes before torch.compile, which would take it into its graph
     for block in transformer.resblocks:
         block.attn = Int8Attention(block.attn)
         block.mlp.c_fc, block.mlp.c_proj = Int8Linear(block.mlp.c_fc), Int8Linear(block.mlp.c_proj)

@@ -43,5 +43,6 @@ def _trial() -> dict[str, float]:
     for name, dtype in HALVES.items():
         if packs(dtype):
             calls[name] = partial(linear, x, Packed(weight.to(dtype), tokens), bias)
+    int8.slow()  # a trial of its own
     calls["int8"] = partial(int8.linear, x, *int8.quantise_weight(weight), bias)
     return remembered(f"precisions of {', '.join(calls)} by {library()}", calls)

@@ -4,7 +4,8 @@
     python -m benchmarks.speed --rows test step
     python -m benchmarks.speed --device cuda    (or mps)
 
-The table is written beside this file: speed_amx.md of a CPU with AMX, speed_amd.md, speed_cuda.md, and so on. Rows are
+The table is written beside this file: speed_amx.md of a CPU with AMX, speed_amd_avx2.md of AMD's with AVX2 alone,
+speed_cuda.md, and so on. Rows are
 only ever compared within one of them.
 
 T is measured in the same run, in turns with what is compared (float32, batch 1, 240 px, random weights, the same
@@ -336,13 +337,15 @@ PARTS = {
 
 
 def kind(device: torch.device) -> str:
-    """What tells a table from others: the device, and of CPUs that with AMX, or the maker."""
+    """What tells a table from others: the device, and of CPUs that with AMX, or the maker, or the maker and that there
+    is nothing wider than AVX2."""
     if device.type != "cpu":
         return device.type
     if getattr(torch.cpu, "_is_amx_tile_supported", bool)():
         return "amx"
     makers = [name for name in ("amd", "intel", "apple") if name in processor().lower()]
-    return makers[0] if makers else platform.machine().lower()
+    maker = makers[0] if makers else platform.machine().lower()
+    return f"{maker}_avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else maker
 
 
 def output(device: torch.device) -> Path:

@@ -4,7 +4,8 @@ PyTorch's float32 products go to MKL, which leaves AVX-512 unused on AMD's proce
 too, uses it: less than half the time there (docs/speed.md). It adds in another order, so results agree to 1e-6. A trial
 says once a machine whether it is taken (`runtime.trial`). Products in 16 bits are oneDNN's anyway; weights that
 stay as they are, it wants laid out in its own way, which plain `F.linear` does anew at every call: `Packed` holds them
-so.
+so. A CPU without units for 16 bits takes five times as long over them as over float32: there the numbers are rounded
+alike and multiplied in float32.
 
 Where nothing is won, everything here is plain `F.linear`. PyTorch offers those products only under private names:
 before the first one they are compared with `F.linear`, and CLIPMPCAD_LINEAR=torch in the environment does without them.
@@ -25,6 +26,7 @@ from runtime.trial import remembered
 SWITCH = "CLIPMPCAD_LINEAR"  # in the environment; "torch": `F.linear` alone
 WIDE: bool | None = None  # whether oneDNN's float32 products are taken; None: nobody asked yet
 PACKS: dict[torch.dtype, bool] = {}  # whether weights are packed, of the types that somebody asked for
+UNITS = {torch.float32: True, torch.float64: True}  # whether a CPU computes in that type by itself, once asked
 TRIED = 290, 1024, 512  # the trial's product: M, K, N; ViT-L has as many tokens at 240 pixels
 MARGIN = 1.5  # how many times faster oneDNN must be; on AMD it is 2.5 times, on Intel 1.0
 
@@ -44,8 +46,15 @@ def wide() -> bool:
 def packs(dtype: torch.dtype) -> bool:
     """Whether weights of that type are held as oneDNN wants them here; as `wide`, of 16 bits, without a trial."""
     if dtype not in PACKS:
-        PACKS[dtype] = _switched_on() and _has_units(dtype) and _agrees(dtype)
+        PACKS[dtype] = _switched_on() and has_units(dtype) and _agrees(dtype)
     return PACKS[dtype]
+
+
+def has_units(dtype: torch.dtype) -> bool:
+    """Whether the processor computes in that type by itself."""
+    if dtype not in UNITS:
+        UNITS[dtype] = _has_units(dtype)
+    return UNITS[dtype]
 
 
 def _switched_on() -> bool:
@@ -56,7 +65,6 @@ def _switched_on() -> bool:
 
 
 def _has_units(dtype: torch.dtype) -> bool:
-    """Whether the processor computes in that type by itself; where it does not, oneDNN's products may be slow."""
     names = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
     onednn = getattr(torch.ops.mkldnn, names[dtype], None) if dtype in names else None
     if onednn is None or not onednn():
@@ -163,8 +171,10 @@ def linear(x: Tensor, weight: Tensor | Packed, bias: Tensor | None = None) -> Te
         return _PackedProduct.apply(x, weight, bias) if wanted else weight.product(x, bias)
     if weight.itemsize < x.itemsize:
         x = x.to(weight.dtype)
-    single = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if not (single and x.device.type == "cpu" and x.numel() and wide()):
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not has_units(torch.get_autocast_dtype("cpu")):
+        dtype = torch.get_autocast_dtype("cpu")
+        x, weight, bias = (part if part is None else part.to(dtype) for part in (x, weight, bias))
+    if not (x.device.type == "cpu" and x.dtype == weight.dtype and x.numel() and _ours(x.dtype)):
         return F.linear(x, weight, bias)
     given = [part for part in (x, weight, bias) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in given):
@@ -200,7 +210,19 @@ class Linear(nn.Linear):
         return self._kept[1]
 
 
+def _ours(dtype: torch.dtype) -> bool:
+    """Whether a CPU's products in that type are `_product`."""
+    if dtype == torch.float32:
+        return wide() and not torch.is_autocast_enabled("cpu")
+    return not has_units(dtype)
+
+
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """In float32 by oneDNN. In 16 bits on a CPU without units for them: by float32's product, of the same numbers,
+    rounded to 16 bits at last, as units do it."""
+    if x.dtype != torch.float32:
+        with torch.autocast("cpu", enabled=False):
+            return linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
     bias = None if bias is None else bias.contiguous()  # the operator reads its numbers as if they were
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 

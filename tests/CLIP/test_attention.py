@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
+from CLIP import attention
 from CLIP.attention import attend
 from CLIP.model import Block
 
@@ -22,16 +23,21 @@ def parts(dtype: torch.dtype, grad: bool) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_same_values_with_and_without_gradients(dtype, causal):
-    expected = F.scaled_dot_product_attention(*parts(dtype, False), is_causal=causal)
+@pytest.mark.parametrize("units", [True, False])
+def test_the_same_values_with_and_without_gradients(monkeypatch, dtype, causal, units):
+    monkeypatch.setattr(attention, "has_units", lambda dtype: units)
+    wide = dtype if units else torch.float32
+    expected = F.scaled_dot_product_attention(*(part.to(wide) for part in parts(dtype, False)), is_causal=causal)
     for grad in (False, True):
         found = attend(*parts(dtype, grad), causal)
-        assert found.dtype == dtype and found.requires_grad == grad and torch.equal(found, expected)
+        assert found.dtype == dtype and found.requires_grad == grad and torch.equal(found, expected.to(dtype))
 
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("dtype", "off"), [(torch.float32, 1e-6), (torch.bfloat16, 0.02), (torch.float16, 0.002)])
-def test_the_same_gradients(dtype, off, causal):
+@pytest.mark.parametrize("units", [True, False])
+def test_the_same_gradients(monkeypatch, dtype, off, causal, units):
+    monkeypatch.setattr(attention, "has_units", lambda dtype: units)
     given, exact = parts(dtype, True), parts(torch.float32, True)
     weights = torch.randn(2, 3, 11, 16, generator=torch.Generator().manual_seed(1))
     found = torch.autograd.grad((attend(*given, causal).float() * weights).sum(), given)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import CLIP
+from CLIP import int8
 from CLIP.int8 import STEPS, Int8Linear, quantise
 from runtime.errors import InputError
 
@@ -29,7 +30,27 @@ def test_a_linear_layer():
     assert (found - expected).norm() < 0.02 * expected.norm()
 
 
-def test_rows_do_not_depend_on_their_company():
+def test_integers_in_float32_give_the_same_sums(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = Int8Linear(nn.Linear(4096, 32)), torch.randn(9, 4096)
+    found = []
+    for slow in (False, True):
+        monkeypatch.setattr(int8, "SLOW", slow)
+        found.append(layer(x))
+    assert found[0].equal(found[1])
+
+
+@pytest.mark.parametrize(("integers", "slow"), [(26.0, True), (0.5, False)])
+def test_a_trial_says_which_is_faster(monkeypatch, integers, slow):
+    asked = []
+    monkeypatch.setattr(int8, "SLOW", None)
+    monkeypatch.setattr(int8, "remembered", lambda *_: asked.append(1) or {"integers": integers, "float32": 1.0})
+    assert int8.slow() == int8.slow() == slow and len(asked) == 1
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_rows_do_not_depend_on_their_company(monkeypatch, slow):
+    monkeypatch.setattr(int8, "SLOW", slow)
     torch.manual_seed(0)
     layer, x = Int8Linear(nn.Linear(64, 32)), torch.randn(1, 40, 64)
     assert layer(x)[:, :20].equal(layer(x[:, :20]))

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from runtime import linear
 from runtime.errors import InputError
@@ -58,6 +59,7 @@ def test_rows_do_not_depend_on_their_company():
 
 def test_other_types_are_left_to_pytorch(monkeypatch):
     monkeypatch.setattr(linear, "WIDE", True)
+    monkeypatch.setitem(linear.UNITS, torch.bfloat16, True)
     monkeypatch.setattr(linear, "_product", lambda *_: pytest.fail("float32 alone is taken"))
     x, weight = numbers(2, 7), numbers(4, 7)
     assert linear.linear(x.double(), weight.double()).dtype == torch.float64
@@ -214,7 +216,7 @@ def test_a_layer_under_autocast_packs_its_weight_anew_when_it_has_changed():
 
 def test_nothing_is_packed_where_the_self_check_fails(monkeypatch, capsys):
     monkeypatch.setattr(linear, "PACKS", {})
-    monkeypatch.setattr(linear, "_has_units", lambda dtype: True)
+    monkeypatch.setitem(linear.UNITS, torch.bfloat16, True)
     monkeypatch.setattr(linear.Packed, "product", lambda self, x, bias=None: x)
     assert not linear.packs(torch.bfloat16) and "fails its self-check" in capsys.readouterr().err
     assert not linear.packs(torch.bfloat16) and not capsys.readouterr().err  # said once
@@ -258,3 +260,58 @@ def test_the_trial_is_of_real_numbers_whatever_is_being_built(monkeypatch):
 def test_a_trial_decides(monkeypatch, torch_takes, taken):
     monkeypatch.setattr(linear, "remembered", lambda *_: {"PyTorch": torch_takes, "oneDNN": 1.0})
     assert linear._faster() == taken
+
+
+class Products(TorchDispatchMode):
+    """Which types went into matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.types: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "mm" in str(func) or "linear" in str(func):
+            self.types |= {arg.dtype for arg in args if isinstance(arg, torch.Tensor)}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def without_units(monkeypatch):
+    """A CPU that computes in float32 alone."""
+    for half in (torch.bfloat16, torch.float16):
+        monkeypatch.setitem(linear.UNITS, half, False)
+        monkeypatch.setitem(linear.PACKS, half, False)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(7,), (3, 5, 7), (0, 7)])
+def test_without_units_the_product_is_float32s_of_the_rounded_numbers(without_units, half, shape):
+    x, weight, bias = numbers(*shape), numbers(4, 7).to(half), numbers(4).to(half)
+    for given in (bias, None):
+        with Products() as seen:
+            found = linear.linear(x, weight, given)
+        exact = F.linear(x.to(half).double(), weight.double(), None if given is None else given.double())
+        assert found.dtype == half and (not x.numel() or seen.types == {torch.float32})
+        assert torch.allclose(found.double(), exact, rtol=torch.finfo(half).eps, atol=1e-6)  # rounded once
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_without_units_autocast_trains_in_float32_on_rounded_numbers(without_units, half):
+    layer, x = linear.Linear(7, 4), numbers(3, 5, 7, grad=True)
+    with Products() as seen, torch.autocast("cpu", half):
+        found = layer(x)
+        found.float().square().sum().backward()
+    assert found.dtype == half and seen.types == {torch.float32}
+    rounded = [part.detach().to(half).double().requires_grad_() for part in (x, layer.weight, layer.bias)]
+    F.linear(*rounded).square().sum().backward()
+    for part, exact in zip((x, layer.weight, layer.bias), rounded, strict=True):
+        assert part.grad.dtype == torch.float32
+        assert (part.grad.double() - exact.grad).norm() < 4 * torch.finfo(half).eps * exact.grad.norm()
+
+
+def test_without_units_no_weight_is_kept_in_float32_for_the_gradient(without_units):
+    """A frozen trunk in 16 bits would be held twice over: once more, and wider."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        linear.linear(numbers(3, 7, grad=True), numbers(4, 7).bfloat16()).float().sum().backward()
+    assert kept and not [tensor for tensor in kept if tensor.dtype == torch.float32 and tensor.shape[-1] == 7]
