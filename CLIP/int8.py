@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from CLIP.model import Attention, Transformer
-from runtime import linear as floats
+from runtime.linear import in_float32, library
 from runtime.trial import remembered
 
 STEPS = 127  # of a scale, on either side of zero
@@ -48,19 +48,15 @@ def slow() -> bool:
 def _trial() -> dict[str, float]:
     """Seconds of one core that a small product takes in either way, once a machine."""
     rows, weight = (torch.ones(*shape, dtype=torch.int8, device="cpu") for shape in ((32, 1024), (512, 1024)))
-    calls = {"integers": lambda: torch._int_mm(rows, weight.T), "float32": lambda: _in_float32(rows, weight)}
-    return remembered(f"8-bit products, float32 by {floats.library()}", calls)
-
-
-def _in_float32(rows: Tensor, weight: Tensor) -> Tensor:
-    return floats.linear(rows.float(), weight.float())
+    calls = {"integers": lambda: torch._int_mm(rows, weight.T), "float32": lambda: in_float32(rows, weight)}
+    return remembered(f"8-bit products, float32 by {library()}", calls)
 
 
 def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
     """x (..., K) by an int8 weight (N, K) with scale (N, 1) and bias (N,) -> (..., N)."""
     rows, row_scale = quantise(x.reshape(-1, x.shape[-1]))
-    in_float32 = x.device.type == "cpu" and slow()
-    sums = _in_float32(rows, weight) if in_float32 else torch._int_mm(rows, weight.T)  # (M, N) whole numbers
+    floats = x.device.type == "cpu" and slow()
+    sums = in_float32(rows, weight) if floats else torch._int_mm(rows, weight.T)  # (M, N) whole numbers
     return torch.addcmul(bias, sums * scale.T, row_scale).view(*x.shape[:-1], -1)
 
 

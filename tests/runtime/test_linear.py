@@ -295,6 +295,15 @@ def test_without_units_the_product_is_float32s_of_the_rounded_numbers(without_un
         assert torch.allclose(found.double(), exact, rtol=torch.finfo(half).eps, atol=1e-6)  # rounded once
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8])
+def test_weights_are_widened_some_rows_at_a_time(monkeypatch, dtype):
+    x, weight, bias = numbers(2, 5, 7), (9 * numbers(11, 7)).to(dtype), numbers(11)
+    expected = F.linear(x, weight.float(), bias)
+    for step in (1, 3 * 7, 11 * 7, 100):
+        monkeypatch.setattr(linear, "WIDENED", step)
+        assert torch.allclose(linear.in_float32(x, weight, bias), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_without_units_autocast_trains_in_float32_on_rounded_numbers(without_units, half):
     layer, x = linear.Linear(7, 4), numbers(3, 5, 7, grad=True)
