@@ -19,6 +19,7 @@ TABLES = {  # what a benchmark wrote -> the page that shows it
     "solar_table.md": "docs/results.md",
     "transfer_background.md": "docs/results.md",
     "speed_amd.md": "docs/speed.md",
+    "speed_amd_avx2.md": "docs/speed.md",
     "speed_amx.md": "docs/speed.md",
     "exported.md": "docs/tools.md",
     "flops.md": "docs/gpu.md",
