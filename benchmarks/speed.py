@@ -5,8 +5,7 @@
     python -m benchmarks.speed --device cuda    (or mps)
 
 The table is written beside this file: speed_amx.md of a CPU with AMX, speed_amd_avx2.md of AMD's with AVX2 alone,
-speed_cuda.md, and so on. Rows are
-only ever compared within one of them.
+speed_cuda.md, and so on. Rows are only ever compared within one of them.
 
 T is measured in the same run, in turns with what is compared (float32, batch 1, 240 px, random weights, the same
 device); figures are medians. Whole scripts run as processes of their own on generated images, with a weights file of

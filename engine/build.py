@@ -160,10 +160,10 @@ def objects_of(spec: DataSpec, *, all_medical: bool = False) -> list[str]:
     return made
 
 
-def _products(spec: SystemSpec) -> tuple[bool, bool]:
+def _products(spec: SystemSpec) -> tuple[bool, ...]:
     """Whose products they are on a CPU, which decides last digits."""
     half = CLIP.HALVES.get(spec.precision)
-    return linear.wide(), half is not None and linear.packs(half)
+    return (linear.wide(),) if half is None else (linear.wide(), linear.packs(half), linear.has_units(half))
 
 
 def _load(spec: SystemSpec, trunk: Trunk, tower: str, device: torch.device) -> CLIP.CLIP:

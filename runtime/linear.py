@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from runtime.errors import InputError
 from runtime.trial import remembered
 
-SWITCH = "CLIPMPCAD_LINEAR"  # in the environment; "torch": `F.linear` alone
+SWITCH = "CLIPMPCAD_LINEAR"  # in the environment; "torch": none of oneDNN's by private names
 WIDE: bool | None = None  # whether oneDNN's float32 products are taken; None: nobody asked yet
 PACKS: dict[torch.dtype, bool] = {}  # whether weights are packed, of the types that somebody asked for
 UNITS = {torch.float32: True, torch.float64: True}  # whether a CPU computes in that type by itself, once asked
@@ -47,7 +47,7 @@ def wide() -> bool:
 def packs(dtype: torch.dtype) -> bool:
     """Whether weights of that type are held as oneDNN wants them here; as `wide`, of 16 bits, without a trial."""
     if dtype not in PACKS:
-        PACKS[dtype] = _switched_on() and has_units(dtype) and _agrees(dtype)
+        PACKS[dtype] = has_units(dtype) and _switched_on() and _agrees(dtype)
     return PACKS[dtype]
 
 
@@ -123,13 +123,13 @@ def library() -> str:
 @contextmanager
 def plain() -> Iterator[None]:
     """`F.linear` everywhere: for exporting, where oneDNN's operator means nothing."""
-    global WIDE, PACKS
-    before = WIDE, PACKS
-    WIDE, PACKS = False, dict.fromkeys((torch.bfloat16, torch.float16), False)
+    global WIDE, PACKS, UNITS
+    before, halves = (WIDE, PACKS, UNITS), (torch.bfloat16, torch.float16)
+    WIDE, PACKS, UNITS = False, dict.fromkeys(halves, False), UNITS | dict.fromkeys(halves, True)
     try:
         yield
     finally:
-        WIDE, PACKS = before
+        WIDE, PACKS, UNITS = before
 
 
 class Packed:
@@ -162,7 +162,7 @@ class Packed:
 
 
 def linear(x: Tensor, weight: Tensor | Packed, bias: Tensor | None = None) -> Tensor:
-    """x (..., K) by weight (N, K) and bias (N,) -> (..., N), differentiable like `F.linear`.
+    """x (..., K) by weight (N, K) and bias (N,) -> (..., N), differentiable once.
 
     Of a weight in 16 bits, the product is in 16 bits too, whatever x is in; a packed one has no gradient.
     """
@@ -172,10 +172,11 @@ def linear(x: Tensor, weight: Tensor | Packed, bias: Tensor | None = None) -> Te
         return _PackedProduct.apply(x, weight, bias) if wanted else weight.product(x, bias)
     if weight.itemsize < x.itemsize:
         x = x.to(weight.dtype)
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not has_units(torch.get_autocast_dtype("cpu")):
+    if x.device.type == "cpu" and x.dtype != torch.float64 and torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
-        x, weight, bias = (part if part is None else part.to(dtype) for part in (x, weight, bias))
-    if not (x.device.type == "cpu" and x.dtype == weight.dtype and x.numel() and _ours(x.dtype)):
+        if not has_units(dtype):
+            x, weight, bias = (part if part is None else part.to(dtype) for part in (x, weight, bias))
+    if not (x.device.type == "cpu" and x.dtype == weight.dtype and x.numel() and _computed_here(x.dtype)):
         return F.linear(x, weight, bias)
     given = [part for part in (x, weight, bias) if part is not None]
     if torch.is_grad_enabled() and any(part.requires_grad for part in given):
@@ -189,7 +190,7 @@ def in_float32(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Some rows of the weight at a time: room for a whole one in float32 made the trunk some 10 % slower.
     """
-    x, y = x.float(), torch.empty(*x.shape[:-1], len(weight), device=x.device)
+    x, y = x.float(), torch.empty(*x.shape[:-1], len(weight), dtype=torch.float32, device=x.device)
     step = max(1, WIDENED // weight.shape[1])
     for first in range(0, len(weight), step):
         rows = slice(first, first + step)
@@ -225,7 +226,7 @@ class Linear(nn.Linear):
         return self._kept[1]
 
 
-def _ours(dtype: torch.dtype) -> bool:
+def _computed_here(dtype: torch.dtype) -> bool:
     """Whether a CPU's products in that type are `_product`."""
     if dtype == torch.float32:
         return wide() and not torch.is_autocast_enabled("cpu")

@@ -46,6 +46,28 @@ def test_the_same_gradients(monkeypatch, dtype, off, causal, units):
         assert ours.dtype == dtype and (ours.float() - theirs).norm() < off * theirs.norm()
 
 
+@pytest.mark.parametrize("units", [True, False])
+def test_training_in_16_bits_keeps_nothing_wider(monkeypatch, units):
+    monkeypatch.setattr(attention, "has_units", lambda dtype: units)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        attend(*parts(torch.bfloat16, True)).sum().backward()
+    assert kept and {tensor.dtype for tensor in kept} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("cast", [True, False])
+def test_a_cpu_without_units_attends_in_float32(monkeypatch, cast):
+    monkeypatch.setattr(attention, "has_units", lambda dtype: False)
+    seen = []
+    own = F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda *given, **how: seen.append(own(*given, **how)) or seen[-1]
+    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+        assert attend(*parts(torch.bfloat16, False)).dtype == torch.bfloat16
+    assert [tensor.dtype for tensor in seen] == [torch.float32]
+
+
 def block(device: str, dtype: torch.dtype) -> tuple[Block, torch.Tensor]:
     """A block of the trunk, frozen, and tokens for it."""
     with torch.device(device):

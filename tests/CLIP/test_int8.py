@@ -48,6 +48,15 @@ def test_a_trial_says_which_is_faster(monkeypatch, integers, slow):
     assert int8.slow() == int8.slow() == slow and len(asked) == 1
 
 
+def test_a_pytorch_without_products_of_integers(monkeypatch):
+    def missing() -> None:
+        raise AttributeError("_int_mm")
+
+    monkeypatch.setattr(int8, "SLOW", None)
+    monkeypatch.setattr(int8, "_trial", missing)
+    assert int8.slow()
+
+
 @pytest.mark.parametrize("slow", [False, True])
 def test_rows_do_not_depend_on_their_company(monkeypatch, slow):
     monkeypatch.setattr(int8, "SLOW", slow)

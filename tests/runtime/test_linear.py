@@ -224,8 +224,10 @@ def test_nothing_is_packed_where_the_self_check_fails(monkeypatch, capsys):
 
 def test_nothing_is_packed_when_switched_off(monkeypatch):
     monkeypatch.setattr(linear, "PACKS", {})
+    monkeypatch.setattr(linear, "UNITS", {})
     monkeypatch.setenv(linear.SWITCH, "torch")
     assert not linear.packs(torch.bfloat16)
+    assert linear.UNITS  # asked before torch.compile, whose graph the question would break
 
 
 @PACKED
@@ -293,6 +295,19 @@ def test_without_units_the_product_is_float32s_of_the_rounded_numbers(without_un
         exact = F.linear(x.to(half).double(), weight.double(), None if given is None else given.double())
         assert found.dtype == half and (not x.numel() or seen.types == {torch.float32})
         assert torch.allclose(found.double(), exact, rtol=torch.finfo(half).eps, atol=1e-6)  # rounded once
+
+
+def test_exports_take_pytorchs_own_product_in_16_bits(without_units, monkeypatch):
+    monkeypatch.setattr(linear, "_product", lambda *_: pytest.fail("an operator that an export can't carry"))
+    with linear.plain():
+        assert linear.linear(numbers(3, 7), numbers(4, 7).bfloat16()).dtype == torch.bfloat16
+    assert not linear.has_units(torch.bfloat16)
+
+
+def test_without_units_autocast_leaves_doubles_alone(without_units):
+    x, weight = numbers(3, 7).double(), numbers(4, 7).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear.linear(x, weight).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int8])
