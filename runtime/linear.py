@@ -29,7 +29,7 @@ PACKS: dict[torch.dtype, bool] = {}  # whether weights are packed, of the types 
 UNITS = {torch.float32: True, torch.float64: True}  # whether a CPU computes in that type by itself, once asked
 TRIED = 290, 1024, 512  # the trial's product: M, K, N; ViT-L has as many tokens at 240 pixels
 WIDENED = 2**20  # numbers of a weight in 16 or 8 bits that are made float32 at once
-MARGIN = 1.5  # how many times faster oneDNN must be; on AMD it is 2.5 times, on Intel 1.0
+MARGIN = 1.5  # how many times faster oneDNN must be; on AMD with AVX-512 it is 2.5 times, else 0.9 to 1.0
 
 
 def wide() -> bool:
