@@ -336,8 +336,7 @@ PARTS = {
 
 
 def kind(device: torch.device) -> str:
-    """What tells a table from others: the device, and of CPUs that with AMX, or the maker, or the maker and that there
-    is nothing wider than AVX2."""
+    """What tells a table from others: the device; of CPUs "amx", else the maker, with "_avx2" if nothing is wider."""
     if device.type != "cpu":
         return device.type
     if getattr(torch.cpu, "_is_amx_tile_supported", bool)():

@@ -58,7 +58,8 @@ def test_support_and_order_are_the_published_ones(run):
 def test_losses_are_the_published_ones(trained):
     losses, published = trained[0], PUBLISHED["losses"]
     assert losses[:2] == pytest.approx(published[:2], rel=1e-6)
-    assert losses[:10] == pytest.approx(published[:10], rel=2e-5)  # the ninth: 1.3e-5 on a CPU with AVX2 alone
+    assert [*losses[:8], losses[9]] == pytest.approx([*published[:8], published[9]], rel=1e-5)
+    assert losses[8] == pytest.approx(published[8], rel=2e-5)  # which is 1.3e-5 off that of the same steps in float64
     assert losses == pytest.approx(published, abs=0.1)
 
 
